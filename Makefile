@@ -1,0 +1,43 @@
+# make course   set everything up and open JupyterLab on chapter 00
+# make test     set everything up and prove it, offline
+# make check    formatting, lint, layers, spelling
+# make notebooks [ONLY="00_start …"]   rebuild notebooks from their sources
+# make bench    time the kernels against their peers
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt --editable
+PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest
+
+.PHONY: course test check notebooks bench
+
+course: .venv/course
+	$(BIN)/lightcourse lab
+
+test: check
+	$(PYTEST)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_kernels.py
+	TQDM_DISABLE=1 $(PYTEST) --nbval --nbval-current-env --timeout 600 chapters solutions exercises
+
+check: .venv/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+
+notebooks: .venv/dev
+	$(BIN)/python tools/notebooks.py $(ONLY)
+
+bench: .venv/course
+	$(BIN)/python benchmarks/bench.py
+
+# Two stamps: while pyproject.toml and constraints.txt stay as they are, nothing is set up again.
+.venv/course: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) .
+	$(BIN)/lightcourse assets
+	touch $@
+
+.venv/dev: .venv/course
+	$(INSTALL) ".[practice,dev]"
+	touch $@
