@@ -1,0 +1,30 @@
+"""lightcourse: prune, quantize, distill and fine-tune real language models on a laptop."""
+
+__version__ = "0.1.0"
+
+
+def setup(seed: int = 0, threads: int = 1) -> None:
+    """Make a notebook repeatable and quiet: the first line of every chapter.
+
+    Parameters
+    ----------
+    seed : int
+        For Python, NumPy and torch.
+    threads : int
+        Threads of torch. One is faster for tiny models, whose threads would mostly wait
+        for each other, and gives the same result on machines with more cores.
+    """
+    import os
+    import random
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import numpy as np
+    import torch
+    import transformers
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()

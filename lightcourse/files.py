@@ -1,0 +1,75 @@
+"""Files that are either whole or absent: atomic writes, hashes, tensors as safetensors."""
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> Path:
+    """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to create or replace. Missing parent folders are made.
+    write : callable
+        Called with the temporary path; whatever it leaves there becomes ``path``.
+
+    Raises
+    ------
+    OSError
+        When the disk is full or the folder cannot be written. The old file, if there
+        was one, is untouched then, and the temporary one is gone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            message = f"no space left to write {path.name}; free some in {path.parent}"
+            raise OSError(errno.ENOSPC, message) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str] | None = None):
+    """Write torch tensors to one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path : str or path
+        Usually ends in ``.safetensors``.
+    tensors : dict of str to torch.Tensor
+        Saved bit for bit, in their own dtypes.
+    metadata : dict of str to str, optional
+        Kept in the file's header.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    return write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_tensors(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
+    """Read what :func:`save_tensors` wrote: the tensors and the header's metadata."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return tensors, file.metadata() or {}

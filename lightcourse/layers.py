@@ -1,0 +1,114 @@
+"""The linear layers of any Hugging Face model, and the report of whoever changes them.
+
+GPT-2 keeps its weights in ``transformers.pytorch_utils.Conv1D``, which is no ``nn.Linear``
+and stores the matrix transposed: code that looks for ``nn.Linear`` alone finds nothing
+there. Every in-place verb of the library goes through this module instead.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Report:
+    """What an in-place verb changed, layer by layer, and what it left alone and why.
+
+    Parameters
+    ----------
+    verb : str
+        In the past: "pruned", "quantized".
+    unit : str
+        What the numbers of ``changed`` count.
+    changed : dict of str to int
+        From a layer's name to a count.
+    skipped : dict of str to str
+        From a layer's name to the reason.
+    """
+
+    verb: str
+    unit: str
+    changed: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """The sum over all changed layers."""
+        return sum(self.changed.values())
+
+    def raise_if_nothing_changed(self, hint: str) -> "Report":
+        """Return the report, or raise ``ValueError`` where nothing was changed."""
+        if not self.changed:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
+            raise ValueError(f"nothing was {self.verb}: {hint}" + (f" ({reasons})" * bool(reasons)))
+        return self
+
+    def __str__(self):
+        layers = "layer" if len(self.changed) == 1 else "layers"
+        text = f"{self.verb} {len(self.changed)} {layers}: {self.total:,} {self.unit}"
+        for name, why in self.skipped.items():
+            text += f"\n  skipped {name}: {why}"
+        return text
+
+    __repr__ = __str__
+
+
+def is_conv1d(module: nn.Module) -> bool:
+    """Tell whether ``module`` is GPT-2's transposed linear layer."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every layer that multiplies by a float matrix of its own, by name.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any torch or Hugging Face model.
+
+    Returns
+    -------
+    dict of str to nn.Module
+        ``nn.Linear`` and ``Conv1D`` layers in the model's order. Layers whose weight is
+        shared with another module (an output layer tied to the embedding table) are
+        left out: see :func:`tied_layers`.
+    """
+    tied = tied_layers(model)
+    return {name: layer for name, layer in _all_linear(model).items() if name not in tied}
+
+
+def tied_layers(model: nn.Module) -> dict[str, str]:
+    """Return the linear layers that share their weight, with the name of the other owner."""
+    owners = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "_parameters", {}).get("weight")
+        if weight is not None:
+            owners.setdefault(id(weight), []).append(name)
+    linear = _all_linear(model)
+    shared = [names for names in owners.values() if len(names) > 1]
+    return {
+        name: next(other for other in names if other != name)
+        for names in shared
+        for name in names
+        if name in linear
+    }
+
+
+def _all_linear(model):
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or is_conv1d(module)
+    }
+
+
+def matrix(layer: nn.Module) -> torch.Tensor:
+    """Return a layer's weight as a view of shape (outputs, inputs), whatever its class."""
+    return layer.weight.T if is_conv1d(layer) else layer.weight
+
+
+def replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put ``new`` where the layer called ``name`` stands in ``model``."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
