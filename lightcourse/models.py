@@ -1,0 +1,229 @@
+"""The models of the course: our own tiny language models and two real ones."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lightcourse import assets, files
+
+BUNDLED = Path(__file__).parent / "bundled"
+TINY_SHAPES = {
+    "teacher": {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 5},
+    "student": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
+}
+
+
+def load_tiny_tokenizer():
+    """Return the byte-level BPE tokenizer (2,048 tokens) of the tiny language models."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(BUNDLED / "tiny-lm" / "tokenizer.json"),
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+    )
+
+
+def new_tiny_lm(size: str = "teacher") -> nn.Module:
+    """Return an untrained tiny language model: a Llama of 4.3M or 1.1M parameters."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    if size not in TINY_SHAPES:
+        raise ValueError(f"size is {size!r}; one of {sorted(TINY_SHAPES)} is wanted")
+    config = LlamaConfig(
+        vocab_size=2048,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **TINY_SHAPES[size],
+    )
+    return LlamaForCausalLM(config)
+
+
+def load_tiny_lm(size: str = "teacher") -> nn.Module:
+    """Return a tiny language model that was trained on the State of the Union speeches.
+
+    Parameters
+    ----------
+    size : str
+        ``"teacher"`` (4.3M parameters) or ``"student"`` (1.1M).
+
+    Returns
+    -------
+    transformers.LlamaForCausalLM
+        In float32 and evaluation mode. The file holds float16.
+    """
+    model = new_tiny_lm(size)
+    tensors, _ = files.load_tensors(BUNDLED / "tiny-lm" / f"{size}.safetensors")
+    # The output layer is the embedding table; the file holds that table once.
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return model.eval()
+
+
+def load_minilm() -> nn.Module:
+    """Return the encoder all-MiniLM-L6-v2: BERT with 6 layers of width 384.
+
+    A distilled encoder (MiniLM, Wang et al. 2020, arXiv 2002.10957), tuned on a billion
+    sentence pairs. The pooler in the file is left out: the model was tuned with the mean
+    over its outputs, and a layer that never runs would falsify every count.
+
+    Returns
+    -------
+    transformers.BertModel
+        22.6M parameters, float32, evaluation mode.
+
+    Raises
+    ------
+    lightcourse.assets.AssetMissing
+        When it was not fetched yet.
+    """
+    from transformers import BertConfig, BertModel
+
+    folder = assets.path("minilm")
+    tensors, _ = files.load_tensors(folder / "model.safetensors")
+    unused = ("pooler.", "embeddings.position_ids")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+    model = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    model.load_state_dict(kept)
+    return model.eval()
+
+
+def load_minilm_tokenizer():
+    """Return MiniLM's tokenizer: WordPiece, 30,522 tokens, lower case, 512 tokens at most."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(assets.path("minilm"))
+
+
+def load_smollm2(dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Return the decoder SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737).
+
+    **Its weights were rounded before we got them**: those of all linear layers to 4 bits
+    (GGUF, Q4_1: 16 levels for each group of 32), the embedding table to 8. So weight
+    quantization looks better here than it is: what it could lose is lost already. Claims
+    about weight quantization are made on the tiny models; this one serves for speed,
+    memory, generation and pruning.
+
+    The first call unpacks the 4-bit file, which takes half a minute, and keeps the result
+    as bfloat16 (269 MB) in the cache; later calls take a few seconds.
+
+    Parameters
+    ----------
+    dtype : torch.dtype
+        Of the weights, for instance ``torch.bfloat16`` to halve the memory.
+
+    Returns
+    -------
+    transformers.LlamaForCausalLM
+        134.5M parameters, evaluation mode.
+
+    Raises
+    ------
+    lightcourse.assets.AssetMissing
+        When it was not fetched yet.
+    """
+    from transformers import LlamaForCausalLM
+
+    folder = assets.derive("smollm2-bf16", _unpack_smollm2)
+    print("SmolLM2-135M: weights already rounded to 4 bits; see help(models.load_smollm2)")
+    with _no_progress_bars():
+        return LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+
+
+def load_smollm2_tokenizer():
+    """Return SmolLM2's tokenizer: byte-level BPE, 49,152 tokens, with a chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(assets.derive("smollm2-bf16", _unpack_smollm2))
+
+
+def _unpack_smollm2(folder):
+    """Write SmolLM2 as bfloat16 safetensors, with configuration and tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source = assets.path("smollm2")
+    (file,) = source.glob("*.gguf")
+    print("Unpacking SmolLM2 once; this takes about half a minute")
+    with _no_progress_bars():
+        model = LlamaForCausalLM.from_pretrained(source, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file.name)
+    # The model still calls itself a GGUF one, and would refuse to be saved or halved.
+    settings = model.config.to_dict() | {"dtype": "bfloat16"}
+    settings.pop("quantization_config")
+    LlamaConfig(**settings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    tensors = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    del tensors["lm_head.weight"]  # it is the embedding table
+    files.save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+
+
+@contextmanager
+def _no_progress_bars():
+    from transformers.utils import logging
+
+    enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            logging.enable_progress_bar()
+
+
+class EncoderClassifier(nn.Module):
+    """An encoder, the mean over its outputs, and one linear layer.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Any Hugging Face model that returns ``last_hidden_state``.
+    num_labels : int
+        Number of classes, at least 2.
+    """
+
+    def __init__(self, encoder: nn.Module, num_labels: int):
+        super().__init__()
+        if num_labels < 2:
+            raise ValueError(f"num_labels is {num_labels}; at least 2 is wanted")
+        self.config = encoder.config
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.hidden_size, num_labels)
+
+    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mean output over the real tokens, shape (batch, hidden_size)."""
+        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        weights = attention_mask.unsqueeze(-1).to(encoded.last_hidden_state.dtype)
+        return (encoded.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ):
+        """Return logits of shape (batch, num_labels), and the mean cross-entropy with labels.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : torch.Tensor
+            int64 of shape (batch, length); the mask is 1 for real tokens, 0 for padding.
+        labels : torch.Tensor, optional
+            int64 of shape (batch,).
+
+        Returns
+        -------
+        transformers.modeling_outputs.SequenceClassifierOutput
+            With ``logits``, and with ``loss`` where labels were given.
+        """
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        logits = self.head(self.embed(input_ids, attention_mask))
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
