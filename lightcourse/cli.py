@@ -1,0 +1,340 @@
+"""The ``lightcourse`` command: doctor, assets, lab, run, check, bench."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import lightcourse
+
+WIDTH = 80
+FAILURES = (OSError, ValueError, RuntimeError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        What follows ``lightcourse`` on the command line; by default this process's own.
+
+    Returns
+    -------
+    int
+        0 done; 1 something failed or is missing; 2 the command was called wrongly;
+        130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _speak_utf8()
+    own, rest = _split(arguments)
+    options = _parser().parse_args(own, argparse.Namespace(rest=rest))
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        return 130
+    except CallError as error:
+        return _complain(error, 2)
+    except FAILURES as error:
+        return _complain(error, 1)
+
+
+class CallError(Exception):
+    """The command was called with something that it cannot work on."""
+
+
+def _complain(error, status):
+    print(f"lightcourse: {error}", file=sys.stderr)
+    return status
+
+
+def _speak_utf8():
+    """Let ✓ and ✗ through where a pipe has some narrow encoding, as on Windows."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _split(arguments):
+    """Cut the arguments at ``--`` where what follows is for the program that we start."""
+    if "--" not in arguments or arguments[0] not in ("lab", "bench"):
+        return arguments, []
+    cut = arguments.index("--")
+    return arguments[:cut], arguments[cut + 1 :]
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="lightcourse", description=lightcourse.__doc__)
+    version = f"%(prog)s {lightcourse.__version__}"
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(function):
+        text = function.__doc__.splitlines()[0]
+        new = commands.add_parser(function.__name__, help=text, description=text)
+        new.set_defaults(command=function)
+        return new.add_argument
+
+    add(doctor)
+    add_assets = add(assets)
+    add_assets("names", nargs="*", metavar="NAME", help="default: those that the chapters need")
+    add_assets("--all", action="store_true", help="every asset there is")
+    add_assets("--list", action="store_true", help="only show what there is")
+    add(lab)("chapter", nargs="?", default="00", metavar="NN", help="default: 00")
+    add_run = add(run)
+    add_run("chapter", metavar="NN", help="the chapter's number")
+    add_run("--output", metavar="FILE", help="write the executed notebook to FILE")
+    add_check = add(check)
+    add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
+    add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    add(bench)
+    return parser
+
+
+def _seconds(text):
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} given; a positive number of seconds is wanted")
+
+
+# --- the commands --------------------------------------------------------------------------
+
+
+def doctor(options) -> int:
+    """Look whether this machine is ready for the course."""
+    from lightcourse.doctor import examine
+
+    failed = 0
+    for finding in examine():
+        failed += finding.mark == "✗"
+        _say(finding.mark, f"{finding.name}: {finding.detail}", finding.step)
+        sys.stdout.flush()
+    print(f"✗ {failed} to put right; → says how" if failed else "ready for the course")
+    return 1 if failed else 0
+
+
+def _say(mark, text, step=""):
+    """Print one marked line, wrapped under itself, and the next step below it."""
+    width = max(40, min(shutil.get_terminal_size((WIDTH, 24)).columns, 100))
+    for start, part in [(f"{mark} ", text), ("  → ", step)]:
+        if part:
+            indent = " " * len(start)
+            print(start + textwrap.indent(_wrap(part, width - len(indent)), indent).lstrip())
+
+
+def _wrap(text, width):
+    """Wrap each line, but never inside a word: commands and paths are there to be copied."""
+    wrapper = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in text.splitlines())
+
+
+def assets(options) -> int:
+    """Fetch the models and data of the course, or verify those that are here."""
+    from lightcourse import assets as store
+
+    unknown = sorted(set(options.names) - set(store.CATALOG))
+    if unknown:
+        raise CallError(f"no asset {unknown[0]!r}; there are: {', '.join(store.CATALOG)}")
+    if options.list:
+        return _list_assets(store)
+    needed = [asset.name for asset in store.CATALOG.values() if asset.needed or options.all]
+    failures = [name for name in options.names or needed if not _fetch(store, name)]
+    return 1 if failures else 0
+
+
+def _fetch(store, name):
+    """Fetch one asset; a failure is told and does not keep the next one from its turn."""
+    try:
+        was = store.status(name)
+        folder = store.fetch(name)
+        if name == "smollm2":
+            _convert_smollm2()
+    except FAILURES as error:
+        _complain(error, 1)
+        return False
+    _say("✓", f"{name}: {'verified' if was == 'intact' else 'fetched'}, {folder}")
+    return True
+
+
+def _convert_smollm2():
+    """Load its tokenizer: that unpacks the weights too, so that no lesson waits for them."""
+    from lightcourse import models
+
+    models.load_smollm2_tokenizer()
+
+
+def _list_assets(store):
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=0, pad_edge=False)
+    for title in ("name", "MB", "status", "licence", "purpose"):
+        table.add_column(title, justify="right" if title == "MB" else "left")
+    for asset in store.CATALOG.values():
+        size = f"{asset.size / 1e6:.0f}"
+        table.add_row(asset.name, size, store.status(asset.name), asset.licence, asset.purpose)
+    Console(highlight=False).print(table)
+    print(f"in {store.cache_dir()}")
+    return 0
+
+
+def lab(options) -> int:
+    """Open JupyterLab on a chapter; what follows -- is handed on to it."""
+    course = find_course()
+    chapter = find_chapter(course, options.chapter).relative_to(course).as_posix()
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
+    command += [f"--LabApp.default_url=/lab/tree/{chapter}", *options.rest]
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in command:
+        print("you are root: adding --allow-root, without which Jupyter would not start")
+        command.append("--allow-root")
+    print(f"JupyterLab opens {chapter}; Ctrl-C twice here ends it")
+    return _hand_over(command, course)
+
+
+def _hand_over(command, folder):
+    """Become another program where the system can; else run it and wait for its end."""
+    sys.stdout.flush()
+    os.chdir(folder)
+    if os.name == "posix":
+        os.execv(command[0], command)
+    process = subprocess.Popen(command)
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is its business, not ours
+            return process.wait()
+
+
+def run(options) -> int:
+    """Run a chapter without a browser; report its time and peak memory."""
+    from lightcourse import headless
+
+    path = find_chapter(find_course(), options.chapter)
+    notebook = headless.read_notebook(path)
+    result = headless.execute(notebook, path.parent)
+    if options.output:
+        _write_notebook(notebook, options.output)
+    memory = f"{result.peak_bytes / 2**20:.0f} MiB peak memory"
+    summary = f"{path.name}: {result.seconds:.1f} s, {memory}"
+    if result.failure is None:
+        _say("✓", summary)
+        return 0
+    _say("✗", summary)
+    _show_failure(result.failure, options.chapter)
+    return 1
+
+
+def _write_notebook(notebook, file):
+    import nbformat
+
+    from lightcourse import files
+
+    files.write_atomically(file, lambda temporary: nbformat.write(notebook, temporary))
+
+
+def _show_failure(failure, chapter):
+    source = textwrap.indent(failure.source, "    ")
+    print(f"code cell {failure.number} failed:\n\n{source}\n\n{failure.error}", file=sys.stderr)
+    print(f"\nto look at it: lightcourse lab {chapter}", file=sys.stderr)
+
+
+def check(options) -> int:
+    """Grade a notebook of exercises; 0 only when every check passes."""
+    from lightcourse import headless
+
+    path = Path(options.file)
+    try:
+        expected, origin = _expected(path)
+    except (OSError, ValueError) as error:
+        raise CallError(error) from error
+    print(f"{path.name}: checks from {origin}", flush=True)
+    report = headless.grade(path, expected, options.timeout)
+    _show_report(report)
+    return 0 if report.passed else 1
+
+
+def _show_report(report):
+    for failure in report.raised:
+        _say("!", f"code cell {failure.number} raised {failure.error}")
+    for answer in report.answers:
+        step = "" if answer.passed else answer.message or "it did not return True"
+        _say("✓" if answer.passed else "✗", answer.expression, step)
+    if report.stopped:
+        _say("✗", f"stopped: {report.stopped}")
+    print(f"{sum(a.passed for a in report.answers)} of {len(report.answers)} checks pass")
+
+
+def _expected(path):
+    """Return the checks that count and where they stand.
+
+    The course's own exercise of that name comes first, so that deleting a check does not
+    pass it; for somebody who works in that very file, its solution does.
+    """
+    from lightcourse import headless
+
+    own = headless.expected_checks(headless.read_notebook(path))
+    for twin in _twins(path):
+        checks = headless.expected_checks(headless.read_notebook(twin))
+        if checks:
+            return checks, f"the course's {twin.parent.name}/{twin.name}"
+    if not own:
+        raise ValueError(f"{path} calls no checks.check_…(…), and the course has no {path.name}")
+    return own, "the file itself"
+
+
+def _twins(path):
+    try:
+        course = find_course()
+    except FileNotFoundError:
+        return []
+    twins = [course / folder / path.name for folder in ("exercises", "solutions")]
+    return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def bench(options) -> int:
+    """Run the course's benchmarks; what follows -- is handed on to them."""
+    course = find_course()
+    script = course / "benchmarks" / "bench.py"
+    if not script.is_file():
+        raise FileNotFoundError(f"there is no {script}: benchmarks come with the course's sources")
+    return _hand_over([sys.executable, str(script), *options.rest], course)
+
+
+# --- finding the course --------------------------------------------------------------------
+
+
+def find_course() -> Path:
+    """Return the folder that holds ``chapters``: here, above, or where the package lies.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is in none of these places.
+    """
+    here, package = Path.cwd(), Path(__file__).resolve().parents[1]
+    for folder in (here, *here.parents, package):
+        if any((folder / "chapters").glob("[0-9][0-9]_*.ipynb")):
+            return folder
+    raise FileNotFoundError(
+        f"no folder chapters in {here} or above it; change into the course's folder first"
+    )
+
+
+def find_chapter(course: Path, number: str) -> Path:
+    """Return the notebook of a chapter, given as ``"3"`` or ``"03"``.
+
+    Raises
+    ------
+    ValueError
+        When there is no such chapter.
+    """
+    chapters = sorted((course / "chapters").glob("[0-9][0-9]_*.ipynb"))
+    found = [path for path in chapters if path.name[:2] == number.zfill(2)]
+    if not found:
+        there = ", ".join(path.name[:2] for path in chapters)
+        raise ValueError(f"there is no chapter {number}; there are: {there}")
+    return found[0]

@@ -1,0 +1,359 @@
+"""The command line: what each command finds, says and returns."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lightcourse import assets, cli, doctor, headless
+
+
+def write(path, *sources):
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=list(map(new_code_cell, sources))), path)
+    return path
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course of two chapters; we stand in a folder inside it."""
+    write(tmp_path / "chapters" / "00_start.ipynb", "1")
+    write(tmp_path / "chapters" / "03_pruning.ipynb", "1")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch):
+    """Neither the current folder nor the package's has chapters."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site" / "lightcourse" / "cli.py"))
+
+
+def one_line(text):
+    assert text.startswith("lightcourse: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def test_the_module_runs_and_imports_nothing_heavy():
+    code = "import sys, lightcourse.cli; print('torch' in sys.modules, 'rich' in sys.modules)"
+    assert python("-c", code) == "False False\n"
+    assert python("-m", "lightcourse", "--version").startswith("lightcourse 0.")
+
+
+def python(*arguments):
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["dance"], ["run"], ["check"], ["lab", "00", "--no-browser"], ["run", "0", "--", "x"]]
+    + [["check", "a.ipynb", "--timeout", value] for value in ("0", "-1", "nan", "inf", "soon")],
+)
+def test_a_wrong_call_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: lightcourse" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError, RuntimeError])
+def test_what_a_user_can_mend_is_one_line_and_no_traceback(error, monkeypatch, capsys):
+    def fail():
+        raise error("the disk is full")
+
+    monkeypatch.setattr(cli, "find_course", fail)
+    assert cli.main(["lab"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "lightcourse: the disk is full\n"
+    assert captured.out == ""
+
+
+def test_an_interrupt_is_quiet(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "find_course", interrupted)
+    assert cli.main(["lab"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+# --- finding the course --------------------------------------------------------------------
+
+
+def test_the_course_is_found_from_a_folder_inside_it(course):
+    assert cli.find_course() == course
+
+
+def test_the_course_is_found_where_the_package_lies(course, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    monkeypatch.setattr(cli, "__file__", str(course / "lightcourse" / "cli.py"))
+    assert cli.find_course() == course
+
+
+def test_no_course_is_a_clear_error(nowhere, capsys):
+    for command in (["lab"], ["run", "00"], ["bench"]):
+        assert cli.main(command) == 1
+        assert "change into the course's folder" in one_line(capsys.readouterr().err)
+
+
+def test_a_chapter_goes_by_its_number(course):
+    assert cli.find_chapter(course, "3").name == "03_pruning.ipynb"
+    assert cli.find_chapter(course, "00").name == "00_start.ipynb"
+    for wrong in ("7", "start", "*"):
+        with pytest.raises(ValueError, match="there are: 00, 03"):
+            cli.find_chapter(course, wrong)
+
+
+# --- doctor --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("marks", "status"), [("✓✓", 0), ("✓!", 0), ("✗!✓", 1)])
+def test_the_doctor_fails_when_something_needed_does(marks, status, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    findings = [doctor.Finding(m, "thing", "word " * 40, "go " * 40) for m in marks]
+    monkeypatch.setattr(doctor, "examine", lambda: findings)
+    assert cli.main(["doctor"]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines if line.startswith(tuple("✓!✗"))][: len(marks)] == list(marks)
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("  → go") for line in lines) == len(marks)
+
+
+# --- assets --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store of two needed assets and an optional one; the list of what is fetched."""
+    catalog = {
+        name: SimpleNamespace(
+            name=name, size=84_000_000, needed=name != "poems", licence="MIT", purpose="p " * 40
+        )
+        for name in ("minilm", "smollm2", "poems")
+    }
+    fetched = []
+
+    def fetch(name):
+        fetched.append(name)
+        return tmp_path / name
+
+    monkeypatch.setattr(assets, "CATALOG", catalog)
+    monkeypatch.setattr(assets, "status", lambda name: "missing")
+    monkeypatch.setattr(assets, "fetch", fetch)
+    monkeypatch.setattr(assets, "cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(cli, "_convert_smollm2", lambda: fetched.append("converted"))
+    return fetched
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["minilm", "smollm2", "converted"]),
+        (["--all"], ["minilm", "smollm2", "converted", "poems"]),
+        (["poems"], ["poems"]),
+    ],
+)
+def test_assets_fetches_what_is_named_or_needed(store, arguments, expected, capsys):
+    assert cli.main(["assets", *arguments]) == 0
+    assert store == expected
+    assert "fetched" in capsys.readouterr().out
+
+
+def test_an_intact_asset_is_verified(store, monkeypatch, capsys):
+    monkeypatch.setattr(assets, "status", lambda name: "intact")
+    assert cli.main(["assets", "poems"]) == 0
+    assert capsys.readouterr().out.startswith("✓ poems: verified")
+
+
+def test_an_unknown_asset_is_told_with_those_there_are(store, capsys):
+    assert cli.main(["assets", "poem"]) == 2
+    assert "minilm, smollm2, poems" in one_line(capsys.readouterr().err)
+    assert store == []
+
+
+def test_a_failed_asset_is_told_and_the_next_one_fetched(store, monkeypatch, capsys):
+    def fetch(name):
+        if name == "minilm":
+            raise assets.AssetError("no network")
+        store.append(name)
+
+    monkeypatch.setattr(assets, "fetch", fetch)
+    assert cli.main(["assets", "minilm", "poems"]) == 1
+    assert one_line(capsys.readouterr().err) == "lightcourse: no network\n"
+    assert store == ["poems"]
+
+
+def test_the_list_fits_a_pipe_and_fetches_nothing(store, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["assets", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+    assert all(word in text for word in ("minilm", "84", "missing", "MIT"))
+    assert store == []
+
+
+# --- lab and bench -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Whatever would have been started: (command, folder)."""
+    calls = []
+    monkeypatch.setattr(cli, "_hand_over", lambda *call: calls.append(call) or 0)
+    return calls
+
+
+def as_user(monkeypatch, number):
+    monkeypatch.setattr(cli.os, "geteuid", lambda: number, raising=False)
+
+
+def test_lab_opens_a_chapter_and_hands_arguments_on(course, started, monkeypatch):
+    as_user(monkeypatch, 1000)
+    assert cli.main(["lab", "3", "--", "--no-browser", "--port", "9999"]) == 0
+    ((command, folder),) = started
+    assert folder == course
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert "--LabApp.default_url=/lab/tree/chapters/03_pruning.ipynb" in command
+    assert command[-3:] == ["--no-browser", "--port", "9999"]
+    assert "--allow-root" not in command
+
+
+def test_lab_opens_the_first_chapter_and_helps_root(course, started, monkeypatch, capsys):
+    as_user(monkeypatch, 0)
+    assert cli.main(["lab", "--", "--no-browser"]) == 0
+    ((command, _),) = started
+    assert "--LabApp.default_url=/lab/tree/chapters/00_start.ipynb" in command
+    assert command[-2:] == ["--no-browser", "--allow-root"]
+    assert "--allow-root" in capsys.readouterr().out
+
+
+def test_bench_runs_the_script_of_the_course(course, started, capsys):
+    assert cli.main(["bench"]) == 1
+    assert "benchmarks" in one_line(capsys.readouterr().err)
+    script = course / "benchmarks" / "bench.py"
+    script.parent.mkdir()
+    script.touch()
+    assert cli.main(["bench", "--", "quick"]) == 0
+    assert started == [([sys.executable, str(script), "quick"], course)]
+
+
+# --- run -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Instead of running a notebook, mark its first cell; the result can be changed."""
+    outcome = SimpleNamespace(result=headless.Execution(2.5, 300 * 2**20, None))
+
+    def execute(notebook, folder):
+        notebook.cells[0].execution_count = 7
+        outcome.folder = folder
+        return outcome.result
+
+    monkeypatch.setattr(headless, "execute", execute)
+    return outcome
+
+
+def test_run_reports_and_writes_nothing(course, executed, capsys):
+    before = {path: path.read_bytes() for path in course.rglob("*.ipynb")}
+    assert cli.main(["run", "00"]) == 0
+    assert capsys.readouterr().out == "✓ 00_start.ipynb: 2.5 s, 300 MiB peak memory\n"
+    assert executed.folder == course / "chapters"
+    assert {path: path.read_bytes() for path in course.rglob("*.ipynb")} == before
+
+
+def test_run_writes_where_it_is_told(course, executed):
+    assert cli.main(["run", "00", "--output", "out.ipynb"]) == 0
+    written = headless.read_notebook(course / "work" / "out.ipynb")
+    assert written.cells[0].execution_count == 7
+
+
+def test_a_failing_cell_is_shown_with_number_source_and_error(course, executed, capsys):
+    failure = headless.Failure(4, "x = 1\nx / 0", "ZeroDivisionError: division by zero")
+    executed.result = headless.Execution(1.0, 0, failure)
+    assert cli.main(["run", "3"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("✗ 03_pruning.ipynb")
+    assert "code cell 4" in captured.err
+    assert "    x = 1\n    x / 0\n" in captured.err
+    assert "ZeroDivisionError: division by zero" in captured.err
+
+
+# --- check ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graded(monkeypatch):
+    """Instead of grading, remember what was asked; checks of ``right`` pass."""
+    calls = SimpleNamespace(raised=[], stopped="")
+
+    def grade(path, expected, seconds):
+        calls.path, calls.expected, calls.seconds = path, expected, seconds
+        answers = [headless.Answer(e, "right" in e, "twice as much") for e in expected]
+        return headless.Report(calls.raised, answers, calls.stopped)
+
+    monkeypatch.setattr(headless, "grade", grade)
+    return calls
+
+
+def test_check_passes_when_every_check_does(nowhere, tmp_path, graded, capsys):
+    write(tmp_path / "mine.ipynb", "checks.check_a(right)", "checks.check_b(right)")
+    assert cli.main(["check", "mine.ipynb", "--timeout", "7"]) == 0
+    assert graded.seconds == 7
+    assert capsys.readouterr().out.splitlines() == [
+        "mine.ipynb: checks from the file itself",
+        "✓ checks.check_a(right)",
+        "✓ checks.check_b(right)",
+        "2 of 2 checks pass",
+    ]
+
+
+def test_check_shows_the_misconception_and_what_raised(nowhere, tmp_path, graded, capsys):
+    write(tmp_path / "mine.ipynb", "checks.check_a(right)", "checks.check_b(left)")
+    graded.raised = [headless.Failure(2, "f()", "ValueError: no")]
+    graded.stopped = "the time limit was reached"
+    assert cli.main(["check", "mine.ipynb"]) == 1
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "! code cell 2 raised ValueError: no",
+        "✓ checks.check_a(right)",
+        "✗ checks.check_b(left)",
+        "  → twice as much",
+        "✗ stopped: the time limit was reached",
+        "1 of 2 checks pass",
+    ]
+
+
+def test_a_deleted_check_is_still_asked(course, graded, capsys):
+    write(course / "exercises" / "00_start.ipynb", "checks.check_a(f)", "checks.check_b(right)")
+    write(course / "work" / "00_start.ipynb", "checks.check_b(right)")
+    assert cli.main(["check", "00_start.ipynb"]) == 1
+    assert graded.expected == ["checks.check_a(f)", "checks.check_b(right)"]
+    assert "the course's exercises/00_start.ipynb" in capsys.readouterr().out
+
+
+def test_who_works_in_the_courses_own_file_is_asked_what_the_solution_asks(course, graded):
+    write(course / "exercises" / "00_start.ipynb", "checks.check_a(right)")
+    solution = ("assert checks.check_a(right)", "assert checks.check_b(f)")
+    write(course / "solutions" / "00_start.ipynb", *solution)
+    assert cli.main(["check", "../exercises/00_start.ipynb"]) == 1
+    assert graded.expected == ["checks.check_a(right)", "checks.check_b(f)"]
+
+
+def test_check_refuses_what_it_cannot_grade(course, graded, capsys):
+    write(course / "work" / "empty.ipynb", "print('✓')")
+    (course / "work" / "text.ipynb").write_text("hello")
+    for name, reason in {
+        "gone.ipynb": "no file",
+        "text.ipynb": "no Jupyter notebook",
+        "empty.ipynb": "calls no checks",
+    }.items():
+        assert cli.main(["check", name]) == 2
+        assert reason in one_line(capsys.readouterr().err)
