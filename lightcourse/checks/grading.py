@@ -1,0 +1,138 @@
+"""How a check tries a learner's function and names the misconception behind a wrong answer."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+NOT_WRITTEN = "not written yet: the function returns nothing"
+
+
+def grade(
+    learner: Callable,
+    reference: Callable,
+    cases: Sequence[tuple],
+    misconceptions: dict[str, Callable] | None = None,
+) -> bool:
+    """Try ``learner`` on every case, print one line that begins with ✓ or ✗, and tell which.
+
+    Parameters
+    ----------
+    learner : callable
+        The learner's function. Whatever it prints is swallowed, whatever it raises is
+        reported; nothing it does makes the check itself raise.
+    reference : callable
+        The right answer, of the same arguments: a number, a tensor, an array, or a tuple
+        of those.
+    cases : sequence of tuple
+        Arguments to try, unknown to the learner. Each call gets its own copy.
+    misconceptions : dict of str to callable, optional
+        From what to say to a function that makes this very mistake. A learner's answers
+        that equal such a function's in all cases get its message.
+
+    Returns
+    -------
+    bool
+        Whether every answer was right and no input was changed.
+    """
+    problem = _problem(learner, reference, cases, misconceptions or {})
+    name = getattr(learner, "__name__", "your answer")
+    print(f"✗ {name}: {problem}" if problem else f"✓ {name}")
+    return not problem
+
+
+def _problem(learner, reference, cases, misconceptions):
+    """Return what is wrong with a learner's function, or None."""
+    if not callable(learner):
+        return f"a function is wanted, {type(learner).__name__} was given"
+    answers = []
+    for case in cases:
+        answer, problem = _attempt(learner, case)
+        if problem:
+            return problem
+        answers.append(answer)
+    wanted = [reference(*case) for case in cases]
+    wrong = [i for i, pair in enumerate(zip(answers, wanted, strict=True)) if not _same(*pair)]
+    if not wrong:
+        return None
+    for message, mistake in misconceptions.items():
+        if all(_same(a, mistake(*case)) for a, case in zip(answers, cases, strict=True)):
+            return message
+    first = wrong[0]
+    return _difference(cases[first], answers[first], wanted[first])
+
+
+def _attempt(learner, case):
+    """Call the learner's function on a copy of the case; return (answer, problem)."""
+    given = copy.deepcopy(case)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            answer = learner(*given)
+    except (Exception, SystemExit) as error:
+        return None, f"it raised {type(error).__name__}: {error} (given {_shown(case)})"
+    if answer is None or answer is Ellipsis:
+        return None, NOT_WRITTEN
+    if not _same(given, case):
+        return None, "it changes its input: work on a copy, or make a new tensor"
+    return answer, None
+
+
+def _same(answer, wanted):
+    """Tell whether two answers agree in structure, shape and value."""
+    if isinstance(wanted, (tuple, list)):
+        return (
+            isinstance(answer, (tuple, list))
+            and len(answer) == len(wanted)
+            and all(_same(a, w) for a, w in zip(answer, wanted, strict=True))
+        )
+    answer, wanted = _array(answer), _array(wanted)
+    if answer is None or wanted is None:
+        return answer is wanted
+    same_kind = (answer.dtype == bool) == (wanted.dtype == bool)
+    if not same_kind or answer.shape != wanted.shape:
+        return False
+    # Halves and whole floats differ by rounding; 1e-4 tells any real mistake from that.
+    return np.allclose(answer.astype(float), wanted.astype(float), 1e-4, 1e-6, equal_nan=True)
+
+
+def _array(value):
+    """Return a number, tensor or array as a NumPy array of numbers, or None."""
+    try:
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+    except Exception:
+        return None
+    return array if array.dtype.kind in "biuf" else None
+
+
+def _difference(case, answer, wanted):
+    if isinstance(wanted, (tuple, list)) and not isinstance(answer, (tuple, list)):
+        return f"{len(wanted)} values are wanted, {_shown((answer,))} was returned"
+    got, want = _array(answer), _array(wanted)
+    if want is not None and got is None:
+        return f"a {_kind(want)} is wanted, {type(answer).__name__} was returned"
+    if want is not None and got.shape != want.shape:
+        return f"shape {want.shape} is wanted, {got.shape} was returned (given {_shown(case)})"
+    if want is not None and (got.dtype == bool) != (want.dtype == bool):
+        return f"a {_kind(want)} is wanted, a {_kind(got)} was returned"
+    return f"given {_shown(case)}, {_shown((wanted,))} is wanted, {_shown((answer,))} was returned"
+
+
+def _kind(array):
+    kind = "mask of True and False" if array.dtype == bool else "number"
+    return kind if array.dtype == bool or not array.shape else "tensor of numbers"
+
+
+def _shown(values):
+    """Return arguments in short: small things whole, large ones by their shape."""
+    parts = []
+    for value in values:
+        array = _array(value)
+        if isinstance(value, (tuple, list)):
+            parts.append(f"({_shown(value)})")
+        elif array is None or array.size > 12:
+            parts.append(f"a {type(value).__name__} of shape {getattr(array, 'shape', '?')}")
+        else:
+            parts.append(str(np.round(array.astype(float), 4).tolist()))
+    return ", ".join(parts)
