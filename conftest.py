@@ -1,8 +1,17 @@
 """What every test run shares: no network, and the same examples each time."""
 
+import os
+
 from hypothesis import settings
 
 from tools.no_network import network_guard
+
+# The sources of the notebooks are no modules: nbval runs what is made from them.
+collect_ignore_glob = ["*/src/*.py"]
+
+# Threads of tiny models wait for each other, on a busy machine a hundred times longer than
+# they compute. Read when torch is imported, so it stands before the tests import it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 network_guard.install()
 # No deadline: the first call of a kernel compiles it. No database: a run depends on no earlier one.

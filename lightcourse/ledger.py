@@ -6,7 +6,7 @@ from html import escape
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One variant of a model.
 
@@ -20,7 +20,7 @@ class Row:
     quality : float
         In the ledger's measure.
     latency : Latency, optional
-        The time of one call.
+        The time of one call; may be entered later.
     control_of : str, optional
         The row that this one is the negative control of.
     """
@@ -111,7 +111,9 @@ class Ledger:
         widths = [max(len(line[column]) for line in table) for column in range(5)]
         return "\n".join(
             line[0].ljust(widths[0])
-            + "".join(" " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+            + "".join(
+                " " + cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)
+            )
             for line in table
         )
 
@@ -139,10 +141,12 @@ class Ledger:
         for row in self.ordered():
             index = next(i for i, m in enumerate(methods) if m.name in (row.name, row.control_of))
             self._draw(ax, row, COLOURS[index % len(COLOURS)])
-        ax.set(xlabel="stored, MB", ylabel=self.measure, xlim=(0, self._widest() * 1.45))
+        ax.set(xlabel="stored, MB", ylabel=self.measure, xlim=(0, self._widest() * 1.4))
         ax.margins(y=0.12)
         ax.grid(alpha=0.3)
-        self._label(ax)
+        middle = (self._widest() + min(row.stored for row in self.rows) / 1e6) / 2
+        self._label(ax, [row for row in self.rows if row.stored / 1e6 < middle], -1)
+        self._label(ax, [row for row in self.rows if row.stored / 1e6 >= middle], 1)
         return ax
 
     def _widest(self):
@@ -158,21 +162,30 @@ class Ledger:
         else:
             ax.plot(x, row.quality, "o", color=colour, markersize=9)
 
-    def _label(self, ax):
-        """Name every point on its right, pushing apart labels that would overlap."""
+    def _label(self, ax, rows, side):
+        """Name points in a column on their left (-1) or right (1), none above another."""
+        rows = sorted(rows, key=lambda row: row.quality)
         low, high = ax.get_ylim()
-        gap, taken = (high - low) * 0.055, []
-        for row in sorted(self.rows, key=lambda row: row.quality):
-            x, y = row.stored / 1e6, row.quality
-            near = [other for at, other in taken if abs(at - x) < self._widest() * 0.4]
-            y = max([y, *(other + gap for other in near if other + gap > y - 1e-9)])
-            taken.append((x, y))
-            style = {"color": "#666666", "style": "italic"} if row.control_of else {}
+        heights = _apart([row.quality for row in rows], (high - low) * 0.06)
+        edge = (max if side > 0 else min)((row.stored / 1e6 for row in rows), default=0)
+        for row, height in zip(rows, heights, strict=True):
             ax.annotate(
                 row.name,
-                (x, row.quality),
-                (x + self._widest() * 0.03, y),
+                (row.stored / 1e6, row.quality),
+                (edge + side * self._widest() * 0.07, height),
+                ha="left" if side > 0 else "right",
                 va="center",
                 fontsize=9,
-                **style,
+                color="#666666" if row.control_of else "black",
+                style="italic" if row.control_of else "normal",
+                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 4},
             )
+
+
+def _apart(heights, gap):
+    """Move sorted heights so that neighbours differ by ``gap`` at least, around their middle."""
+    spread = []
+    for height in heights:
+        spread.append(max(height, spread[-1] + gap) if spread else height)
+    excess = sum(spread) - sum(heights)
+    return [height - excess / max(1, len(heights)) for height in spread]

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from lightcourse import layers
 from lightcourse.ledger import Ledger
 
-
 __all__ = ["Ledger"]
 
 
@@ -45,10 +44,9 @@ def cross_entropy(model: nn.Module, tokens: torch.Tensor, window: int = 256) -> 
     inputs, targets = tokens[:-1], tokens[1:]
     whole = len(inputs) // window * window
     total = 0.0
-    batches = zip(
-        inputs[:whole].view(-1, window).split(8), targets[:whole].view(-1, window).split(8)
-    )
-    for rows, wanted in [*batches, (inputs[None, whole:], targets[None, whole:])]:
+    pairs = torch.stack([inputs[:whole].view(-1, window), targets[:whole].view(-1, window)])
+    rest = torch.stack([inputs[None, whole:], targets[None, whole:]])
+    for rows, wanted in [*pairs.split(8, dim=1), rest]:
         if rows.numel():
             logits = model(input_ids=rows).logits.float()
             total += F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="sum").item()
@@ -151,7 +149,7 @@ def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
     0.75
     """
     predictions, labels = _pair(predictions, labels, ("predictions", "labels"))
-    return (predictions == labels).float().mean().item()
+    return (predictions == labels).double().mean().item()
 
 
 def macro_f1(predictions: Sequence[int], labels: Sequence[int]) -> float:
@@ -178,11 +176,13 @@ def macro_f1(predictions: Sequence[int], labels: Sequence[int]) -> float:
     for label in torch.cat([predictions, labels]).unique():
         hits = ((predictions == label) & (labels == label)).sum()
         named = (predictions == label).sum() + (labels == label).sum()
-        scores.append((2 * hits / named).item())
+        scores.append(2 * hits.item() / named.item())
     return statistics.fmean(scores)
 
 
-def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int] | None = None) -> float:
+def flips(
+    before: Sequence[int], after: Sequence[int], labels: Sequence[int] | None = None
+) -> float:
     """Return the fraction of answers that a change to the model has changed.
 
     Dutta et al. 2024, arXiv 2407.09141: models of equal accuracy can differ in many
@@ -207,9 +207,9 @@ def flips(before: Sequence[int], after: Sequence[int], labels: Sequence[int] | N
     """
     before, after = _pair(before, after, ("before", "after"))
     if labels is None:
-        return (before != after).float().mean().item()
+        return (before != after).double().mean().item()
     before, labels = _pair(before, labels, ("before", "labels"))
-    return ((before == labels) != (after == labels)).float().mean().item()
+    return ((before == labels) != (after == labels)).double().mean().item()
 
 
 def kl_divergence(logits_p: torch.Tensor, logits_q: torch.Tensor) -> float:
@@ -288,14 +288,40 @@ def latency(function: Callable[[], object], repeats: int = 20, warmup: int = 3) 
     ValueError
         When ``repeats`` is below 2 or ``warmup`` below 0.
     """
+    return latencies({"": function}, repeats, warmup)[""]
+
+
+def latencies(
+    functions: dict[str, Callable[[], object]], repeats: int = 20, warmup: int = 3
+) -> dict[str, Latency]:
+    """Time several functions in turns, so that a machine that slows down slows all alike.
+
+    Parameters
+    ----------
+    functions : dict of str to callable
+        Each round calls every one of them once.
+    repeats, warmup : int
+        Timed and untimed rounds, as in :func:`latency`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`latency`, or when there is no function.
+    """
+    if not functions:
+        raise ValueError("functions is empty; at least one is wanted")
     if repeats < 2 or warmup < 0:
         raise ValueError(f"repeats is {repeats} and warmup {warmup}; at least 2 and 0 are wanted")
-    times = []
+    times = {name: [] for name in functions}
     with torch.inference_mode():
-        for number in range(warmup + repeats):
-            start = time.perf_counter()
-            function()
-            if number >= warmup:
-                times.append(time.perf_counter() - start)
+        for _ in range(warmup + repeats):
+            for name, function in functions.items():
+                start = time.perf_counter()
+                function()
+                times[name].append(time.perf_counter() - start)
+    return {name: _summary(values[warmup:]) for name, values in times.items()}
+
+
+def _summary(times):
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Latency(median, high - low, repeats, torch.get_num_threads())
+    return Latency(median, high - low, len(times), torch.get_num_threads())

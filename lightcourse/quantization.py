@@ -232,7 +232,8 @@ class QuantizedLinear(nn.Module):
 
     def extra_repr(self):
         """Describe the layer the way torch prints it."""
-        return f"{self.in_features}, {self.out_features}, bits={self.bits}, group_size={self.group_size}"
+        shape = f"{self.in_features}, {self.out_features}"
+        return f"{shape}, bits={self.bits}, group_size={self.group_size}"
 
 
 def _quantize_groups(weight, bits, group_size):
@@ -283,7 +284,11 @@ def quantize_(
     found = layers.linear_layers(model)
     if unknown := set(skip) - set(found) - set(tied):
         raise ValueError(f"skip names {sorted(unknown)}, which are no linear layers of this model")
-    new = {name: _convert(name, old, bits, group_size) for name, old in found.items() if name not in skip}
+    new = {
+        name: _convert(name, old, bits, group_size)
+        for name, old in found.items()
+        if name not in skip
+    }
     for name, layer in new.items():
         layers.replace(model, name, layer)
         stored = layer.qweight.nbytes + layer.scale.nbytes

@@ -1,5 +1,6 @@
 """The one training loop: fine-tuning, recovery after pruning and distillation all use it."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -151,17 +152,16 @@ def _progress_bar(steps, done, progress):
 
 def _stream(batches, seed, skip):
     """Yield batches for ever, epoch after epoch, without the first ``skip``."""
-    epoch = 0
-    while True:
-        number = -1
-        for number, batch in enumerate(batches(epoch, seed)):
+    for epoch in itertools.count():
+        empty = True
+        for batch in batches(epoch, seed):
+            empty = False
             if skip:
                 skip -= 1
             else:
                 yield batch
-        if number < 0:
+        if empty:
             raise ValueError("batches gave no batch at all; at least one is wanted")
-        epoch += 1
 
 
 class _Run:

@@ -102,7 +102,11 @@ def test_a_student_has_its_own_copy_of_fewer_layers(family):
     model = toys.ALL[family]()
     before = toys.logits(model)
     student = distillation.student_from(model, [1])
-    assert 0 < sum(p.numel() for p in student.parameters()) < sum(p.numel() for p in model.parameters())
+    assert (
+        0
+        < sum(p.numel() for p in student.parameters())
+        < sum(p.numel() for p in model.parameters())
+    )
     for parameter in student.parameters():
         parameter.data.zero_()
     assert torch.equal(before, toys.logits(model))
@@ -111,7 +115,9 @@ def test_a_student_has_its_own_copy_of_fewer_layers(family):
 def test_a_student_generates_with_its_cache():
     student = distillation.student_from(toys.llama(), [0, 2])
     ids = torch.tensor([[3, 4, 5]])
-    pair = [student.generate(ids, max_new_tokens=6, use_cache=c, do_sample=False) for c in (True, False)]
+    pair = [
+        student.generate(ids, max_new_tokens=6, use_cache=c, do_sample=False) for c in (True, False)
+    ]
     assert torch.equal(*pair)
     assert student.config.num_hidden_layers == 2
 

@@ -18,7 +18,12 @@ def ledger():
 
 
 def test_controls_stand_below_their_method(ledger):
-    assert [row.name for row in ledger.ordered()] == ["as it came", "pruned <50%>", "random", "8 bits"]
+    assert [row.name for row in ledger.ordered()] == [
+        "as it came",
+        "pruned <50%>",
+        "random",
+        "8 bits",
+    ]
     lines = str(ledger).splitlines()
     assert lines[3].startswith("  control: random") and "12.3 ms" in lines[2]
     assert len({len(line) for line in lines}) == 1
@@ -34,9 +39,11 @@ def test_the_figure_has_one_point_and_one_name_for_each_row(ledger):
     points = [line for line in ax.lines if line.get_marker() == "o"]
     assert len(points) == 4
     assert {text.get_text() for text in ax.texts} == {row.name for row in ledger.rows}
-    heights = sorted(text.xyann[1] for text in ax.texts if text.xyann[0] > 80)
     low, high = ax.get_ylim()
-    assert all(b - a > 0.04 * (high - low) for a, b in zip(heights, heights[1:], strict=False))
+    for side in ("left", "right"):
+        heights = sorted(text.xyann[1] for text in ax.texts if text.get_ha() == side)
+        gaps = [b - a for a, b in zip(heights, heights[1:], strict=False)]
+        assert all(gap > 0.05 * (high - low) for gap in gaps)
 
 
 def test_names_are_unique_and_controls_need_their_method(ledger):

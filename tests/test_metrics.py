@@ -116,7 +116,11 @@ def test_kl_is_zero_for_equals_positive_otherwise_and_not_symmetric():
 def test_predict_leaves_the_mode_and_ignores_labels():
     model = toys.bert().train()
     ids = torch.arange(1, 17).view(2, 8)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.tensor([0, 1])}
+    batch = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.tensor([0, 1]),
+    }
     first, again = (metrics.predict(model, [batch, batch]) for _ in range(2))
     assert model.training and first.shape == (4, 3) and not first.requires_grad
     assert torch.equal(first, again)
@@ -162,7 +166,16 @@ def test_latency_warms_up_counts_and_tells_threads():
     assert "median of 5" in str(result)
 
 
-def test_latency_tells_slow_from_fast():
+def test_latencies_take_turns():
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "ab"}
+    assert list(metrics.latencies(functions, repeats=2, warmup=1)) == ["a", "b"]
+    assert calls == ["a", "b"] * 3
+    with pytest.raises(ValueError, match="functions is empty"):
+        metrics.latencies({})
+
+
+def test_latencies_tell_slow_from_fast():
     large, small = torch.randn(400, 400), torch.randn(4, 4)
-    slow, fast = (metrics.latency(lambda x=x: x @ x).median for x in (large, small))
-    assert slow > fast
+    times = metrics.latencies({"slow": lambda: large @ large, "fast": lambda: small @ small})
+    assert times["slow"].median > times["fast"].median

@@ -92,7 +92,11 @@ def test_empty_tensors_are_refused():
         quantization.choose_qparams_affine(torch.empty(0))
 
 
-@given(hnp.arrays("int8", st.tuples(st.integers(0, 5), st.integers(1, 17)), elements=st.integers(-8, 7)))
+@given(
+    hnp.arrays(
+        "int8", st.tuples(st.integers(0, 5), st.integers(1, 17)), elements=st.integers(-8, 7)
+    )
+)
 def test_packing_is_undone_exactly_and_halves_the_bytes(q):
     q = torch.from_numpy(q)
     packed = quantization.pack_int4(q)

@@ -151,7 +151,11 @@ def test_what_cannot_be_trained_is_said():
         training.train(toys.bert(2), lambda epoch, seed: [], recipe, progress=False)
     with pytest.raises(ValueError, match="loss became nan at step 0"):
         training.train(
-            toys.bert(2), batches, recipe, loss=lambda m, b: m(**b).loss * float("nan"), progress=False
+            toys.bert(2),
+            batches,
+            recipe,
+            loss=lambda m, b: m(**b).loss * float("nan"),
+            progress=False,
         )
 
 

@@ -27,7 +27,13 @@ def gpt2():
     """Return a two-layer GPT-2: its linear layers are ``Conv1D``."""
     torch.manual_seed(0)
     config = transformers.GPT2Config(
-        vocab_size=50, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        vocab_size=50,
+        n_positions=32,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     return transformers.GPT2LMHeadModel(config).eval()
 

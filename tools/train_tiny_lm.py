@@ -28,7 +28,7 @@ RECIPES = {
         steps=4000, learning_rate=2e-3, warmup=100, weight_decay=0.1, evaluate_every=200
     ),
     "student": training.Recipe(
-        steps=4000, learning_rate=3e-3, warmup=100, weight_decay=0.1, evaluate_every=200
+        steps=3000, learning_rate=3e-3, warmup=100, weight_decay=0.1, evaluate_every=200
     ),
 }
 

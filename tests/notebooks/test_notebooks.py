@@ -1,0 +1,93 @@
+"""Every notebook of the course: nothing drifted, nothing unexecuted, nothing leaked."""
+
+import nbformat
+import pytest
+
+from tools import notebooks, rules
+
+IGNORED_CELLS_CAP = 12
+
+ON_DISK = sorted(
+    path
+    for folder in ("chapters", "solutions", "exercises")
+    for path in (notebooks.ROOT / folder).glob("*.ipynb")
+)
+EXPECTED = notebooks.unexecuted(notebooks.ROOT)
+SOLUTIONS = [path for path in EXPECTED if path.parent.name == "solutions"]
+
+
+def name(path):
+    return f"{path.parent.name}/{path.stem}"
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def in_folder(folder):
+    return {path.stem for path in ON_DISK if path.parent.name == folder}
+
+
+def test_every_source_has_its_notebook_and_every_notebook_its_source():
+    assert ON_DISK
+    assert sorted(EXPECTED) == ON_DISK
+
+
+def test_solutions_have_exercises_and_both_have_a_chapter():
+    assert in_folder("solutions") == in_folder("exercises") <= in_folder("chapters")
+
+
+@pytest.mark.parametrize("path", EXPECTED, ids=name)
+def test_source_equals_notebook(path):
+    assert not list(rules.drift(EXPECTED[path], read(path)))
+
+
+@pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("path", ON_DISK, ids=name)
+def test_rule(path, rule):
+    assert not list(rule(read(path)))
+
+
+@pytest.mark.parametrize("path", ON_DISK, ids=name)
+def test_bytes_are_those_that_the_build_writes(path):
+    text = path.read_text(encoding="utf-8")
+    assert text == nbformat.writes(notebooks.tidy(read(path))) + "\n"
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=name)
+def test_exercise_shows_nothing_of_its_solution(path):
+    solution, exercise = EXPECTED[path], EXPECTED[path.parents[1] / "exercises" / path.name]
+    assert rules.secrets(solution)
+    assert not list(rules.leaks(solution, exercise))
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=name)
+def test_blank_exercise_fails_each_check_and_solution_passes_each(path):
+    solution, exercise = read(path), read(path.parents[1] / "exercises" / path.name)
+    assert rules.count_marks(exercise, "✓") == 0
+    assert rules.count_marks(exercise, "✗") == rules.count_marks(solution, "✓") > 0
+
+
+def test_few_cells_ignore_their_output(capsys):
+    ignoring = {
+        name(path): count
+        for path in ON_DISK
+        if (count := sum(map(rules.ignores_output, read(path).cells)))
+    }
+    with capsys.disabled():
+        print(f"\noutput compared by nobody: {ignoring or 'none'}, cap {IGNORED_CELLS_CAP} cells")
+    assert sum(ignoring.values()) <= IGNORED_CELLS_CAP
+
+
+def test_readme_lists_every_chapter_with_measured_figures():
+    readme = (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
+    for stem in in_folder("chapters"):
+        rows = [line for line in readme.splitlines() if f"](chapters/{stem}.ipynb)" in line]
+        assert len(rows) == 1, stem
+        assert rows[0].endswith(" GB |") and " s | " in rows[0]
+
+
+def test_readme_shows_the_figure_that_the_chapter_ends_with():
+    picture = notebooks.ROOT / "chapters" / "ledger.png"
+    assert picture.read_bytes() == notebooks.last_picture(read(notebooks.ROOT / notebooks.SHOWCASE))
+    assert "](chapters/ledger.png)" in (notebooks.ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,125 @@
+"""The house stands: layers, light imports, pins, one version, one test command."""
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import lightcourse
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text(encoding="ascii").splitlines()
+    if not line.startswith("#")
+]
+HEAVY = {"transformers", "datasets", "matplotlib", "sklearn", "peft", "torchao", "nbclient"}
+
+
+def lint_imports(folder):
+    """Run import-linter on the package in ``folder``; return whether contracts are kept."""
+    command = [Path(sys.executable).parent / "lint-imports", "--no-cache", "--no-logo"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert "Contracts:" in run.stdout or "Missing layer" in run.stdout, run.stdout + run.stderr
+    return run.returncode == 0
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A copy of the package that a test may spoil."""
+    ignore = shutil.ignore_patterns("bundled", "__pycache__")
+    shutil.copytree(ROOT / "lightcourse", tmp_path / "lightcourse", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_imports_go_down_only(house):
+    assert lint_imports(house)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("files", "from lightcourse import cli"),
+        ("pruning", "from lightcourse import quantization"),
+        ("reference", "import torch"),
+        ("kernels/portable", "def late():\n    import torch"),
+        ("unlisted", "import os"),
+    ],
+    ids=["up", "sideways", "torch below", "torch late", "no floor"],
+)
+def test_an_import_against_the_rules_is_caught(house, module, line):
+    with (house / "lightcourse" / f"{module}.py").open("a") as file:
+        file.write(f"\n{line}\n")
+    assert not lint_imports(house)
+
+
+def test_heavy_libraries_wait_until_they_are_used():
+    code = (
+        "import importlib, lightcourse, pkgutil, sys\n"
+        "for module in pkgutil.walk_packages(lightcourse.__path__, 'lightcourse.'):\n"
+        "    if module.name != 'lightcourse.__main__': importlib.import_module(module.name)\n"
+        f"print(sorted({HEAVY} & set(sys.modules)), 'lightcourse.cli' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert run.stdout == "[] True\n", run.stderr
+
+
+def test_constraints_pin_exactly_and_say_nothing_else():
+    assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in PINS)
+    assert not any(pin.url or pin.extras or pin.marker for pin in PINS)
+    assert "torch==2.13.0" in map(str, PINS)
+
+
+def declared():
+    """The requirements of pyproject.toml, those of the extras among them."""
+    lines = sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
+    return [Requirement(line) for line in lines]
+
+
+def test_pins_lie_within_the_declared_ranges():
+    pinned = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin in PINS}
+    for requirement in declared():
+        assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_everything_that_gets_installed_is_pinned():
+    pinned = {canonicalize_name(pin.name) for pin in PINS}
+    waiting, seen = [(requirement, "") for requirement in declared()], set()
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        # The libraries of a CUDA build come with torch, which names their exact versions itself.
+        if name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        assert name in pinned
+        new = {(name, wanted) for wanted in ("", *requirement.extras)} - seen
+        seen |= new
+        needs = [Requirement(line) for line in importlib.metadata.requires(name) or []]
+        waiting += [(need, wanted) for _, wanted in new for need in needs]
+    assert len(seen) > len(declared())
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {lightcourse.__version__}\n" in citation
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{lightcourse.__version__}]" in changes
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    command = "make test"
+    assert f"\n{command}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith(f"exec {command}")
