@@ -374,25 +374,30 @@ def _write_manifest(folder, origin):
 
 
 def _read_manifest(folder):
-    with suppress(OSError, ValueError):
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return {"origin": "", "files": {}}
+    """Return the origin and {file: (size, sha256)}; both empty when the manifest is damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        entries = {name: (e["size"], e["sha256"]) for name, e in manifest["files"].items()}
+        return manifest["origin"], entries
+    return "", {}
 
 
 def _is_current(folder, asset):
-    return _read_manifest(folder)["origin"] in {source.sha256 for source in asset.sources}
+    return _read_manifest(folder)[0] in {source.sha256 for source in asset.sources}
 
 
 def _sizes_fit(folder):
-    entries = _read_manifest(folder)["files"].items()
+    entries = _read_manifest(folder)[1].items()
     with suppress(OSError):
-        return bool(entries) and all((folder / n).stat().st_size == e["size"] for n, e in entries)
+        return bool(entries) and all(
+            (folder / n).stat().st_size == size for n, (size, _) in entries
+        )
     return False
 
 
 def _hashes_fit(folder):
-    entries = _read_manifest(folder)["files"].items()
-    return all(files.sha256(folder / name) == entry["sha256"] for name, entry in entries)
+    entries = _read_manifest(folder)[1].items()
+    return all(files.sha256(folder / name) == sha256 for name, (_, sha256) in entries)
 
 
 def _part(source):

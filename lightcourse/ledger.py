@@ -49,8 +49,8 @@ class Ledger:
     >>> ledger = Ledger("accuracy")
     >>> row = ledger.add("as it came", stored=90_000_000, quality=0.75)
     >>> print(ledger)
-    variant     stored  trained  latency  accuracy
-    as it came 90.0 MB        0        –     0.750
+    variant     stored trained latency accuracy
+    as it came 90.0 MB       0       –    0.750
     """
 
     measure: str

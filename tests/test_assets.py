@@ -297,6 +297,13 @@ def test_lost_or_truncated_files_are_not_taken_for_whole(cache, damaged, damage)
     assert whole(assets.fetch("toy"))
 
 
+@pytest.mark.parametrize("manifest", ["[]", '{"origin": 1}', '{"origin": "", "files": {"x": 3}}'])
+def test_a_manifest_of_another_form_is_damage(cache, manifest):
+    (assets.fetch("toy") / assets.MANIFEST).write_text(manifest)
+    assert assets.status("toy") == "corrupt"
+    assert whole(assets.fetch("toy"))
+
+
 def test_files_of_an_older_pin_are_fetched_again(cache, index, monkeypatch):
     assets.fetch("toy")
     only_wheel(monkeypatch, index, sha256="0" * 64)
