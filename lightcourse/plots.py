@@ -167,7 +167,7 @@ def roofline(machines: dict[str, tuple[float, float]], work: dict[str, float], a
         place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
         ax.annotate(f"{name} ", (intensity, 0.98), fontsize=11, **place)
     ax.set(xlabel="operations for each byte read", ylabel="billion operations a second, at most")
-    ax.set_ylim(top=max(peak for _, peak in machines.values()) / 1e9 * 30)
+    ax.set_ylim(top=max(peak for _, peak in machines.values()) / 1e9 * 100)
     ax.legend(loc="lower right", fontsize=11)
     ax.grid(alpha=0.3)
     return ax

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lightcourse import assets, files
+from lightcourse import assets, catalog, files
 
 ROOT = Path(__file__).parents[1]
 CONTENT = {
@@ -98,7 +98,7 @@ def index(tmp_path):
 
 def toy(index, **changes):
     """Return the toy asset: a wheel first, then a zip in a tar.gz."""
-    wheel = assets.Source(
+    wheel = catalog.Source(
         client="pip",
         package="toy-model",
         version="1.0",
@@ -106,7 +106,7 @@ def toy(index, **changes):
         sha256=files.sha256(index.folder / WHEEL),
         folder="toy_model/data",
     )
-    other = assets.Source(
+    other = catalog.Source(
         client="npm",
         package="other-toy",
         version="1.0",
@@ -123,7 +123,7 @@ def toy(index, **changes):
         "members": tuple(CONTENT),
         "sources": (wheel, other),
     }
-    return assets.Asset(**settings | changes)
+    return catalog.Asset(**settings | changes)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def refuse(*_):
 
 def only_wheel(monkeypatch, index, **changes):
     """Leave the toy one source, with some fields of it changed."""
-    source = assets.Source(**vars(toy(index).sources[0]) | changes)
+    source = catalog.Source(**vars(toy(index).sources[0]) | changes)
     monkeypatch.setitem(assets.CATALOG, "toy", toy(index, sources=(source,)))
 
 
@@ -338,10 +338,9 @@ def test_a_disk_that_fills_up_leaves_nothing_half(cache, monkeypatch, step):
 def test_two_processes_fetch_once(cache, index, tmp_path):
     script = tmp_path / "fetch.py"
     script.write_text(
-        f"from lightcourse import assets\nassets.CATALOG['toy'] = assets.{toy(index)!r}".replace(
-            "(Source", "(assets.Source"
-        ).replace(", Source", ", assets.Source")
-        + f"\nassets._address = lambda source: {index.address!r} + '/' + source.archive\n"
+        "from lightcourse import assets\nfrom lightcourse.catalog import Asset, Source\n"
+        f"assets.CATALOG['toy'] = {toy(index)!r}\n"
+        f"assets._address = lambda source: {index.address!r} + '/' + source.archive\n"
         "print(assets.fetch('toy'))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

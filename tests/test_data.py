@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightcourse import assets, data, models
+from lightcourse.data import bundled, splits
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +198,10 @@ def test_batches_refuse(call, reviews, tokenizer):
 @given(st.lists(st.tuples(st.text(max_size=3), st.sampled_from("ab")), min_size=1))
 def test_assign_keeps_groups_together_and_serves_every_stratum(pairs):
     pairs = [(stratum + group, stratum) for group, stratum in pairs]
-    splits = data._assign(*zip(*pairs, strict=True))
-    assert splits == data._assign(*zip(*pairs, strict=True))
+    dealt = splits.assign(*zip(*pairs, strict=True))
+    assert dealt == splits.assign(*zip(*pairs, strict=True))
     of_group = {}
-    for (group, _), split in zip(pairs, splits, strict=True):
+    for (group, _), split in zip(pairs, dealt, strict=True):
         assert of_group.setdefault(group, split) == split
     for stratum in "ab":
         names = {group for group, s in pairs if s == stratum}
@@ -218,12 +219,12 @@ def test_reviews_are_sound(reviews):
         assert 0.5 < sum(reviews[split]["label"]) / len(reviews[split]) < 0.6
         assert set(reviews[split]["source"]) == {"movie", "amazon"}
         for label, valence in zip(reviews[split]["label"], reviews[split]["valence"], strict=True):
-            assert abs(valence) >= data.AMBIGUOUS
+            assert abs(valence) >= bundled.AMBIGUOUS
             assert label == (valence > 0)
 
 
 def test_no_review_stands_on_both_sides(reviews):
-    review = {record["text"]: record["review"] for record in data._records("reviews")}
+    review = {record["text"]: record["review"] for record in bundled.records("reviews")}
     sides = {s: {review[text] for text in reviews[s]["text"]} for s in data.SPLITS}
     assert not sides["train"] & sides["test"]
     assert not sides["train"] & sides["validation"]

@@ -1,0 +1,35 @@
+"""Text to train on and to measure with: speeches, labelled sets, any CSV, and batches.
+
+Labelled sets are ``datasets.DatasetDict`` with the splits train, validation and test and
+at least the columns ``text`` (str) and ``label`` (``ClassLabel``). Equal texts are dropped
+before splitting, and a split depends on nothing but the texts: no seed, no machine.
+"""
+
+from lightcourse.data.batches import encode, speech_tokens, text_batches, token_batches
+from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches
+from lightcourse.data.fetched import (
+    load_chinese_reviews,
+    load_newsgroups,
+    load_poems,
+    load_questions,
+    load_reuters,
+)
+from lightcourse.data.splits import SPLITS
+from lightcourse.data.tables import load_csv
+
+__all__ = [
+    "SPLITS",
+    "encode",
+    "load_chinese_reviews",
+    "load_csv",
+    "load_factbook",
+    "load_newsgroups",
+    "load_poems",
+    "load_questions",
+    "load_reuters",
+    "load_reviews",
+    "load_speeches",
+    "speech_tokens",
+    "text_batches",
+    "token_batches",
+]

@@ -1,0 +1,164 @@
+"""Batches for training and measuring: windows of tokens, and labelled texts."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from lightcourse.data.bundled import load_speeches
+
+
+def speech_tokens(tokenizer, split: str = "train") -> torch.Tensor:
+    """Return the token ids of one split's speeches, an end token behind each.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+        With an ``eos_token_id``.
+    split : str
+        As in :func:`load_speeches`.
+
+    Returns
+    -------
+    torch.Tensor
+        int64, one dimension, speeches in order of year.
+    """
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ValueError("tokenizer has no eos_token; one that marks the end of a text is wanted")
+    texts = list(load_speeches(split)["text"])
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor([token for ids in encoded for token in [*ids, end]])
+
+
+def token_batches(
+    tokens: torch.Tensor, window: int, batch_size: int
+) -> Callable[[int, int], Iterator[dict]]:
+    """Return a callable that cuts a token stream into shuffled batches of windows.
+
+    Each epoch starts the windows at another random place, so that their borders move.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor
+        int64, one dimension, at least two windows long.
+    window : int
+        Tokens in a row of a batch, at least 2.
+    batch_size : int
+        Rows in a batch; the last batch of an epoch may have less.
+
+    Returns
+    -------
+    callable
+        ``batches(epoch, seed)`` yields dicts with ``input_ids`` and ``labels``, both of
+        shape (batch_size, window); the same ones for the same arguments. The labels are
+        the inputs: causal language models of transformers shift them by one themselves.
+    """
+    if window < 2 or len(tokens) < 2 * window:
+        raise ValueError(f"window is {window}; 2 to {len(tokens) // 2} is wanted for these tokens")
+    _require_positive(batch_size=batch_size)
+
+    def batches(epoch, seed):
+        generator = _generator(epoch, seed)
+        start = int(torch.randint(window, (), generator=generator))
+        count = (len(tokens) - start) // window
+        windows = tokens[start : start + count * window].view(count, window)
+        for rows in torch.randperm(count, generator=generator).split(batch_size):
+            yield {"input_ids": windows[rows], "labels": windows[rows]}
+
+    return batches
+
+
+def encode(dataset, tokenizer, max_length: int = 128, batch_size: int = 64) -> list[dict]:
+    """Return all batches of a labelled set in its own order, as measuring wants them.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        One split, with the columns text and label.
+    tokenizer : transformers tokenizer
+        Adds its own special tokens.
+    max_length : int
+        Tokens kept of a text.
+    batch_size : int
+        Texts in a batch; the last one may have less.
+
+    Returns
+    -------
+    list of dict
+        ``input_ids`` and ``attention_mask``, int64 of shape (batch, longest of the batch),
+        padded on the right, and ``labels``, int64 of shape (batch,).
+    """
+    _require_positive(batch_size=batch_size)
+    ids, labels = _tokenized(dataset, tokenizer, max_length)
+    return [
+        _padded(rows.tolist(), ids, labels, tokenizer)
+        for rows in torch.arange(len(ids)).split(batch_size)
+    ]
+
+
+def text_batches(
+    dataset, tokenizer, batch_size: int = 32, max_length: int = 128
+) -> Callable[[int, int], Iterator[dict]]:
+    """Return a callable that gives shuffled batches of a labelled set, as training wants them.
+
+    Within each shuffled run of 50 batches, texts of like length are put together, so that
+    little time goes into padding.
+
+    Parameters
+    ----------
+    dataset, tokenizer, batch_size, max_length
+        As in :func:`encode`.
+
+    Returns
+    -------
+    callable
+        ``batches(epoch, seed)`` yields the dicts that :func:`encode` describes; every text
+        once in an epoch, the same batches for the same arguments.
+    """
+    _require_positive(batch_size=batch_size)
+    ids, labels = _tokenized(dataset, tokenizer, max_length)
+    lengths = torch.tensor([len(row) for row in ids])
+
+    def batches(epoch, seed):
+        generator = _generator(epoch, seed)
+        for run in torch.randperm(len(ids), generator=generator).split(50 * batch_size):
+            groups = run[lengths[run].argsort(stable=True)].split(batch_size)
+            for group in torch.randperm(len(groups), generator=generator).tolist():
+                yield _padded(groups[group].tolist(), ids, labels, tokenizer)
+
+    return batches
+
+
+def _tokenized(dataset, tokenizer, max_length):
+    missing = {"text", "label"} - set(dataset.column_names)
+    if missing:
+        raise ValueError(
+            f"dataset has the columns {dataset.column_names}; {sorted(missing)} is wanted too "
+            f"(choose one split of a DatasetDict)"
+        )
+    if len(dataset) == 0:
+        raise ValueError("dataset is empty; at least one row is wanted")
+    _require_positive(max_length=max_length)
+    encoded = tokenizer(list(dataset["text"]), truncation=True, max_length=max_length)
+    return encoded["input_ids"], torch.tensor(dataset["label"][:])
+
+
+def _padded(rows, ids, labels, tokenizer):
+    longest = max(len(ids[row]) for row in rows)
+    # GPT-2 and Llama have no padding token; the mask hides whatever stands there.
+    input_ids = torch.full((len(rows), longest), tokenizer.pad_token_id or 0)
+    attention_mask = torch.zeros_like(input_ids)
+    for place, row in enumerate(rows):
+        input_ids[place, : len(ids[row])] = torch.tensor(ids[row])
+        attention_mask[place, : len(ids[row])] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels[rows]}
+
+
+def _generator(epoch, seed):
+    return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+
+
+def _require_positive(**numbers):
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; at least 1 is wanted")
