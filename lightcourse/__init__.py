@@ -1,6 +1,13 @@
 """lightcourse: prune, quantize, distill and fine-tune real language models on a laptop."""
 
+import logging
+
 __version__ = "0.1.0"
+
+# transformers imports torchao where it is installed, and torchao then complains about parts
+# for GPUs; neither line is one that a reader of a notebook could act on.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def setup(seed: int = 0, threads: int = 1) -> None:

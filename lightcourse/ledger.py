@@ -33,7 +33,7 @@ class Row:
     control_of: str | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class Ledger:
     """Rows of model variants: bytes stored, parameters trained, latency, quality.
 
@@ -116,6 +116,8 @@ class Ledger:
             )
             for line in table
         )
+
+    __repr__ = __str__
 
     def _repr_html_(self):
         head, *body = self._cells()

@@ -146,8 +146,9 @@ def train(
 def _progress_bar(steps, done, progress):
     from tqdm.auto import tqdm
 
-    # None leaves the choice to tqdm, whose TQDM_DISABLE variable silences whole test runs.
-    return tqdm(total=steps, initial=done, desc="training", disable=None if progress else True)
+    # Left out rather than False: then tqdm's variable TQDM_DISABLE can silence a whole run.
+    choice = {} if progress else {"disable": True}
+    return tqdm(total=steps, initial=done, desc="training", **choice)
 
 
 def _stream(batches, seed, skip):

@@ -52,6 +52,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not():
     assert not torch.equal(weights(models[0]), weights(models[2]))
 
 
+def test_a_bar_shows_unless_it_is_turned_off(capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    recipe = training.Recipe(steps=1)
+    training.train(toys.bert(2), batches, recipe, progress=False)
+    assert capsys.readouterr().err == ""
+    training.train(toys.bert(2), batches, recipe)
+    assert "1/1" in capsys.readouterr().err
+
+
 class Killed(Exception):
     pass
 
