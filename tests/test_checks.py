@@ -128,6 +128,26 @@ def test_an_unknown_mistake_is_shown_with_its_case(capsys, answer, message):
     assert message in capsys.readouterr().out
 
 
+def test_arguments_are_shown_by_name(capsys):
+    assert not checks.check_stored_bytes(lambda rows, columns, bits, group_size: 7)
+    printed = capsys.readouterr().out
+    assert "240 is wanted, 7 was returned" in printed
+    assert "(given rows=6, columns=64, bits=4, group_size=32)" in printed
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (torch.tensor([True, True, True]), "3 values are True, 2 are wanted"),
+        (torch.tensor([True, True, False]), "but not the right ones: [True, False, True]"),
+    ],
+)
+def test_a_wrong_mask_is_told_by_its_count_or_its_places(capsys, answer, message):
+    wanted = torch.tensor([True, False, True])
+    assert not grading.grade(lambda: answer, lambda: wanted, [()])
+    assert message in capsys.readouterr().out
+
+
 def test_an_answer_that_claims_to_equal_everything_fails():
     class Agreeable:
         def __eq__(self, other):

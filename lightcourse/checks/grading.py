@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import io
 from collections.abc import Callable, Sequence
 
@@ -47,11 +48,11 @@ def _problem(learner, reference, cases, misconceptions):
     """Return what is wrong with a learner's function, or None."""
     if not callable(learner):
         return f"a function is wanted, {type(learner).__name__} was given"
-    answers = []
+    answers, names = [], list(inspect.signature(reference).parameters)
     for case in cases:
         answer, problem = _attempt(learner, case)
         if problem:
-            return problem
+            return f"{problem} (given {_given(case, names)})" if "raised" in problem else problem
         answers.append(answer)
     wanted = [reference(*case) for case in cases]
     wrong = [i for i, pair in enumerate(zip(answers, wanted, strict=True)) if not _same(*pair)]
@@ -61,7 +62,8 @@ def _problem(learner, reference, cases, misconceptions):
         if all(_same(a, mistake(*case)) for a, case in zip(answers, cases, strict=True)):
             return message
     first = wrong[0]
-    return _difference(cases[first], answers[first], wanted[first])
+    difference = _difference(answers[first], wanted[first])
+    return f"{difference} (given {_given(cases[first], names)})"
 
 
 def _attempt(learner, case):
@@ -71,7 +73,7 @@ def _attempt(learner, case):
         with contextlib.redirect_stdout(io.StringIO()):
             answer = learner(*given)
     except (Exception, SystemExit) as error:
-        return None, f"it raised {type(error).__name__}: {error} (given {_shown(case)})"
+        return None, f"it raised {type(error).__name__}: {error}"
     if answer is None or answer is Ellipsis:
         return None, NOT_WRITTEN
     if not _same(given, case):
@@ -106,17 +108,26 @@ def _array(value):
     return array if array.dtype.kind in "biuf" else None
 
 
-def _difference(case, answer, wanted):
-    if isinstance(wanted, (tuple, list)) and not isinstance(answer, (tuple, list)):
-        return f"{len(wanted)} values are wanted, {_shown((answer,))} was returned"
+def _difference(answer, wanted):
+    """Say how an answer differs from the one that is wanted, its kind first."""
+    if isinstance(wanted, (tuple, list)):
+        return f"({_shown(wanted)}) is wanted, {_shown([answer])} was returned"
     got, want = _array(answer), _array(wanted)
-    if want is not None and got is None:
+    if got is None:
         return f"a {_kind(want)} is wanted, {type(answer).__name__} was returned"
-    if want is not None and got.shape != want.shape:
-        return f"shape {want.shape} is wanted, {got.shape} was returned (given {_shown(case)})"
-    if want is not None and (got.dtype == bool) != (want.dtype == bool):
+    if got.shape != want.shape:
+        return f"shape {want.shape} is wanted, {got.shape} was returned"
+    if (got.dtype == bool) != (want.dtype == bool):
         return f"a {_kind(want)} is wanted, a {_kind(got)} was returned"
-    return f"given {_shown(case)}, {_shown((wanted,))} is wanted, {_shown((answer,))} was returned"
+    if want.dtype == bool:
+        return _mask_difference(got, want)
+    return f"{_shown([wanted])} is wanted, {_shown([answer])} was returned"
+
+
+def _mask_difference(got, want):
+    if got.sum() != want.sum():
+        return f"{got.sum()} values are True, {want.sum()} are wanted"
+    return f"the right number of values is True, but not the right ones: {want.tolist()} is wanted"
 
 
 def _kind(array):
@@ -124,13 +135,20 @@ def _kind(array):
     return kind if array.dtype == bool or not array.shape else "tensor of numbers"
 
 
+def _given(case, names):
+    """Return the arguments of a case with their names."""
+    return ", ".join(f"{name}={_shown([value])}" for name, value in zip(names, case, strict=True))
+
+
 def _shown(values):
-    """Return arguments in short: small things whole, large ones by their shape."""
+    """Return values in short: small things whole, large ones by their shape."""
     parts = []
     for value in values:
         array = _array(value)
         if isinstance(value, (tuple, list)):
             parts.append(f"({_shown(value)})")
+        elif isinstance(value, (str, int)):
+            parts.append(repr(value))
         elif array is None or array.size > 12:
             parts.append(f"a {type(value).__name__} of shape {getattr(array, 'shape', '?')}")
         else:

@@ -11,7 +11,7 @@ def check_keep_mask(keep_mask) -> bool:
     generator = torch.Generator().manual_seed(3)
     cases = [
         (torch.randn(shape, generator=generator), sparsity)
-        for shape, sparsity in [((4, 5), 0.3), ((7, 3), 2 / 3), ((2, 8), 0.0), ((6,), 1.0)]
+        for shape, sparsity in [((4, 5), 0.28), ((7, 3), 2 / 3), ((2, 8), 0.0), ((6,), 1.0)]
     ]
     return grade(keep_mask, _keep_mask, cases, KEEP_MASK_MISTAKES)
 
@@ -32,6 +32,14 @@ KEEP_MASK_MISTAKES = {
     ),
     "sparsity is the fraction to remove, not the fraction to keep": (
         lambda weight, sparsity: _keep_mask(weight, 1 - sparsity)
+    ),
+    "the lowest of the whole tensor go, not the lowest of each row": (
+        lambda weight, sparsity: pruning.row_mask(weight.abs(), sparsity)
+    ),
+    "it rounds the number of weights down: round(...) is wanted, int(...) cuts off": (
+        lambda weight, sparsity: pruning.layer_mask(
+            weight.abs(), int(sparsity * weight.numel() + 1e-9) / weight.numel()
+        )
     ),
     "sparsity is a fraction of the weights, not of the largest weight": (
         lambda weight, sparsity: weight.abs() > sparsity * weight.abs().max()
@@ -69,6 +77,11 @@ STORED_BYTES_MISTAKES = {
             rows * columns * bits // 8 + rows * (columns // group_size)
         )
     ),
+    "a scale is one float32, which takes 4 bytes, not 2": (
+        lambda rows, columns, bits, group_size: (
+            rows * columns * bits // 8 + rows * (columns // group_size) * 2
+        )
+    ),
 }
 
 
@@ -103,6 +116,25 @@ LORA_LEDGER_MISTAKES = {
             inputs * outputs + rank * (inputs + outputs),
             inputs * outputs + rank * (inputs + outputs),
             inputs * outputs,
+        )
+    ),
+    "B is missing: the update is two matrices, A and B": (
+        lambda inputs, outputs, rank: (
+            rank * inputs,
+            inputs * outputs + rank * inputs,
+            inputs * outputs,
+        )
+    ),
+    "the order is: trained, stored beside, stored merged": (
+        lambda inputs, outputs, rank: (
+            rank * (inputs + outputs),
+            inputs * outputs,
+            inputs * outputs + rank * (inputs + outputs),
+        )
+    ),
+    "count parameters, not bytes": (
+        lambda inputs, outputs, rank: tuple(
+            4 * entry for entry in _lora_ledger(inputs, outputs, rank)
         )
     ),
     "A has rank x inputs values and B has outputs x rank: add them, don't multiply": (
