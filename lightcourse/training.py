@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,9 +147,9 @@ def train(
 def _progress_bar(steps, done, progress):
     from tqdm.auto import tqdm
 
-    # Left out rather than False: then tqdm's variable TQDM_DISABLE can silence a whole run.
-    choice = {} if progress else {"disable": True}
-    return tqdm(total=steps, initial=done, desc="training", **choice)
+    # In notebooks tqdm overlooks its own variable TQDM_DISABLE, which silences a whole run.
+    disable = not progress or os.environ.get("TQDM_DISABLE", "0") != "0"
+    return tqdm(total=steps, initial=done, desc="training", disable=disable)
 
 
 def _stream(batches, seed, skip):

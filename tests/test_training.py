@@ -59,6 +59,9 @@ def test_a_bar_shows_unless_it_is_turned_off(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
     training.train(toys.bert(2), batches, recipe)
     assert "1/1" in capsys.readouterr().err
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    training.train(toys.bert(2), batches, recipe)
+    assert capsys.readouterr().err == ""
 
 
 class Killed(Exception):

@@ -82,10 +82,11 @@ print(f"{sum(judge['label'])} of {len(judge)} test sentences are positive")
 # We put one linear layer on top of the encoder: the `head`, 384 numbers in, 2 out, one for each answer. The encoder is *frozen*: none of its weights changes, only the head is trained. This is the plain solution that everything later must beat. (Sentences are cut after 32 tokens, to save time.)
 
 # %%
+judge = judge.select(sorted(range(400), key=lambda i: len(judge[i]["text"])))  # less padding
+test = data.encode(judge, tokenizer, batch_size=50, max_length=32)
 batches = data.text_batches(learn, tokenizer, batch_size=32, max_length=32)
-test = data.encode(judge, tokenizer, max_length=32)
 labels = torch.cat([batch["labels"] for batch in test])
-one = {key: value[:1] for key, value in test[0].items() if key != "labels"}
+one = {key: value[:1] for key, value in test[4].items() if key != "labels"}
 
 classifier = models.EncoderClassifier(encoder, num_labels=2)
 classifier.encoder.requires_grad_(False)

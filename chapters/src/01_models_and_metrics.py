@@ -182,8 +182,8 @@ for place in losses.topk(2).indices.tolist() + (-losses).topk(2).indices.tolist(
 # %%
 untrained = models.new_tiny_lm("teacher").eval()
 sample = held_out[:2049]
-print(f"untrained: about {round(metrics.perplexity(untrained, sample), -2):.0f}")
-assert metrics.perplexity(teacher, sample) < 60 < metrics.perplexity(untrained, sample)
+print("untrained, 2,048 to 2,300:", 2048 < metrics.perplexity(untrained, sample) < 2300)
+print("trained, below 30:", metrics.perplexity(teacher, sample) < 30)
 
 # %% [markdown]
 # <details><summary>Why a little more than 2,048?</summary>
@@ -196,7 +196,7 @@ assert metrics.perplexity(teacher, sample) < 60 < metrics.perplexity(untrained, 
 #
 # A long text does not fit into a model at once. It is cut into **windows**, and at the start of each window the model knows nothing.
 #
-# **Predict:** the same teacher, the same 2,048 tokens. Its perplexity with windows of 256 tokens is some number $P$. What is it with windows of 16: the same, 10 % more, 30 % more? And whom do you expect to be better: the *teacher* with windows of 4, or the four times smaller *student* with windows of 256?
+# **Predict:** the same teacher, the same 2,048 tokens. Its perplexity with windows of 256 tokens is some number $P$. What is it with windows of 16: the same, 10 % more, 30 % more? And whom do you expect to be better: the *teacher* with windows of 16, or the four times smaller *student* with windows of 256?
 
 # %%
 curves = {}
@@ -205,10 +205,10 @@ for name, model in {"teacher, 4.3M": teacher, "student, 1.1M": student}.items():
     print(name, {window: round(value, 1) for window, value in curves[name].items()})
 ax = plots.curves(curves, "window: tokens that the model sees at once", "perplexity")
 large, small = curves["teacher, 4.3M"], curves["student, 1.1M"]
-assert large[16] > 1.1 * large[256] and large[256] < small[256] < large[4]
+assert large[16] > 1.1 * large[256] and large[256] < small[256] < large[16]
 
 # %% [markdown]
-# *Figure: perplexity falls as the window grows from 4 to 256 tokens, steeply at first, for both models. The teacher's line lies below the student's at every window; but the student with a window of 256 lies below the teacher with a window of 4.*
+# *Figure: perplexity falls as the window grows from 4 to 256 tokens, steeply at first, for both models. The teacher's line lies below the student's at every window; but the student with a window of 256 lies below the teacher with a window of 16.*
 #
 # With a short window a model has less to go by. Nothing about the model has changed, only the ruler: at unequal windows the student seems to beat its teacher. Papers do the same to you: the *same* LLaMA-2-7B stands at 5.12 in one paper and at 5.47 in another (Wanda, arXiv 2306.11695; AWQ, arXiv 2306.00978), because they measured with other context lengths.
 #
@@ -411,7 +411,8 @@ for bits in (32, 8, 4, 3):
     kl[bits] = metrics.kl_divergence(old, new)
     flipped[bits] = metrics.flips(old.argmax(-1).flatten(), new.argmax(-1).flatten())
     rise = metrics.perplexity(small, sample) / metrics.perplexity(teacher, sample) - 1
-    print(f"{bits:2} bits: perplexity {rise:+7.1%}, KL {kl[bits]:.3f}, {flipped[bits]:.0%} flipped")
+    of_100 = int(100 * flipped[bits])
+    print(f"{bits:2} bits: perplexity {rise:+z7.1%}, KL {kl[bits]:.3f}, {of_100:2} of 100 flipped")
 assert kl[32] == flipped[32] == 0 and kl[8] < 0.01 < kl[4] < kl[3]
 assert flipped[8] < 0.05 < flipped[4] < flipped[3]
 
@@ -552,7 +553,7 @@ assert runs["long text"].median > 1.5 * runs["short text"].median
 assert [run.threads for run in runs.values()] == [1, 1, 1, 2]
 
 # %% [markdown]
-# The same model twice: a longer text costs several times more. The same matrix product twice: on an idle machine, a second thread takes nearly half of the time away. Who times the old model on one thread and the quantized one on two has measured the threads. **Rule:** same input, same threads, in turns (`metrics.latencies`), warm-up, median and spread.
+# The same model twice: a longer text costs several times more. The same matrix product twice: on an idle machine a second thread takes nearly half of the time away, on a busy one it may even cost time. Who times the old model on one thread and the quantized one on two has measured the threads. **Rule:** same input, same threads, in turns (`metrics.latencies`), warm-up, median and spread.
 #
 # ## **Spot the bug**
 #
