@@ -11,9 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightcourse import layers
-from lightcourse.ledger import Ledger
-
-__all__ = ["Ledger"]
+from lightcourse.ledger import Ledger as Ledger  # public as metrics.Ledger
 
 
 @torch.no_grad()

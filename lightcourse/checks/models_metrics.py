@@ -91,6 +91,16 @@ def _f1_of_means(predictions, labels):
     return 2 * precision * recall / (precision + recall)
 
 
+def _f1_over_range(predictions, labels):
+    """Take F1 of every number up to the largest; those that never occur count as 0."""
+    scores = []
+    for number in range(int(max(predictions.max(), labels.max())) + 1):
+        hits = int(((predictions == number) & (labels == number)).sum())
+        named = int((predictions == number).sum() + (labels == number).sum())
+        scores.append(2 * hits / named if named else 0.0)
+    return _mean(scores)
+
+
 MACRO_F1_MISTAKES = {
     "that is accuracy (micro-F1 is the same number): each class must count the same": (
         metrics.accuracy
@@ -112,6 +122,9 @@ MACRO_F1_MISTAKES = {
     ),
     "a class without a hit makes 0 / 0 = NaN here: 2·TP / (2·TP + FP + FN) never divides by 0": (
         _f1_of_ratios
+    ),
+    "class numbers may have gaps (2, 4, 7): loop over those that occur, not over a range": (
+        _f1_over_range
     ),
     "it leaves out classes with no hit: their F1 is 0, and 0 belongs into the mean": (
         lambda p, y: _mean(2 * hits / (named + true) for hits, named, true in _counts(p, y) if hits)
@@ -149,6 +162,11 @@ TOKENS_PER_SECOND_LIMIT_MISTAKES = {
     ),
     "a scale belongs to a whole group: each weight pays 16 / group_size bits of it, not 16": (
         lambda parameters, bits, group_size, bandwidth: bandwidth / (parameters * (bits + 16) / 8)
+    ),
+    "a group shares one scale: 16 bits *divided by* group_size for each weight, not times": (
+        lambda parameters, bits, group_size, bandwidth: (
+            bandwidth / (parameters * (bits + 16 * group_size) / 8)
+        )
     ),
     "that counts operations, 2 for each weight: the limit here is the bytes that are read": (
         lambda parameters, bits, group_size, bandwidth: bandwidth / (2 * parameters)
