@@ -37,12 +37,10 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = as_rows(x)
     finite = np.where(np.isfinite(x), x, np.float32(0))
     scale = np.abs(finite).max(axis=1, initial=0) / np.float32(127)
-    zero = scale < np.finfo(np.float32).tiny
-    scale = np.where(zero, np.float32(1), scale)
-    clean = np.nan_to_num(x / scale[:, None], nan=0.0, posinf=127.0, neginf=-127.0)
-    q = np.clip(np.rint(clean), -127, 127)
-    q[zero] = np.where(np.isinf(x[zero]), q[zero], 0)
-    return q.astype(np.int8), scale
+    # Values of a row with so small a scale are far below 1/2, and round to 0 at scale 1.
+    scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
+    steps = np.nan_to_num(x / scale[:, None], nan=0.0, posinf=127.0, neginf=-127.0)
+    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:

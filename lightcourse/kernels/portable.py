@@ -32,28 +32,34 @@ def quantize_rows(x):
     x = as_rows(x)
     q = np.empty(x.shape, np.int8)
     scale = np.empty(len(x), np.float32)
-    _quantize_rows(x, q, scale)
+    _choose_scales(x.view(np.int32), scale, scale.view(np.int32))
+    _round_rows(x, scale, q)
     return q, scale
 
 
 @njit(cache=True, error_model="numpy")
-def _quantize_rows(x, q, scale):
-    tiny = np.float32(1.1754944e-38)
-    for i in range(x.shape[0]):
-        largest = np.float32(0)
-        for j in range(x.shape[1]):
-            size = abs(x[i, j])
-            if size > largest and size < np.inf:
-                largest = size
-        step = largest / np.float32(127)
-        zero = step < tiny
-        scale[i] = np.float32(1) if zero else step
-        for j in range(x.shape[1]):
-            q[i, j] = _round_to_int8(x[i, j], scale[i], zero)
+def _choose_scales(bits, scale, scale_bits):
+    """Find each row's largest finite size among the *bit patterns* of its floats.
+
+    Without their sign bit, floats are ordered as the integers with the same bits. Integers
+    have no NaN to mind, so the compiler compares many of them at once.
+    """
+    for i in range(bits.shape[0]):
+        largest = np.int32(0)
+        for j in range(bits.shape[1]):
+            size = bits[i, j] & np.int32(0x7FFFFFFF)
+            size = size if size < np.int32(0x7F800000) else np.int32(0)  # infinity and NaN
+            largest = max(largest, size)
+        scale_bits[i] = largest
+        scale[i] /= np.float32(127)
+        if scale[i] < np.float32(1.1754944e-38):  # below the normal float32
+            scale[i] = np.float32(1)
 
 
 @njit(cache=True, error_model="numpy")
-def _round_to_int8(value, scale, zero):
-    if np.isnan(value) or (zero and not np.isinf(value)):
-        return np.int8(0)
-    return np.int8(min(max(np.rint(value / scale), np.float32(-127)), np.float32(127)))
+def _round_rows(x, scale, q):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            steps = np.rint(x[i, j] / scale[i])
+            steps = steps if steps == steps else np.float32(0)  # NaN
+            q[i, j] = np.int8(min(max(steps, np.float32(-127)), np.float32(127)))
