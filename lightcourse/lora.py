@@ -106,7 +106,6 @@ def add_lora_(
     model.requires_grad_(False)
     for name, layer in new.items():
         layers.replace(model, name, layer)
-        layer.lora_a.requires_grad_(True), layer.lora_b.requires_grad_(True)
     return report
 
 

@@ -50,9 +50,9 @@ def _problem(learner, reference, cases, misconceptions):
         return f"a function is wanted, {type(learner).__name__} was given"
     answers, names = [], list(inspect.signature(reference).parameters)
     for case in cases:
-        answer, problem = _attempt(learner, case)
+        answer, problem = _attempt(learner, case, names)
         if problem:
-            return f"{problem} (given {_given(case, names)})" if "raised" in problem else problem
+            return problem
         answers.append(answer)
     wanted = [reference(*case) for case in cases]
     wrong = [i for i, pair in enumerate(zip(answers, wanted, strict=True)) if not _same(*pair)]
@@ -66,14 +66,15 @@ def _problem(learner, reference, cases, misconceptions):
     return f"{difference} (given {_given(cases[first], names)})"
 
 
-def _attempt(learner, case):
+def _attempt(learner, case, names):
     """Call the learner's function on a copy of the case; return (answer, problem)."""
     given = copy.deepcopy(case)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             answer = learner(*given)
     except (Exception, SystemExit) as error:
-        return None, f"it raised {type(error).__name__}: {error}"
+        told = f"it raised {type(error).__name__}: {error}"
+        return None, f"{told} (given {_given(case, names)})"
     if answer is None or answer is Ellipsis:
         return None, NOT_WRITTEN
     if not _same(given, case):
