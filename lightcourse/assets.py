@@ -26,6 +26,7 @@ from lightcourse.catalog import CATALOG
 MANIFEST = "manifest.json"
 ATTEMPTS = 3
 MAKE_ROOM = "free some, or set LIGHTCOURSE_CACHE to a folder on another disk"
+DISK_FULL = f"no space left; {MAKE_ROOM}"
 
 
 class AssetMissing(FileNotFoundError):
@@ -147,7 +148,7 @@ def _make_folder(folder, write, origin=""):
     """Let ``write`` fill a temporary folder, note what it wrote, and rename it into place."""
     temporary = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
-    with _full_disk_explained(folder.parent):
+    with files.full_disk_explained(DISK_FULL, str(folder.parent)):
         temporary.mkdir()
         try:
             write(temporary)
@@ -212,16 +213,6 @@ def _require_space(asset):
         raise OSError(errno.ENOSPC, f"{needs}; {MAKE_ROOM}", str(cache_dir()))
 
 
-@contextmanager
-def _full_disk_explained(folder):
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise OSError(errno.ENOSPC, f"no space left; {MAKE_ROOM}", str(folder)) from error
-
-
 def _fetch_from_any(asset):
     reasons = []
     for source in asset.sources:
@@ -272,7 +263,7 @@ def _downloaded(source):
     """Return the complete ``.part`` file of a source, resumed, or fetched afresh once."""
     part = _part(source)
     resumed = part.exists()
-    with _full_disk_explained(cache_dir()):
+    with files.full_disk_explained(DISK_FULL, str(cache_dir())):
         if not _is_right(part, source):
             _download(source, part)
         if resumed and not _is_right(part, source):

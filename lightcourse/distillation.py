@@ -118,17 +118,16 @@ def student_from(model: nn.Module, keep: Sequence[int]) -> nn.Module:
     kept = nn.ModuleList(copy.deepcopy(stack[index]) for index in keep)
     parent, _, child = name.rpartition(".")
     setattr(student.get_submodule(parent), child, kept)
-    for module in student.modules():
-        if hasattr(module, "layer_idx"):
-            module.layer_idx = _index_in(kept, module, module.layer_idx)
-        if config := getattr(module, "config", None):
-            config.num_hidden_layers = len(kept)
+    _renumber(student, kept)
     return student.eval()
 
 
-def _index_in(stack, module, default):
-    """Return the position of the layer that holds ``module``: the key of its KV cache."""
-    for index, layer in enumerate(stack):
-        if any(module is inner for inner in layer.modules()):
-            return index
-    return default
+def _renumber(student, kept):
+    """Tell the layers their new positions, the keys of their KV cache, and their number."""
+    for index, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = index
+    for module in student.modules():
+        if config := getattr(module, "config", None):
+            config.num_hidden_layers = len(kept)

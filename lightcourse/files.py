@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,17 +34,25 @@ def write_atomically(path: str | os.PathLike, write: Callable[[Path], None]) -> 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    advice = f"no space left to write {path.name}; free some in {path.parent}"
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            message = f"no space left to write {path.name}; free some in {path.parent}"
-            raise OSError(errno.ENOSPC, message) from error
-        raise
+        with full_disk_explained(advice):
+            write(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def full_disk_explained(*explanation: str) -> Iterator[None]:
+    """Let a full disk raise ``OSError(errno.ENOSPC, *explanation)``, with what to do next."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(errno.ENOSPC, *explanation) from error
 
 
 def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str] | None = None):

@@ -139,9 +139,9 @@ class Ledger:
         import matplotlib.pyplot as plt
 
         ax = ax or plt.subplots(figsize=(8, 4.5), layout="constrained")[1]
-        methods = [row for row in self.ordered() if not row.control_of]
+        methods = [row.name for row in self.rows if not row.control_of]
         for row in self.ordered():
-            index = next(i for i, m in enumerate(methods) if m.name in (row.name, row.control_of))
+            index = methods.index(row.control_of or row.name)
             self._draw(ax, row, COLOURS[index % len(COLOURS)])
         ax.set(xlabel="stored, MB", ylabel=self.measure, xlim=(0, self._widest() * 1.4))
         ax.margins(y=0.12)

@@ -132,10 +132,9 @@ def train(
     run.resume()
     try:
         with _progress_bar(recipe.steps, run.step, progress) as bar:
-            for batch in _stream(batches, recipe.seed, run.step):
-                if run.finished():
-                    break
-                run.take_step(loss, batch)
+            stream = _stream(batches, recipe.seed, run.step)
+            while not run.finished():
+                run.take_step(loss, next(stream))
                 bar.set_postfix(loss=f"{run.history.losses[-1]:.3f}", refresh=False)
                 bar.update()
     finally:
