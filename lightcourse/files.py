@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,10 +68,21 @@ def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str
     metadata : dict of str to str, optional
         Kept in the file's header.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    return write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+    def write(temporary):
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # its one error for everything, a full disk too
+            wanted = sum(tensor.nbytes for tensor in tensors.values())
+            if shutil.disk_usage(temporary.parent).free < wanted:
+                raise OSError(errno.ENOSPC, str(error)) from error
+            raise
+
+    return write_atomically(path, write)
 
 
 def load_tensors(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import multiprocessing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,3 +153,18 @@ def test_a_truncated_file_is_never_taken_for_whole(tmp_path, size):
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(Exception, match=r"(?i)header|deserializ|empty|mmap"):
         files.load_tensors(path)
+
+
+@pytest.mark.parametrize("free", [0, 10**12])
+def test_tensors_on_a_full_disk_are_told_from_other_failures(tmp_path, monkeypatch, free):
+    from safetensors import SafetensorError
+
+    def fail(*_):
+        raise SafetensorError("Error while serializing")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    wanted = SafetensorError if free else OSError
+    with pytest.raises(wanted, match="serializing" if free else "no space left to write x"):
+        files.save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(3)})
+    assert list(tmp_path.iterdir()) == []
