@@ -2,13 +2,17 @@
 
 import numpy as np
 
+from lightcourse import panels
+
+INPUTS_LIMIT = 65_536  # 255 * 127 * 65,536 still fits a 32-bit integer
+
 
 def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantize each row to int8 with a scale of its own, symmetrically around 0.
 
-    ``scale = max|row| / 127`` and ``q = round(row / scale)``, halves to even: the dynamic
-    activation quantization of LLM.int8 (Dettmers et al. 2022, arXiv 2208.07339) without
-    its outlier split.
+    ``scale = max|row| / 127`` and ``q = round(row * (1 / scale))``, halves to even: the
+    dynamic activation quantization of LLM.int8 (Dettmers et al. 2022, arXiv 2208.07339)
+    without its outlier split.
 
     Parameters
     ----------
@@ -39,8 +43,175 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = np.abs(finite).max(axis=1, initial=0) / np.float32(127)
     # Values of a row with so small a scale are far below 1/2, and round to 0 at scale 1.
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
-    steps = np.nan_to_num(x / scale[:, None], nan=0.0, posinf=127.0, neginf=-127.0)
+    steps = x * (np.float32(1) / scale)[:, None]
+    steps = np.nan_to_num(steps, nan=0.0, posinf=127.0, neginf=-127.0)
     return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
+
+
+def linear_w8a8(
+    x: np.ndarray, qweight: np.ndarray, scale: np.ndarray, bias: np.ndarray | None = None
+) -> np.ndarray:
+    """Multiply by int8 weights, with the inputs quantized to int8 on the way.
+
+    ``y[m, n] = x_scale[m] * scale[n] * sum_k x_q[m, k] * q[n, k] + bias[n]``, where the sum
+    is one of integers, hence exact, and the two scales have left it (Jacob et al. 2017,
+    arXiv 1712.05877, section 2.2).
+
+    Parameters
+    ----------
+    x : ndarray of floats, shape (rows, inputs)
+        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+    qweight : ndarray of uint8, shape (panels, blocks, 16, 4)
+        As :func:`lightcourse.panels.pack_w8` stores it.
+    scale : ndarray of float32, shape (outputs,)
+        Of each row of the weight.
+    bias : ndarray of float32, shape (outputs,), optional
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, or there are more than 65,536 inputs, whose
+        products need not fit a 32-bit sum.
+
+    Examples
+    --------
+    >>> q = np.array([[3, 0], [2, 2]], np.int8)
+    >>> scale = np.array([0.5, 0.5], np.float32)
+    >>> linear_w8a8(np.array([[1.0, -1.0]]), panels.pack_w8(q), scale).tolist()
+    [[1.5, 0.0]]
+    """
+    x = as_rows(x)
+    check_blocks(x, qweight, panels.INPUTS)
+    scale = as_outputs("scale", scale, len(scale), qweight)
+    q = panels.unpack_w8(qweight, len(scale), x.shape[1])
+    x_q, x_scale = quantize_rows(x)
+    sums = x_q.astype(np.int32) @ q.T.astype(np.int32)
+    y = sums.astype(np.float32) * scale * x_scale[:, None]
+    return y + as_outputs("bias", bias, len(scale), qweight)
+
+
+def linear_w4a8(
+    x: np.ndarray,
+    qweight: np.ndarray,
+    scale: np.ndarray,
+    zero_point: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    outputs: int | None = None,
+) -> np.ndarray:
+    """Multiply by 4-bit weights in groups, with the inputs quantized to int8 on the way.
+
+    ``y[m, n] = x_scale[m] * sum_g scale[n, g] * (sum_{k in g} x_q[m, k] * (q[n, k] - z[n, g]))
+    + bias[n]``: the inner sums are of integers, and each group's scale leaves its own. The
+    zero point leaves it too, as ``z[n, g] * sum_{k in g} x_q[m, k]``.
+
+    Parameters
+    ----------
+    x : ndarray of floats, shape (rows, inputs)
+        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+    qweight : ndarray of uint8, shape (panels, blocks, 16, 4)
+        As :func:`lightcourse.panels.pack_w4` stores it: ``q + 8``.
+    scale : ndarray of float16, shape (panels, groups, 16)
+        As :func:`lightcourse.panels.pack_groups` stores it. A group is as wide as all
+        inputs (filled up to a multiple of 32) divided by the number of groups.
+    zero_point : ndarray of uint8, shape (panels, groups, 16), optional
+        ``z + 8``, from 0 to 15; without it z = 0 everywhere.
+    bias : ndarray of float32, shape (outputs,), optional
+    outputs : int, optional
+        How many there are; without it, and without a bias, all that the panels hold.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, a group is no multiple of 32 wide, or there are
+        more than 65,536 inputs.
+    """
+    x = as_rows(x)
+    check_blocks(x, qweight, 2 * panels.INPUTS)
+    check_groups(qweight, scale, zero_point)
+    outputs = count_outputs(qweight, bias, outputs)
+    inputs, groups = qweight.shape[1] * 2 * panels.INPUTS, scale.shape[1]
+    q = panels.unpack_w4(qweight, outputs, inputs).reshape(outputs, groups, inputs // groups)
+    if zero_point is not None:
+        q = q - (panels.unpack_groups(zero_point, outputs).astype(np.int16) - 8)[..., None]
+    x_q, x_scale = quantize_rows(x)
+    x_q = np.pad(x_q, ((0, 0), (0, inputs - x.shape[1])))
+    x_q = x_q.reshape(len(x), groups, inputs // groups)
+    sums = np.einsum("mgk,ngk->mng", x_q.astype(np.int32), q.astype(np.int32), optimize=True)
+    y = (sums * panels.unpack_groups(scale, outputs).astype(np.float32)).sum(2, dtype=np.float32)
+    return y * x_scale[:, None] + as_outputs("bias", bias, outputs, qweight)
+
+
+def linear_sparse(
+    x: np.ndarray,
+    weight: panels.SparseWeight,
+    scale: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:
+    """Multiply by int8 weights of which only those that are not 0 are stored.
+
+    The same numbers as :func:`linear_w8a8` on the matrix with its zeros.
+
+    Parameters
+    ----------
+    x : ndarray of floats, shape (rows, inputs)
+        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+    weight : lightcourse.panels.SparseWeight
+    scale : ndarray of float32, shape (outputs,)
+        Of each row of the weight.
+    bias : ndarray of float32, shape (outputs,), optional
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, or there are more than 65,536 inputs.
+    """
+    x = as_rows(x)
+    check_inputs(x, weight.inputs, weight.inputs)
+    outputs = len(as_outputs("scale", scale, len(scale), weight.sums))
+    return linear_w8a8(x, panels.pack_w8(panels.unpack_sparse(weight, outputs)), scale, bias)
+
+
+def embedding_w8(ids: np.ndarray, qweight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Look rows up in a table of int8, and return them as floats.
+
+    Parameters
+    ----------
+    ids : ndarray of integers, any shape
+        From 0 to entries - 1.
+    qweight : ndarray of int8, shape (entries, width)
+        Row by row: a look-up reads whole rows, so there is nothing to interleave.
+    scale : ndarray of float32, shape (entries,)
+
+    Returns
+    -------
+    ndarray of float32, shape (*ids.shape, width)
+        ``qweight[ids] * scale[ids]``.
+
+    Raises
+    ------
+    ValueError
+        When an id is out of range, or the scale does not fit the table.
+
+    Examples
+    --------
+    >>> table = np.array([[1, 2], [3, -4]], np.int8)
+    >>> embedding_w8(np.array([1]), table, np.array([1.0, 0.5], np.float32)).tolist()
+    [[1.5, -2.0]]
+    """
+    ids = check_ids(ids, qweight, scale)
+    return qweight[ids] * np.asarray(scale, np.float32)[ids][..., None]
 
 
 def as_rows(x: np.ndarray) -> np.ndarray:
@@ -49,3 +220,71 @@ def as_rows(x: np.ndarray) -> np.ndarray:
     if x.ndim != 2:
         raise ValueError(f"x has shape {x.shape}; two dimensions (rows, columns) are wanted")
     return x
+
+
+def as_outputs(name, values, outputs, qweight) -> np.ndarray:
+    """Return one float32 for each output, zeros for None, or raise ``ValueError``."""
+    values = np.zeros(outputs, np.float32) if values is None else np.asarray(values, np.float32)
+    wanted = count_outputs(qweight, None, outputs)
+    if values.shape != (wanted,):
+        raise ValueError(f"{name} has shape {values.shape}; ({wanted},) is wanted")
+    return values
+
+
+def count_outputs(qweight, bias, outputs) -> int:
+    """Return the number of outputs, or raise ``ValueError`` where the panels hold no such."""
+    held = len(qweight) * panels.OUTPUTS
+    if outputs is None:
+        outputs = held if bias is None else len(bias)
+    if not held - panels.OUTPUTS < outputs <= held and (outputs or held):
+        few = max(held - panels.OUTPUTS + 1, 0)
+        raise ValueError(f"outputs is {outputs}; the weight's panels hold {few} to {held}")
+    return outputs
+
+
+def check_inputs(x, least, most) -> None:
+    """Raise ``ValueError`` where ``x`` has not the columns that the weight has."""
+    inputs = x.shape[1]
+    if not least <= inputs <= most:
+        raise ValueError(f"x has {inputs} columns; the weight has {least} to {most} inputs")
+    if inputs > INPUTS_LIMIT:
+        raise ValueError(f"x has {inputs} columns; {INPUTS_LIMIT} at most fit a 32-bit sum")
+
+
+def check_blocks(x, qweight, width) -> None:
+    """Raise ``ValueError`` where ``qweight`` is not made of blocks that fit ``x``."""
+    shape = np.shape(qweight)
+    if qweight.dtype != np.uint8 or len(shape) != 4 or shape[2:] != (16, 4):
+        found = f"{qweight.dtype} of shape {shape}"
+        raise ValueError(f"qweight is {found}; uint8 of shape (panels, blocks, 16, 4) is wanted")
+    padding = panels.INPUTS if width == panels.INPUTS else panels.BLOCK_W4
+    check_inputs(x, shape[1] * width - padding + 1, shape[1] * width)
+
+
+def check_groups(qweight, scale, zero_point) -> None:
+    """Raise ``ValueError`` where scales or zero points do not fit the panels."""
+    panel_count, blocks = qweight.shape[:2]
+    groups = scale.shape[1] if scale.ndim == 3 else 0
+    if scale.dtype != np.float16 or scale.shape != (panel_count, groups, 16) or not groups:
+        found = f"{scale.dtype} of shape {scale.shape}"
+        raise ValueError(
+            f"scale is {found}; float16 of shape ({panel_count}, groups, 16) is wanted"
+        )
+    if blocks % (4 * groups):
+        raise ValueError(f"scale has {groups} groups; they must divide {blocks * 8} inputs by 32s")
+    if zero_point is not None and (zero_point.dtype, zero_point.shape) != (np.uint8, scale.shape):
+        found = f"{zero_point.dtype} of shape {zero_point.shape}"
+        raise ValueError(f"zero_point is {found}; uint8 of shape {scale.shape} is wanted")
+
+
+def check_ids(ids, qweight, scale) -> np.ndarray:
+    """Return ``ids`` as an array, or raise ``ValueError`` where they or the scale do not fit."""
+    ids = np.asarray(ids)
+    if qweight.ndim != 2 or np.shape(scale) != qweight.shape[:1]:
+        raise ValueError(f"scale has shape {np.shape(scale)}; {qweight.shape[:1]} is wanted")
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"ids is {ids.dtype}; integers are wanted")
+    if ids.size and (ids.min() < 0 or ids.max() >= len(qweight)):
+        found = f"{ids.min()}..{ids.max()}"
+        raise ValueError(f"ids spans {found}; 0 to {len(qweight) - 1} is wanted")
+    return ids

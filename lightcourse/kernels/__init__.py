@@ -1,5 +1,28 @@
-"""Numba twins of :mod:`lightcourse.reference`: same names, same arguments, same results."""
+"""Numba twins of :mod:`lightcourse.reference`: same names, same arguments, same results.
 
-from lightcourse.kernels.portable import quantize_rows
+Arguments may be NumPy arrays or torch tensors on the CPU, contiguous or not; contiguous
+float32 is not copied. Each function runs on the path that :func:`path` names, and on as many
+threads as :func:`set_threads` allows.
+"""
 
-__all__ = ["quantize_rows"]
+from lightcourse.kernels.linear import (
+    embedding_w8,
+    linear_sparse,
+    linear_w4a8,
+    linear_w8a8,
+    quantize_rows,
+)
+from lightcourse.kernels.paths import available, most_threads, path, set_threads, threads
+
+__all__ = [
+    "available",
+    "embedding_w8",
+    "linear_sparse",
+    "linear_w4a8",
+    "linear_w8a8",
+    "most_threads",
+    "path",
+    "quantize_rows",
+    "set_threads",
+    "threads",
+]

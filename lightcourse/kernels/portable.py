@@ -1,65 +1,178 @@
-"""Kernels in plain ``@njit`` Python: readable, and fast on any CPU that Numba knows.
+"""Kernels in plain ``@njit`` Python: readable, and for any processor that Numba knows.
 
 Jitted functions that call each other stay in this one file, because Numba's disk cache
 does not notice a callee edited in another file.
 """
 
 import numpy as np
-from numba import njit
-
-from lightcourse.reference import as_rows
+from numba import njit, prange
 
 
-def quantize_rows(x):
-    """Quantize each row to int8; see :func:`lightcourse.reference.quantize_rows`.
+@njit(cache=True, nogil=True, error_model="numpy")
+def quantize(x, q, sums, scale, width, first, last):
+    """Quantize rows ``first`` to ``last``, and add up their integers in groups of ``width``.
 
-    Equal to the reference bit for bit (error budget: 0).
-
-    Parameters
-    ----------
-    x : ndarray, shape (rows, columns)
-
-    Returns
-    -------
-    q : ndarray of int8, shape (rows, columns)
-    scale : ndarray of float32, shape (rows,)
-
-    Raises
-    ------
-    ValueError
-        When ``x`` is not two-dimensional.
+    ``q`` may have more columns than ``x``: they are filled with zeros.
     """
-    x = as_rows(x)
-    q = np.empty(x.shape, np.int8)
-    scale = np.empty(len(x), np.float32)
-    _choose_scales(x.view(np.int32), scale, scale.view(np.int32))
-    _round_rows(x, scale, q)
-    return q, scale
-
-
-@njit(cache=True, error_model="numpy")
-def _choose_scales(bits, scale, scale_bits):
-    """Find each row's largest finite size among the *bit patterns* of its floats.
-
-    Without their sign bit, floats are ordered as the integers with the same bits. Integers
-    have no NaN to mind, so the compiler compares many of them at once.
-    """
-    for i in range(bits.shape[0]):
-        largest = np.int32(0)
-        for j in range(bits.shape[1]):
-            size = bits[i, j] & np.int32(0x7FFFFFFF)
-            size = size if size < np.int32(0x7F800000) else np.int32(0)  # infinity and NaN
-            largest = max(largest, size)
-        scale_bits[i] = largest
+    bits, scale_bits = x.view(np.int32), scale.view(np.int32)
+    for i in range(first, last):
+        scale_bits[i] = _largest(bits[i])
         scale[i] /= np.float32(127)
         if scale[i] < np.float32(1.1754944e-38):  # below the normal float32
             scale[i] = np.float32(1)
+        _round_row(x[i], np.float32(1) / scale[i], q[i])
+        for g in range(sums.shape[1]):
+            sums[i, g] = _add(q[i, g * width : (g + 1) * width])
 
 
-@njit(cache=True, error_model="numpy")
-def _round_rows(x, scale, q):
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            steps = np.rint(x[i, j] / scale[i])
-            steps = steps if steps == steps else np.float32(0)  # NaN
-            q[i, j] = np.int8(min(max(steps, np.float32(-127)), np.float32(127)))
+@njit(cache=True, nogil=True)
+def _largest(bits):
+    """Return the bits of the largest finite value, whatever its sign.
+
+    Without their sign bit, floats are ordered as the integers with the same bits; integers
+    have no NaN to mind, so the compiler compares many of them at once.
+    """
+    largest = np.int32(0)
+    for j in range(len(bits)):
+        size = bits[j] & np.int32(0x7FFFFFFF)
+        size = size if size < np.int32(0x7F800000) else np.int32(0)  # infinity and NaN
+        largest = max(largest, size)
+    return largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _round_row(x, steps_per_unit, q):
+    for j in range(len(x)):
+        steps = x[j] * steps_per_unit
+        steps = steps if steps == steps else np.float32(0)  # NaN
+        steps = min(max(steps, np.float32(-127)), np.float32(127))
+        q[j] = np.int8(np.int32(np.rint(steps)))
+    for j in range(len(x), len(q)):
+        q[j] = 0
+
+
+@njit(cache=True, nogil=True)
+def _add(q):
+    total = np.int32(0)
+    for j in range(len(q)):
+        total = np.int32(total + np.int32(q[j]))
+    return total
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def quantize_parallel(x, q, sums, scale, width, threads):
+    """Quantize all rows, each thread its share of them."""
+    for t in prange(threads):
+        first, last = len(x) * t // threads, len(x) * (t + 1) // threads
+        quantize(x, q, sums, scale, width, first, last)
+
+
+@njit(cache=True, nogil=True)
+def _dot(a, b):
+    """Multiply bytes and add up in 32 bits; the compiler makes vectors of this loop."""
+    total = np.int32(0)
+    for k in range(len(a)):
+        # The cast keeps the sum at 32 bits: Numba would make it 64, and half as fast.
+        total = np.int32(total + np.int32(a[k]) * np.int32(b[k]))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _finish_rows(p, q, rows, x_scale, scale, bias, y):
+    """Multiply all rows of x by the 16 rows of a panel that has one scale an output."""
+    for i in range(len(q)):
+        for n in range(16):
+            at = 16 * p + n
+            total = _dot(q[i, : rows.shape[1]], rows[n])
+            y[i, at] = np.float32(total) * scale[at] * x_scale[i] + bias[at]
+
+
+@njit(cache=True, nogil=True)
+def w8_panels(first, last, q, x_scale, words, scale, bias, y):
+    """Compute panels of int8 weights; ``words`` are their bytes, four at a time."""
+    blocks = words.shape[1]
+    rows = np.empty((16, 4 * blocks), np.int8)
+    row_words = rows.view(np.uint32)
+    for p in range(first, last):
+        for n in range(16):
+            for k in range(blocks):
+                # Turning the highest bit of a byte over takes the offset of 128 out.
+                row_words[n, k] = words[p, k, n] ^ np.uint32(0x80808080)
+        _finish_rows(p, q, rows, x_scale, scale, bias, y)
+
+
+@njit(cache=True, nogil=True)
+def w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y):
+    """Compute panels of 4-bit weights in groups; ``words`` are their bytes, four at a time."""
+    blocks = words.shape[1]
+    rows = np.empty((16, 8 * blocks), np.int8)
+    row_words, nibbles = rows.view(np.uint32), np.uint32(0x0F0F0F0F)
+    for p in range(first, last):
+        for n in range(16):
+            for k in range(blocks):
+                row_words[n, 2 * k] = words[p, k, n] & nibbles
+                row_words[n, 2 * k + 1] = (words[p, k, n] >> np.uint32(4)) & nibbles
+        for i in range(len(q)):
+            for n in range(16):
+                total = _dot_groups(q[i], rows[n], sums[i], scale[p, :, n], zero_point[p, :, n])
+                y[i, 16 * p + n] = total * x_scale[i] + bias[16 * p + n]
+
+
+@njit(cache=True, nogil=True)
+def _dot_groups(q, row, sums, scale, zero_point):
+    """Add up the groups of one row, each with its zero point taken out and its scale."""
+    width, total = len(row) // len(scale), np.float32(0)
+    for g in range(len(scale)):
+        part = _dot(q[g * width : (g + 1) * width], row[g * width : (g + 1) * width])
+        part -= np.int32(zero_point[g]) * sums[g]
+        total += np.float32(part) * scale[g]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def sparse_panels(first, last, q, x_scale, weight, scale, bias, y):
+    """Compute panels of which only the weights that are not 0 are stored."""
+    values, masks, columns, starts, _ = weight
+    rows = np.empty((16, q.shape[1]), np.int8)
+    for p in range(first, last):
+        rows[:] = 0
+        at = starts[p, 1]
+        for block in range(starts[p, 0], starts[p + 1, 0]):
+            for place in range(64):
+                if masks[block] >> np.uint64(place) & np.uint64(1):
+                    rows[place // 4, 4 * columns[block] + place % 4] = values[at]
+                    at += 1
+        _finish_rows(p, q, rows, x_scale, scale, bias, y)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def w8_parallel(threads, panels, q, x_scale, words, scale, bias, y):
+    """Share panels of int8 weights among threads."""
+    for t in prange(threads):
+        first, last = panels * t // threads, panels * (t + 1) // threads
+        w8_panels(first, last, q, x_scale, words, scale, bias, y)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def w4_parallel(threads, panels, q, sums, x_scale, words, scale, zero_point, bias, y):
+    """Share panels of 4-bit weights among threads."""
+    for t in prange(threads):
+        first, last = panels * t // threads, panels * (t + 1) // threads
+        w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def sparse_parallel(threads, panels, q, x_scale, weight, scale, bias, y):
+    """Share panels with holes among threads."""
+    for t in prange(threads):
+        first, last = panels * t // threads, panels * (t + 1) // threads
+        sparse_panels(first, last, q, x_scale, weight, scale, bias, y)
+
+
+@njit(cache=True, nogil=True)
+def embedding_w8(ids, qweight, scale, y):
+    """Copy the rows named by ``ids`` into ``y``, times their scale."""
+    for i in range(len(ids)):
+        factor = scale[ids[i]]
+        for j in range(qweight.shape[1]):
+            y[i, j] = np.float32(qweight[ids[i], j]) * factor

@@ -1,0 +1,243 @@
+"""The public kernels: look at the arguments, quantize the rows, hand over to a path."""
+
+import numpy as np
+
+from lightcourse import panels, reference
+from lightcourse.kernels import paths, portable, x86
+
+CORES = {
+    ("vnni", "w8"): x86.w8_vnni,
+    ("vnni", "w4"): x86.w4_vnni,
+    ("vnni", "z4"): x86.z4_vnni,
+    ("vnni", "sparse"): x86.sparse_vnni,
+    ("avx2", "w8"): x86.w8_avx2,
+    ("avx2", "w4"): x86.w4_avx2,
+    ("avx2", "z4"): x86.z4_avx2,
+}
+
+
+def quantize_rows(x):
+    """Quantize each row to int8; see :func:`lightcourse.reference.quantize_rows`.
+
+    Equal to the reference bit for bit (error budget: 0).
+
+    Parameters
+    ----------
+    x : array of floats, shape (rows, columns)
+
+    Returns
+    -------
+    q : ndarray of int8, shape (rows, columns)
+    scale : ndarray of float32, shape (rows,)
+
+    Raises
+    ------
+    ValueError
+        When ``x`` is not two-dimensional.
+    """
+    x = reference.as_rows(x)
+    q, _, scale = _quantize(x, x.shape[1], 1, x.shape[1], threads=1)
+    return q, scale
+
+
+def linear_w8a8(x, qweight, scale, bias=None):
+    """Multiply by int8 weights; see :func:`lightcourse.reference.linear_w8a8`.
+
+    Error budget: the integer sums are exact; the three roundings of float32 that follow
+    cost at most 4 * 2^-24 of ``|y - bias| + |bias|``.
+
+    Parameters
+    ----------
+    x : array of floats, shape (rows, inputs)
+    qweight : array of uint8, shape (panels, blocks, 16, 4)
+    scale, bias : array of float32, shape (outputs,)
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, or there are more than 65,536 inputs.
+    """
+    x, qweight = reference.as_rows(x), np.asarray(qweight)
+    reference.check_blocks(x, qweight, panels.INPUTS)
+    scale = reference.as_outputs("scale", scale, len(scale), qweight)
+    bias = reference.as_outputs("bias", bias, len(scale), qweight)
+    weights = np.ascontiguousarray(qweight), _filled(scale)
+    columns = qweight.shape[1] * panels.INPUTS
+    return _multiply("w8", x, columns, 1, weights, bias)
+
+
+def linear_w4a8(x, qweight, scale, zero_point=None, bias=None, outputs=None):
+    """Multiply by 4-bit weights in groups; see :func:`lightcourse.reference.linear_w4a8`.
+
+    Error budget: a group's integer sum is exact; rounding costs at most
+    (groups + 4) * 2^-24 of the sum over the groups' sizes, plus ``|bias|``.
+
+    Parameters
+    ----------
+    x : array of floats, shape (rows, inputs)
+    qweight : array of uint8, shape (panels, blocks, 16, 4)
+    scale : array of float16, shape (panels, groups, 16)
+    zero_point : array of uint8, shape (panels, groups, 16), optional
+    bias : array of float32, shape (outputs,), optional
+    outputs : int, optional
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, a group is no multiple of 32 wide, or there are
+        more than 65,536 inputs.
+    """
+    x, qweight, scale = reference.as_rows(x), np.asarray(qweight), np.asarray(scale)
+    zero_point = None if zero_point is None else np.asarray(zero_point)
+    reference.check_blocks(x, qweight, 2 * panels.INPUTS)
+    reference.check_groups(qweight, scale, zero_point)
+    outputs = reference.count_outputs(qweight, bias, outputs)
+    bias = reference.as_outputs("bias", bias, outputs, qweight)
+    arrays = (qweight, scale) if zero_point is None else (qweight, scale, zero_point)
+    weights = tuple(np.ascontiguousarray(array) for array in arrays)
+    columns = qweight.shape[1] * 2 * panels.INPUTS
+    kind = "w4" if zero_point is None else "z4"
+    return _multiply(kind, x, columns, scale.shape[1], weights, bias)
+
+
+def linear_sparse(x, weight, scale, bias=None):
+    """Multiply by a pruned int8 matrix; see :func:`lightcourse.reference.linear_sparse`.
+
+    Error budget: that of :func:`linear_w8a8`.
+
+    Parameters
+    ----------
+    x : array of floats, shape (rows, inputs)
+    weight : lightcourse.panels.SparseWeight
+    scale, bias : array of float32, shape (outputs,)
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, or there are more than 65,536 inputs.
+    """
+    x = reference.as_rows(x)
+    reference.check_inputs(x, weight.inputs, weight.inputs)
+    scale = reference.as_outputs("scale", scale, len(scale), weight.sums)
+    bias = reference.as_outputs("bias", bias, len(scale), weight.sums)
+    columns = -(-weight.inputs // panels.INPUTS) * panels.INPUTS
+    weights = tuple(weight[:5]), _filled(scale)
+    return _multiply("sparse", x, columns, 1, weights, bias)
+
+
+def embedding_w8(ids, qweight, scale):
+    """Look rows up in an int8 table; see :func:`lightcourse.reference.embedding_w8`.
+
+    Equal to the reference bit for bit (error budget: 0).
+
+    Parameters
+    ----------
+    ids : array of integers, any shape
+    qweight : array of int8, shape (entries, width)
+    scale : array of float32, shape (entries,)
+
+    Returns
+    -------
+    ndarray of float32, shape (*ids.shape, width)
+
+    Raises
+    ------
+    ValueError
+        When an id is out of range, or the scale does not fit the table.
+    """
+    qweight, scale = np.ascontiguousarray(qweight), np.ascontiguousarray(scale, np.float32)
+    ids = reference.check_ids(ids, qweight, scale)
+    y = np.empty((ids.size, qweight.shape[1]), np.float32)
+    portable.embedding_w8(ids.astype(np.int64).ravel(), qweight, scale, y)
+    return y.reshape(*ids.shape, qweight.shape[1])
+
+
+def _multiply(kind, x, columns, groups, weights, bias):
+    """Quantize ``x``, let this machine's path multiply, and cut the padding off."""
+    outputs, bias = len(bias), _filled(bias)
+    y = np.empty((len(x), len(bias)), np.float32)
+    run = _run_x86 if (paths.path(), kind) in CORES else _run_portable
+    threads = paths.claim(len(x) * columns * len(bias))
+    try:
+        q, sums, x_scale = _quantize(x, _row_bytes(columns), groups, columns // groups, threads)
+        run(kind, threads, q, sums, x_scale, weights, bias, y)
+    finally:
+        if threads > 1:
+            paths.release()
+    return y if outputs == len(bias) else np.ascontiguousarray(y[:, :outputs])
+
+
+def _quantize(x, row_bytes, groups, width, threads):
+    """Return the int8 rows, filled up with zeros, the sums of their groups, and their scales."""
+    rows = len(x)
+    q, sums = np.empty((rows, row_bytes), np.int8), np.empty((rows, groups), np.int32)
+    x, x_scale = np.ascontiguousarray(x), np.empty(rows, np.float32)
+    if threads == 1 or rows < 2 * threads:
+        portable.quantize(x, q, sums, x_scale, width, 0, rows)
+    else:
+        portable.quantize_parallel(x, q, sums, x_scale, width, threads)
+    return q, sums, x_scale
+
+
+def _row_bytes(columns):
+    """Return how far apart rows lie: whole cache lines, but no power of two.
+
+    Rows a multiple of 1,024 bytes apart would compete for the same few places of a cache.
+    """
+    lines = -(-columns // 64)
+    return 64 * (lines + (lines % 16 == 0))
+
+
+def _filled(values):
+    """Fill up to whole panels with zeros."""
+    missing = -len(values) % panels.OUTPUTS
+    return np.pad(values, (0, missing)) if missing else np.ascontiguousarray(values)
+
+
+def _run_x86(kind, threads, q, sums, x_scale, weights, bias, y):
+    """Run the core for this kind of weight and this processor."""
+    core = x86.address(CORES[paths.path(), kind])
+    if paths.path() == "avx2":
+        pairs = np.empty(q.shape, np.int16)
+        x86.widen(q, pairs)
+        q = pairs
+    if kind == "w8":
+        x86.linear_w8a8(core, threads, q, sums, x_scale, *weights, bias, y)
+    elif kind == "sparse":
+        x86.linear_sparse(core, threads, q, sums, x_scale, *weights, bias, y)
+    else:
+        qweight, scale, *zero_point = weights
+        points = zero_point[0] if zero_point else qweight  # never read
+        halves = scale.view(np.uint16)  # Numba knows no float16
+        x86.linear_w4a8(core, threads, q, sums, x_scale, qweight, halves, points, bias, y)
+
+
+def _run_portable(kind, threads, q, sums, x_scale, weights, bias, y):
+    """Run the plain kernel for this kind of weight."""
+    count = len(bias) // panels.OUTPUTS
+    share = (0, count) if threads == 1 else (threads, count)
+    if kind == "sparse":
+        run = portable.sparse_panels if threads == 1 else portable.sparse_parallel
+        run(*share, q, x_scale, *weights, bias, y)
+        return
+    words = weights[0].view(np.uint32)[..., 0]
+    if kind == "w8":
+        run = portable.w8_panels if threads == 1 else portable.w8_parallel
+        run(*share, q, x_scale, words, weights[1], bias, y)
+    else:
+        scale, *zero_point = weights[1:]
+        points = zero_point[0] if zero_point else np.full(scale.shape, panels.OFFSET_W4, np.uint8)
+        run = portable.w4_panels if threads == 1 else portable.w4_parallel
+        run(*share, q, sums, x_scale, words, scale.astype(np.float32), points, bias, y)

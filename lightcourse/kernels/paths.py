@@ -1,0 +1,105 @@
+"""Which kernels this machine runs, and on how many threads: one answer for the library."""
+
+import functools
+import os
+import threading
+
+import numba
+from llvmlite import binding
+
+NEEDED = {
+    "vnni": {"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"},
+    "avx2": {"avx2", "fma", "f16c"},
+    "portable": set(),
+}
+LITTLE_WORK = 2**18  # multiply-adds that one thread does sooner than two could share them
+
+_threads = 1
+_sharing, _before = threading.Lock(), [1]
+
+
+@functools.cache
+def path() -> str:
+    """Return which kernels run: ``"vnni"``, ``"avx2"`` or ``"portable"``.
+
+    The first of these that the processor has, unless the environment variable
+    ``LIGHTCOURSE_KERNELS`` names another one. Chosen once.
+
+    Raises
+    ------
+    ValueError
+        When the variable names a path that this machine has not.
+    """
+    wanted, here = os.environ.get("LIGHTCOURSE_KERNELS"), available()
+    if wanted and wanted not in here:
+        raise ValueError(f"LIGHTCOURSE_KERNELS is {wanted!r}; this machine has {', '.join(here)}")
+    return wanted or here[0]
+
+
+def available() -> list[str]:
+    """Return the paths that this machine has, the fastest first.
+
+    Numba may compile for another processor than this one (NUMBA_CPU_NAME, and
+    NUMBA_CPU_FEATURES such as ``+avx2,+fma``), or not at all (NUMBA_DISABLE_JIT): then the
+    answer is what it compiles for.
+    """
+    if numba.config.DISABLE_JIT:
+        return ["portable"]
+    features = _features()
+    return [name for name, needed in NEEDED.items() if needed <= features]
+
+
+def _features():
+    if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
+        named = (numba.config.CPU_FEATURES or "").split(",")
+        return {feature[1:] for feature in named if feature.startswith("+")}
+    try:
+        found = binding.get_host_cpu_features()
+    except RuntimeError:  # some ARM machines do not tell
+        return set()
+    return {feature for feature, there in found.items() if there}
+
+
+def threads() -> int:
+    """Return the number of threads that kernels may use."""
+    return _threads
+
+
+def most_threads() -> int:
+    """Return how many threads there are: Numba's own limit, NUMBA_NUM_THREADS."""
+    return numba.config.NUMBA_NUM_THREADS
+
+
+def set_threads(count: int) -> None:
+    """Let every kernel use up to ``count`` threads; one is where the library starts.
+
+    Raises
+    ------
+    ValueError
+        When it is less than one, or more than :func:`most_threads`.
+    """
+    global _threads
+    most = most_threads()
+    if count not in range(1, most + 1):
+        raise ValueError(f"count is {count}; a whole number from 1 to {most} is wanted")
+    _threads = int(count)
+
+
+def claim(work: int) -> int:
+    """Return how many threads a call with so many multiply-adds should use.
+
+    One call at a time is shared. A call that comes meanwhile from another Python thread
+    runs on that thread alone: the processor is busy already, and not every threading
+    layer of Numba's bears two callers. Who was given more than one calls :func:`release`.
+    """
+    if _threads == 1 or work < LITTLE_WORK or not _sharing.acquire(blocking=False):
+        return 1
+    _before[0] = numba.get_num_threads()
+    numba.set_num_threads(_threads)
+    return _threads
+
+
+def release() -> None:
+    """Give the threads back."""
+    numba.set_num_threads(_before[0])
+    _sharing.release()
