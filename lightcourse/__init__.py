@@ -18,8 +18,9 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     seed : int
         For Python, NumPy and torch.
     threads : int
-        Threads of torch. One is faster for tiny models, whose threads would mostly wait
-        for each other, and gives the same result on machines with more cores.
+        Threads of torch and of our kernels. One is faster for tiny models, whose threads
+        would mostly wait for each other, and gives the same result on machines with more
+        cores.
     """
     import os
     import random
@@ -29,9 +30,12 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     import torch
     import transformers
 
+    from lightcourse import kernels
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
+    kernels.set_threads(min(threads, kernels.most_threads()))
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -217,23 +217,53 @@ def _try_to_load(name: str, load: Callable) -> Finding:
 
 
 def check_kernels() -> Iterator[Finding]:
-    """Ask whether the compiled kernels answer as NumPy does."""
+    """Ask which kernels this machine runs, and whether they answer as NumPy does."""
     import numba
-    import numpy as np
 
-    from lightcourse import kernels, reference
+    from lightcourse import kernels
 
-    x = np.random.default_rng(0).normal(size=(5, 37)).astype(np.float32)
-    x[2] = 0
-    pairs = zip(kernels.quantize_rows(x), reference.quantize_rows(x), strict=True)
-    if not all(np.array_equal(ours, numpys) for ours, numpys in pairs):
+    path = kernels.path()
+    wrong = _wrong_kernels()
+    if wrong:
         step = "unset NUMBA_* variables, delete lightcourse/kernels/__pycache__, and look again"
-        yield Finding("✗", "kernels", "Numba and NumPy disagree", step)
+        detail = f"{path}: Numba and NumPy disagree on {', '.join(wrong)}"
+        yield Finding("✗", "kernels", detail, step)
     elif numba.config.DISABLE_JIT:
         step = "unset NUMBA_DISABLE_JIT to compile them"
         yield Finding("!", "kernels", "equal to NumPy, but the compiler is off: slow", step)
     else:
-        yield Finding("✓", "kernels", f"equal to NumPy, compiled by Numba {numba.__version__}")
+        compiled = f"compiled by Numba {numba.__version__}"
+        yield Finding("✓", "kernels", f"path {path}, equal to NumPy, {compiled}")
+
+
+def _wrong_kernels():
+    """Return the names of the kernels that answer otherwise than their NumPy twins."""
+    import numpy as np
+
+    from lightcourse import kernels, panels, reference
+
+    rng = np.random.default_rng(0)
+    x, q = rng.standard_normal((5, 64)).astype(np.float32), rng.integers(-7, 8, (20, 64))
+    one, half = np.ones(20, np.float32), panels.pack_groups(np.ones((20, 2), np.float16))
+    calls = {
+        "quantize_rows": (x,),
+        "linear_w8a8": (x, panels.pack_w8(q), one),
+        "linear_w4a8": (x, panels.pack_w4(q), half, None, one),
+        "linear_sparse": (x, panels.pack_sparse(q), one),
+        "embedding_w8": (np.arange(3), q.astype(np.int8), one),
+    }
+    ask = {
+        module: {n: getattr(module, n)(*a) for n, a in calls.items()}
+        for module in (kernels, reference)
+    }
+    return [name for name in calls if not _close(*(ask[module][name] for module in ask))]
+
+
+def _close(ours, numpys):
+    import numpy as np
+
+    pairs = zip(ours, numpys, strict=True) if isinstance(ours, tuple) else [(ours, numpys)]
+    return all(np.allclose(a, b, rtol=1e-5, atol=1e-4) for a, b in pairs)
 
 
 PROBES = {
