@@ -123,6 +123,37 @@ def test_the_same_mask_as_torch():
         assert torch.equal(layer.weight_mask.bool(), masks[name])
 
 
+@pytest.mark.parametrize("amount", [0.1, 0.5, 0.77])
+@pytest.mark.parametrize("family", toys.ALL)
+def test_the_same_mask_as_torch_in_each_layer(family, amount):
+    from torch.nn.utils import prune
+
+    model = toys.ALL[family]()
+    masks = pruning.layer_mask(pruning.magnitude_scores(model), amount)
+    for name, layer in layers.linear_layers(model).items():
+        prune.l1_unstructured(layer, "weight", amount=amount)
+        theirs = layer.weight_mask.bool()
+        assert torch.equal(theirs.T if layers.is_conv1d(layer) else theirs, masks[name])
+
+
+def test_among_equal_scores_as_many_go_as_with_torch():
+    from torch.nn.utils import prune
+
+    model = toys.mlp()
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight.mul(8).round())
+    scores = pruning.magnitude_scores(model)["0"]
+    assert len(scores.unique()) < 6
+    mask = pruning.layer_mask(scores, 0.4)
+    prune.l1_unstructured(model[0], "weight", amount=0.4)
+    theirs = model[0].weight_mask.bool()
+    assert torch.equal(scores[~mask].sort().values, scores[~theirs].sort().values)
+    border = scores[~mask].max()
+    places = torch.arange(scores.numel()).view(scores.shape)[scores == border]
+    removed = (~mask)[scores == border]
+    assert torch.equal(places[removed], places[: int(removed.sum())])  # ours: the first go
+
+
 def test_random_scores_are_seeded_and_blind_to_the_weights():
     first, again, other = (pruning.random_scores(toys.mlp(), seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)

@@ -1,62 +1,10 @@
-"""Which weights may go: scores, masks made from scores, and the verb that applies masks.
-
-Any score combines with any mask. A mask is True where a weight is kept.
-"""
+"""Masks made from scores: which weights compete for being kept."""
 
 from collections.abc import Callable
 
 import torch
-from torch import nn
-
-from lightcourse import layers
 
 Scores = torch.Tensor | dict[str, torch.Tensor]
-
-
-def magnitude_scores(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Score each weight by its absolute value (Han et al. 2015, arXiv 1506.02626).
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any torch or Hugging Face model, GPT-2 with its ``Conv1D`` layers included.
-
-    Returns
-    -------
-    dict of str to Tensor
-        For each linear layer a tensor of shape (outputs, inputs).
-
-    Raises
-    ------
-    ValueError
-        When the model has no linear layer, or a weight is not finite.
-    """
-    found = layers.linear_layers(model)
-    if not found:
-        raise ValueError(f"model is a {type(model).__name__} without a linear layer to score")
-    return {name: _finite(name, layers.matrix(layer)).abs() for name, layer in found.items()}
-
-
-def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Score each weight by chance: the control that every other score must beat.
-
-    Parameters
-    ----------
-    model : nn.Module
-        As in :func:`magnitude_scores`.
-    seed : int
-        The same seed gives the same scores.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    scores = magnitude_scores(model)
-    return {name: torch.rand(score.shape, generator=generator) for name, score in scores.items()}
-
-
-def _finite(name, weight):
-    weight = weight.detach()
-    if not torch.isfinite(weight).all():
-        raise ValueError(f"the weight of {name} holds NaN or infinity; finite values are wanted")
-    return weight
 
 
 def global_mask(scores: dict[str, torch.Tensor], sparsity: float) -> dict[str, torch.Tensor]:
@@ -187,50 +135,3 @@ def _keep(scores, sparsity):
     remove = round(sparsity * scores.shape[-1])
     lowest = scores.argsort(dim=-1, stable=True)[..., :remove]
     return mask.scatter_(-1, lowest, False)
-
-
-def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
-    """Set the weights to zero where a mask is False, in place.
-
-    The model stays as large and as slow as it was: zeros cost what numbers cost until a
-    file format or a kernel skips them.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Changed in place.
-    masks : dict of str to Tensor of bool
-        For layers by name, each of shape (outputs, inputs); True = keep.
-
-    Returns
-    -------
-    Report
-        For each layer how many weights became zero that were not.
-
-    Raises
-    ------
-    ValueError
-        When a mask fits no layer or not its shape (nothing has been changed then), or
-        when no weight was changed at all.
-    """
-    found = layers.linear_layers(model)
-    for name, mask in masks.items():
-        _check_mask(name, mask, found)
-    report = layers.Report("pruned", "weights set to zero")
-    for name, mask in masks.items():
-        weight = layers.matrix(found[name]).data
-        if removed := int((weight[~mask] != 0).sum()):
-            report.changed[name] = removed
-            weight.masked_fill_(~mask, 0)
-    return report.raise_if_nothing_changed("the masks keep every weight that is not zero yet")
-
-
-def _check_mask(name, mask, found):
-    if name not in found:
-        raise ValueError(f"masks names {name!r}, which is no linear layer of this model")
-    shape = tuple(layers.matrix(found[name]).shape)
-    if mask.dtype != torch.bool or tuple(mask.shape) != shape:
-        raise ValueError(
-            f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
-            f"torch.bool of shape {shape} is wanted"
-        )

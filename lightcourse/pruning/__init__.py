@@ -1,0 +1,40 @@
+"""Which weights may go: scores, masks made from scores, and the verbs that apply masks.
+
+Any score combines with any mask. A mask is True where a weight is kept.
+"""
+
+from lightcourse.pruning.calibration import hessians, input_norms
+from lightcourse.pruning.checkpoints import load_pruned_, save_pruned
+from lightcourse.pruning.masks import global_mask, layer_mask, n_of_m_mask, row_mask
+from lightcourse.pruning.obs import sparsegpt, sparsegpt_
+from lightcourse.pruning.scores import magnitude_scores, random_scores, wanda_scores
+from lightcourse.pruning.structured import (
+    head_scores,
+    neuron_scores,
+    remove_heads_,
+    remove_neurons_,
+)
+from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
+
+__all__ = [
+    "global_mask",
+    "gradual_schedule",
+    "head_scores",
+    "hessians",
+    "hold_masks",
+    "input_norms",
+    "layer_mask",
+    "load_pruned_",
+    "magnitude_scores",
+    "n_of_m_mask",
+    "neuron_scores",
+    "prune_",
+    "random_scores",
+    "remove_heads_",
+    "remove_neurons_",
+    "row_mask",
+    "save_pruned",
+    "sparsegpt",
+    "sparsegpt_",
+    "wanda_scores",
+]
