@@ -221,9 +221,23 @@ class EncoderClassifier(nn.Module):
         -------
         transformers.modeling_outputs.SequenceClassifierOutput
             With ``logits``, and with ``loss`` where labels were given.
+
+        Raises
+        ------
+        ValueError
+            When a label is none of the classes.
         """
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         logits = self.head(self.embed(input_ids, attention_mask))
-        loss = None if labels is None else F.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        if labels is None:
+            return SequenceClassifierOutput(logits=logits)
+        check_labels(labels, logits.shape[-1])
+        return SequenceClassifierOutput(loss=F.cross_entropy(logits, labels), logits=logits)
+
+
+def check_labels(labels: torch.Tensor, num_labels: int) -> None:
+    """Raise ``ValueError`` when a label is none of the classes 0 .. ``num_labels`` - 1."""
+    outside = labels[(labels < 0) | (labels >= num_labels)]
+    if len(outside):
+        raise ValueError(f"labels holds {int(outside[0])}; 0..{num_labels - 1} is wanted")

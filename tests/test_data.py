@@ -419,7 +419,9 @@ def test_csv_keeps_the_first_of_equal_texts(tmp_path):
         ('text,label\na,x\n"never closed,y\nb,x\n', "row [34]: unexpected end of data"),
         ("text,label\n" + csv_rows("a"), r"'label' holds \['a'\]; at least two"),
         ("text,label\n", r"'label' holds \[\]"),
-        ("text,label\na,x\nb,y\n", "2 different texts for 2 labels; a label with at least 3"),
+        ("text,label\na,x\nb,y\n", "2 different texts, which leaves none for validation"),
+        ("text,label\na,x\nb,y\nc,y\n", "3 different texts, which leaves none for validation"),
+        ("text,label,label\na,x,y\n", "the column 'label' stands 2 times"),
         (b"text,label\na,x\ncaf\xe9,y\n", "row 3: not UTF-8"),
         ("text,label\na,x\n".encode("utf-16"), "row 1: not UTF-8"),
     ],
@@ -439,3 +441,139 @@ def test_csv_splits_depend_on_the_texts_alone(tmp_path):
     forth = load(tmp_path, "text,label\n" + "".join(rows))
     back = load(tmp_path, "text,label\n" + "".join(reversed(rows)))
     assert all(forth[split].to_list() == back[split].to_list() for split in data.SPLITS)
+
+
+@pytest.mark.parametrize(("count", "splits"), [(1, {"train"}), (2, {"train", "test"})])
+def test_csv_no_label_is_in_test_alone(tmp_path, count, splits):
+    dataset = load(tmp_path, "text,label\n" + csv_rows("ab") + csv_rows("c", count))
+    names = dataset["train"].features["label"].names
+    assert {s for s in dataset if names.index("c") in dataset[s]["label"]} == splits
+
+
+def two_files(folder, train, test):
+    (folder / "test.csv").write_text("text,label\n" + test)
+    (folder / "train.csv").write_text("text,label\n" + train)
+    return data.load_csv(folder / "train.csv", folder / "test.csv")
+
+
+def test_csv_with_a_test_file_keeps_it(tmp_path):
+    test = csv_rows("ab", 3) + "new,b\n"
+    dataset = two_files(tmp_path, csv_rows("cab", 30), test)
+    assert_sound(dataset, ["a", "b", "c"])
+    assert sorted(dataset["test"]["text"]) == sorted(
+        [f"text {i}, of {label}" for label in "ab" for i in range(3)] + ["new"]
+    )
+    assert len(dataset["train"]) + len(dataset["validation"]) == 90 - 6
+    assert 6 <= len(dataset["validation"]) <= 9
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (csv_rows("ab"), csv_rows("bz"), r"test.csv: the labels \['z'\] are not in train.csv"),
+        (csv_rows("a"), csv_rows("ab"), r"train.csv: the column 'label' holds \['a'\]"),
+        (csv_rows("ab"), "", r"train.csv has 20 different texts, which leaves none for test"),
+        (csv_rows("ab"), csv_rows("ab"), "leaves none for train"),
+        (csv_rows("ab"), "a\n", "test.csv, row 2: the column 'label' is empty"),
+    ],
+)
+def test_csv_with_a_test_file_that_does_not_go_with_it(tmp_path, train, test, message):
+    with pytest.raises(ValueError, match=message):
+        two_files(tmp_path, train, test)
+
+
+def test_csv_as_datasets_reads_it(tmp_path, tokenizer):
+    from datasets import Dataset
+
+    content = 'label,text\n1,"a ""quoted"" word"\n0,"line\nbreak, comma"\n1,Ünïcode\n'
+    content += "".join(f"{i % 2},text {i}\n" for i in range(8))
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    ours = data.load_csv(tmp_path / "mine.csv")
+    theirs = Dataset.from_csv(str(tmp_path / "mine.csv"), cache_dir=str(tmp_path / "cache"))
+    pairs = {(row["text"], row["label"]) for split in ours.values() for row in split}
+    assert pairs == {(row["text"], row["label"]) for row in theirs}
+    assert sum(len(b["labels"]) for b in data.encode(theirs, tokenizer)) == len(theirs)
+
+
+# Labels
+
+
+def rows_with(labels, names=None):
+    from datasets import ClassLabel, Dataset
+
+    dataset = Dataset.from_dict(
+        {"text": [f"text {i}" for i in range(len(labels))], "label": labels}
+    )
+    return dataset.cast_column("label", ClassLabel(names=names)) if names else dataset
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        (["spam", "ham"], None, "row 0: label is 'spam'; a whole number.*class_encode_column"),
+        ([0, 1, None], None, "row 2: label is None"),
+        ([0, -1], None, "row 1: label is -1"),
+        ([0, -1], ["a", "b"], "row 1: label is -1; 0..1 is wanted"),
+        ([0.0, 1.0], None, "row 0: label is 0.0"),
+    ],
+)
+def test_labels_that_are_no_numbers_of_classes(labels, names, message, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        data.encode(rows_with(labels, names), tokenizer)
+
+
+def test_words_as_labels_are_numbered_on_request(tokenizer):
+    dataset = rows_with(["spam", "ham", "spam"]).class_encode_column("label")
+    assert data.encode(dataset, tokenizer)[0]["labels"].tolist() == [1, 0, 1]
+
+
+def test_texts_that_are_none(tokenizer):
+    from datasets import Dataset
+
+    with pytest.raises(ValueError, match="row 1: text is None"):
+        data.encode(Dataset.from_dict({"text": ["a", None], "label": [0, 1]}), tokenizer)
+
+
+def test_classes_are_counted_in_order_and_the_commonest_is_found():
+    dataset = rows_with([2, 0, 2, 0, 1], ["x", "y", "z", "none"])
+    assert list(data.class_counts(dataset).items()) == [("x", 2), ("y", 1), ("z", 2), ("none", 0)]
+    assert data.majority_class(dataset) == 0
+    with pytest.raises(ValueError, match="no column 'label' with named classes"):
+        data.class_counts(rows_with([0, 1]))
+    with pytest.raises(ValueError, match="no column 'label'"):
+        data.class_counts(dataset.remove_columns("label"))
+
+
+# Batches of rows
+
+
+@given(count=st.integers(1, 40), batch_size=st.integers(1, 20), epoch=st.integers(0, 3))
+def test_row_batches_give_every_row_once_and_keep_rows_together(count, batch_size, epoch):
+    tensors = {"features": torch.arange(count)[:, None] * 10, "labels": torch.arange(count)}
+    batches = data.row_batches(tensors, batch_size)
+    found = list(batches(epoch, 5))
+    assert all(torch.equal(b["features"][:, 0], 10 * b["labels"]) for b in found)
+    assert [len(b["labels"]) for b in found[:-1]] == [batch_size] * (len(found) - 1)
+    labels = torch.cat([b["labels"] for b in found])
+    assert torch.equal(labels.sort().values, torch.arange(count))
+    assert torch.equal(labels, torch.cat([b["labels"] for b in batches(epoch, 5)]))
+
+
+def test_row_batches_differ_between_epochs_and_seeds():
+    batches = data.row_batches({"labels": torch.arange(50)}, 50)
+    pairs = [(epoch, seed) for epoch in (0, 1) for seed in (0, 1)]
+    assert len({tuple(b["labels"].tolist()) for pair in pairs for b in batches(*pair)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("tensors", "batch_size", "message"),
+    [
+        ({}, 4, "tensors has"),
+        ({"a": torch.ones(0, 2)}, 4, "'a': 0"),
+        ({"a": torch.ones(3, 2), "b": torch.ones(2)}, 4, "'a': 3, 'b': 2"),
+        ({"a": torch.ones(3)}, 0, "batch_size is 0"),
+    ],
+)
+def test_row_batches_refuse(tensors, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        data.row_batches(tensors, batch_size)

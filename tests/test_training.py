@@ -3,6 +3,8 @@
 import pytest
 import torch
 import toys
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lightcourse import files, training
 
@@ -68,27 +70,79 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [5, 7, 13])
-def test_a_killed_run_resumes_to_the_very_same_end(tmp_path, killed_at):
-    straight, broken = toys.bert(2), toys.bert(2)
-    wanted = train(straight, checkpoint=tmp_path / "straight.safetensors")
-    recipe = training.Recipe(steps=20, learning_rate=5e-3, evaluate_every=5)
-    steps = []
+def dying(function, calls):
+    """Return the function, but dead from its ``calls``-th call on."""
+    left = iter(range(calls))
 
-    def fragile(model, batch):
-        steps.append(1)
-        if len(steps) > killed_at:
+    def fragile(*arguments):
+        if next(left, None) is None:
             raise Killed
-        return training.model_loss(model, batch)
+        return function(*arguments)
 
+    return fragile
+
+
+def rise_and_fall(model):
+    """Return a score that is best in the middle of the run below."""
+    return abs(validation(model) - 0.8)
+
+
+def everything(path, loss=training.model_loss, evaluate=rise_and_fall):
+    """Train with all that a run may have, and return the model and its history."""
+    model = toys.bert(2)
+    recipe = training.Recipe(
+        steps=40,
+        learning_rate=8e-3,
+        warmup=4,
+        weight_decay=0.1,
+        evaluate_every=3,
+        patience=2,
+        seed=5,
+        final=0.5,
+        groups=[training.Group("head", learning_rate=2e-2, weight_decay=0.0)],
+    )
+    rows = {"head.weight": torch.tensor([[True], [False]])}
+    after_step = training.masked_updates(model, rows)
+    history = training.train(
+        model, unruly_batches, recipe, loss, evaluate, path, False, after_step=after_step
+    )
+    return model, history
+
+
+def unruly_batches(epoch, seed):
+    """The batches, by a loader that also draws from the global generator."""
+    torch.rand(1)
+    for batch in batches(epoch, seed):
+        torch.rand(1)
+        yield batch
+
+
+@pytest.mark.parametrize("killed_at", [0, 3, 4, 7, 10, 11])
+def test_a_killed_run_resumes_to_the_very_same_end(tmp_path, killed_at):
+    wanted, straight = everything(tmp_path / "straight.safetensors")
+    assert straight.stopped_early and len(straight.losses) == 12
+    assert min(straight.evaluations, key=lambda pair: pair[1])[0] == 6
     path = tmp_path / "broken.safetensors"
     with pytest.raises(Killed):
-        training.train(
-            broken, batches, recipe, fragile, evaluate=validation, checkpoint=path, progress=False
-        )
-    history = train(restarted := toys.bert(2), checkpoint=path)
-    assert history == wanted
-    assert torch.equal(weights(straight), weights(restarted))
+        everything(path, loss=dying(training.model_loss, killed_at))
+    torch.manual_seed(999)
+    model, history = everything(path)
+    assert history == straight
+    assert torch.equal(weights(model), weights(wanted))
+
+
+def test_a_run_killed_again_and_again_resumes_to_the_very_same_end(tmp_path):
+    wanted, straight = everything(None)
+    path, deaths = tmp_path / "broken.safetensors", 0
+    while True:
+        try:
+            model, history = everything(path, evaluate=dying(rise_and_fall, 1))
+            break
+        except Killed:
+            deaths += 1
+    assert deaths == len(straight.evaluations) - 1
+    assert history == straight
+    assert torch.equal(weights(model), weights(wanted))
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):
@@ -146,12 +200,217 @@ def test_frozen_parameters_stay():
     assert torch.equal(before, weights(model.encoder))
 
 
+# Rates, groups, masks, class weights
+
+
 def test_the_rate_climbs_then_falls_to_zero():
     recipe = training.Recipe(steps=100, learning_rate=1.0, warmup=10)
     rates = [recipe.rate(step) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 < rates[-1] < 0.001
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.floats(0, 1), st.floats(1e-6, 10))
+def test_the_rate_stays_between_final_and_peak_and_scales_with_the_peak(steps, warmup, end, peak):
+    recipe = training.Recipe(steps, warmup=min(warmup, steps), final=end)
+    rates = [recipe.rate(step, peak) for step in range(steps)]
+    after = rates[recipe.warmup :]
+    assert all(end * peak <= rate * (1 + 1e-9) for rate in after)
+    assert max(rates) == pytest.approx(peak)
+    assert recipe.rate(0) == pytest.approx(rates[0] / peak * recipe.learning_rate)
+    if end == 1:
+        assert after == pytest.approx([peak] * len(after))
+
+
+def one_step(model, **settings):
+    """Take one step at the peak rate and return how far each parameter moved, at most."""
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    recipe = training.Recipe(1, **{"learning_rate": 1e-3} | settings)
+    training.train(model, batches, recipe, progress=False)
+    return {n: (p - before[n]).abs().max().item() for n, p in model.named_parameters()}
+
+
+def test_a_group_has_its_own_rate():
+    # Adam's first step moves each entry with a gradient by the rate, whatever the gradient.
+    groups = [training.Group("head.bias", 5e-2), training.Group("head", 1e-2)]
+    moved = one_step(toys.bert(2), groups=groups)
+    assert moved["head.bias"] == pytest.approx(5e-2, rel=1e-2)
+    assert moved["head.weight"] == pytest.approx(1e-2, rel=1e-2)
+    query = moved["encoder.encoder.layer.0.attention.self.query.weight"]
+    assert query == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_decay_spares_biases_and_norms_unless_a_group_asks_for_it():
+    def shrunk(recipe):
+        """Return which parameters a step without any gradient makes smaller."""
+        model = toys.bert(2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(1.0)
+        nothing = lambda model, batch: sum(p.sum() for p in model.parameters()) * 0.0  # noqa: E731
+        training.train(model, batches, recipe, nothing, progress=False)
+        return {name for name, p in model.named_parameters() if (p < 1).all()}
+
+    names = {name: p.ndim for name, p in toys.bert(2).named_parameters()}
+    matrices = {name for name, ndim in names.items() if ndim == 2}
+    assert shrunk(training.Recipe(1, 0.1)) == set()
+    assert shrunk(training.Recipe(1, 0.1, weight_decay=0.1)) == matrices
+    spared = [training.Group("head", weight_decay=0.0)]
+    left = matrices - {"head.weight"}
+    assert shrunk(training.Recipe(1, 0.1, weight_decay=0.1, groups=spared)) == left
+    asked = [training.Group("head", weight_decay=0.1)]
+    assert shrunk(training.Recipe(1, 0.1, groups=asked)) == {"head.weight", "head.bias"}
+
+
+def test_groups_of_the_same_rate_change_nothing():
+    plain, grouped = toys.bert(2), toys.bert(2)
+    train(plain, weight_decay=0.1)
+    train(grouped, weight_decay=0.1, groups=[training.Group("query"), training.Group("LayerNorm")])
+    assert torch.equal(weights(plain), weights(grouped))
+
+
+def test_a_group_without_a_parameter_is_refused():
+    with pytest.raises(ValueError, match="group 'adapter' takes no trainable.*head.bias"):
+        one_step(toys.bert(2), groups=[training.Group("adapter")])
+    with pytest.raises(ValueError, match="group 'head.bias' takes no trainable"):
+        one_step(toys.bert(2), groups=[training.Group("head"), training.Group("head.bias")])
+    frozen = toys.bert(2)
+    frozen.head.requires_grad_(False)
+    with pytest.raises(ValueError, match="group 'head' takes no trainable"):
+        one_step(frozen, groups=[training.Group("head")])
+
+
+def test_masked_entries_stay_while_the_rest_learns():
+    model = toys.bert(2)
+    name = "encoder.encoder.layer.0.intermediate.dense.weight"
+    before = model.get_parameter(name).detach().clone()
+    mask = torch.rand(before.shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    rows = torch.tensor([[True], [False]])
+    head = model.head.weight.detach().clone()
+    recipe = training.Recipe(steps=20, learning_rate=5e-3, weight_decay=0.5)
+    after_step = training.masked_updates(model, {name: mask, "head.weight": rows})
+    training.train(model, batches, recipe, progress=False, after_step=after_step)
+    after = model.get_parameter(name)
+    assert torch.equal(after[~mask], before[~mask]) and not (after == before)[mask].any()
+    assert torch.equal(model.head.weight[1], head[1])
+    assert not (model.head.weight[0] == head[0]).any()
+
+
+def test_zeros_stay_zero_through_momentum_decay_and_the_best_weights():
+    model = toys.bert(2)
+    train(model)  # momentum is no state of the model: what counts is that zeros come later
+    masks = {}
+    for name, parameter in model.named_parameters():
+        if "query.weight" in name:
+            masks[name] = parameter.abs() > parameter.abs().median()
+            parameter.data *= masks[name]
+    recipe = training.Recipe(12, 5e-3, weight_decay=0.5, evaluate_every=5)
+    zeros = []
+
+    def evaluate(model):
+        found = [(model.get_parameter(name) == 0).equal(~mask) for name, mask in masks.items()]
+        zeros.append(all(found))
+        return validation(model)
+
+    after_step = training.masked_updates(model, masks)
+    training.train(model, batches, recipe, evaluate=evaluate, progress=False, after_step=after_step)
+    evaluate(model)
+    assert zeros == [True] * 4 and len(masks) == 2
+
+
+def test_after_step_is_told_the_model_and_the_steps_done():
+    model, calls = toys.bert(2), []
+    recipe = training.Recipe(3)
+
+    def after_step(found, step):
+        calls.append((found is model, step))
+
+    training.train(model, batches, recipe, progress=False, after_step=after_step)
+    assert calls == [(True, 1), (True, 2), (True, 3)]
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({}, "masks is empty"),
+        ({"tail.weight": torch.ones(2, 16) > 0}, "masks names 'tail.weight'"),
+        ({"head.weight": torch.ones(16, 2) > 0}, r"shape \(16, 2\).*broadcasts to \(2, 16\)"),
+        ({"head.weight": torch.ones(1, 2, 16) > 0}, "broadcasts"),
+        ({"head.weight": torch.ones(2, 16)}, "torch.float32"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        training.masked_updates(toys.bert(2), masks)
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=2, max_size=20))
+def test_balanced_weights_give_every_class_the_same_sum(counts):
+    found = training.balanced_weights(counts) * torch.tensor(counts)
+    assert torch.allclose(found, torch.full((len(counts),), sum(counts) / len(counts)))
+
+
+@pytest.mark.parametrize("counts", [[], [3], [3, 0], [3, -1]])
+def test_balanced_weights_of_missing_classes_are_refused(counts):
+    with pytest.raises(ValueError, match="counts is "):
+        training.balanced_weights(counts)
+
+
+def test_the_weighted_loss_is_the_formula():
+    model, batch = toys.bert(3), next(iter(batches(0, 0)))
+    batch["labels"] = torch.arange(8) % 3
+    weights = [0.5, 1.0, 4.0]
+    logits = model(batch["input_ids"], batch["attention_mask"]).logits
+    each = -logits.log_softmax(-1)[range(8), batch["labels"]]
+    of_each = torch.tensor(weights)[batch["labels"]]
+    want = (each * of_each).sum() / of_each.sum()
+    assert torch.isclose(training.weighted_loss(weights)(model, batch), want)
+    equal = training.weighted_loss([2.0, 2.0, 2.0])(model, batch)
+    assert torch.isclose(equal, training.model_loss(model, batch))
+
+
+def test_class_weights_help_the_rare_class():
+    def rare_batches(epoch, seed):
+        """The rule is noise; one label in eight is a 1."""
+        for batch in batches(epoch, seed):
+            yield batch | {"labels": (torch.arange(8) == 0).long()}
+
+    def chance_of_rare(loss):
+        model = toys.bert(2)
+        recipe = training.Recipe(steps=60, learning_rate=5e-3)
+        training.train(model, rare_batches, recipe, loss, progress=False)
+        batch = next(iter(batches(0, 99)))
+        return model(**batch).logits.softmax(-1)[:, 1].mean().item()
+
+    assert chance_of_rare(training.model_loss) == pytest.approx(1 / 8, abs=0.05)
+    balanced = training.weighted_loss(training.balanced_weights([7, 1]))
+    assert chance_of_rare(balanced) == pytest.approx(1 / 2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "class_weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [[1.0, 1.0]]]
+)
+def test_impossible_class_weights_are_refused(class_weights):
+    with pytest.raises(ValueError, match="class_weights is "):
+        training.weighted_loss(class_weights)
+
+
+@pytest.mark.parametrize("loss", [training.model_loss, training.weighted_loss([1.0, 2.0])])
+@pytest.mark.parametrize("label", [2, -1])
+def test_labels_out_of_range_are_refused(loss, label):
+    batch = next(iter(batches(0, 0)))
+    batch["labels"][3] = label
+    with pytest.raises(ValueError, match=f"labels holds {label}; 0..1 is wanted"):
+        loss(toys.bert(2), batch)
+
+
+def test_class_weights_of_another_number_of_classes_are_refused():
+    with pytest.raises(ValueError, match="class_weights has 3 entries; 2, as many as"):
+        training.weighted_loss([1.0, 1.0, 1.0])(toys.bert(2), next(iter(batches(0, 0))))
+
+
+# What cannot be
 
 
 def test_what_cannot_be_trained_is_said():
@@ -170,8 +429,45 @@ def test_what_cannot_be_trained_is_said():
             progress=False,
         )
 
+    with pytest.raises(ValueError, match="evaluate gave NaN at step 1"):
+        training.train(
+            toys.bert(2),
+            batches,
+            training.Recipe(1),
+            evaluate=lambda model: float("nan"),
+            progress=False,
+        )
+    patient = training.Recipe(3, evaluate_every=1, patience=1)
+    with pytest.raises(ValueError, match="patience is 1; evaluate is wanted"):
+        training.train(toys.bert(2), batches, patient, progress=False)
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"steps": 1, "learning_rate": 0.0}])
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("inf")},
+        {"warmup": -1},
+        {"warmup": 11},
+        {"final": 1.5},
+        {"weight_decay": -0.1},
+        {"clip": 0.0},
+        {"evaluate_every": -1},
+        {"patience": 3},
+        {"patience": -1},
+    ],
+)
 def test_impossible_recipes_are_refused(wrong):
-    with pytest.raises(ValueError, match="is wanted"):
-        training.Recipe(**wrong)
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is {wrong[name]}.*wanted"):
+        training.Recipe(**{"steps": 10} | wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"names": "("}, {"learning_rate": -1.0}, {"weight_decay": float("nan")}]
+)
+def test_impossible_groups_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is "):
+        training.Group(**{"names": "head"} | wrong)

@@ -5,7 +5,7 @@ at least the columns ``text`` (str) and ``label`` (``ClassLabel``). Equal texts 
 before splitting, and a split depends on nothing but the texts: no seed, no machine.
 """
 
-from lightcourse.data.batches import encode, speech_tokens, text_batches, token_batches
+from lightcourse.data.batches import encode, row_batches, speech_tokens, text_batches, token_batches
 from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches
 from lightcourse.data.fetched import (
     load_chinese_reviews,
@@ -14,11 +14,13 @@ from lightcourse.data.fetched import (
     load_questions,
     load_reuters,
 )
+from lightcourse.data.labels import class_counts, majority_class
 from lightcourse.data.splits import SPLITS
 from lightcourse.data.tables import load_csv
 
 __all__ = [
     "SPLITS",
+    "class_counts",
     "encode",
     "load_chinese_reviews",
     "load_csv",
@@ -29,6 +31,8 @@ __all__ = [
     "load_reuters",
     "load_reviews",
     "load_speeches",
+    "majority_class",
+    "row_batches",
     "speech_tokens",
     "text_batches",
     "token_batches",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from lightcourse.data.bundled import load_speeches
+from lightcourse.data.labels import label_numbers
 
 
 def speech_tokens(tokenizer, split: str = "train") -> torch.Tensor:
@@ -129,6 +130,47 @@ def text_batches(
     return batches
 
 
+def row_batches(
+    tensors: dict[str, torch.Tensor], batch_size: int = 32
+) -> Callable[[int, int], Iterator[dict]]:
+    """Return a callable that gives shuffled batches of the rows of any tensors.
+
+    For what is computed once and trained on often, such as the features of a frozen
+    encoder.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        All with the same number of rows, at least 1.
+    batch_size : int
+        Rows in a batch; the last one of an epoch may have less.
+
+    Returns
+    -------
+    callable
+        ``batches(epoch, seed)`` yields dicts with the keys of ``tensors``; every row once
+        in an epoch, the same batches for the same arguments.
+
+    Examples
+    --------
+    >>> batches = row_batches({"features": torch.eye(3), "labels": torch.arange(3)}, 2)
+    >>> [tuple(batch["features"].shape) for batch in batches(epoch=0, seed=0)]
+    [(2, 3), (1, 3)]
+    """
+    _require_positive(batch_size=batch_size)
+    rows = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        raise ValueError(f"tensors has {rows} rows; equally many, at least 1, are wanted")
+    count = next(iter(rows.values()))
+
+    def batches(epoch, seed):
+        order = torch.randperm(count, generator=_generator(epoch, seed))
+        for chosen in order.split(batch_size):
+            yield {name: tensor[chosen] for name, tensor in tensors.items()}
+
+    return batches
+
+
 def _tokenized(dataset, tokenizer, max_length):
     missing = {"text", "label"} - set(dataset.column_names)
     if missing:
@@ -139,8 +181,12 @@ def _tokenized(dataset, tokenizer, max_length):
     if len(dataset) == 0:
         raise ValueError("dataset is empty; at least one row is wanted")
     _require_positive(max_length=max_length)
-    encoded = tokenizer(list(dataset["text"]), truncation=True, max_length=max_length)
-    return encoded["input_ids"], torch.tensor(dataset["label"][:])
+    texts, numbers = list(dataset["text"]), label_numbers(dataset)
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"dataset, row {row}: text is {text!r}; a str is wanted")
+    encoded = tokenizer(texts, truncation=True, max_length=max_length)
+    return encoded["input_ids"], torch.tensor(numbers)
 
 
 def _padded(rows, ids, labels, tokenizer):

@@ -4,11 +4,11 @@ import json
 
 from lightcourse import assets
 from lightcourse.data.splits import (
+    around_test_set,
     assign,
     dataset_dict,
     dealt_by_label,
     first_of_each_text,
-    sorted_names,
 )
 
 
@@ -60,17 +60,8 @@ def load_newsgroups():
 
 
 def _published_split(name):
-    train = [row | {"part": "train"} for row in _tab_rows(f"{name}-train.tab")]
-    test = [row | {"part": "test"} for row in _tab_rows(f"{name}-test.tab")]
-    rows = first_of_each_text(test + train)
-    parts = [row.pop("part") for row in rows]
-    # Only the validation tenth is taken from what is published as training text.
-    dealt = assign((row["text"] for row in rows), (row["label"] for row in rows))
-    splits = [
-        part if part == "test" else {"validation": "validation"}.get(tenth, "train")
-        for part, tenth in zip(parts, dealt, strict=True)
-    ]
-    return dataset_dict(rows, splits, {"label": sorted_names(rows, "label")})
+    train, test = (list(_tab_rows(f"{name}-{part}.tab")) for part in ("train", "test"))
+    return around_test_set(train, test)
 
 
 def _tab_rows(file):

@@ -57,7 +57,8 @@ def dataset_dict(rows, splits, classes):
     pairs = zip(rows, splits, strict=True)
     for row, split in sorted(pairs, key=lambda pair: _checksum(pair[0]["text"])):
         chosen[split].append(row)
-    return DatasetDict({s: Dataset.from_list(r, features=features) for s, r in chosen.items()})
+    columns = {s: {c: [row[c] for row in r] for c in features} for s, r in chosen.items()}
+    return DatasetDict({s: Dataset.from_dict(c, features=features) for s, c in columns.items()})
 
 
 def sorted_names(rows: list[dict], column: str) -> list[str]:
@@ -70,3 +71,19 @@ def dealt_by_label(rows, *more_classes):
     splits = assign((row["text"] for row in rows), (row["label"] for row in rows))
     classes = {column: sorted_names(rows, column) for column in ("label", *more_classes)}
     return dataset_dict(rows, splits, classes)
+
+
+def around_test_set(train, test, names=None):
+    """Keep a given test set, and hold back a tenth of the training rows for validation.
+
+    Training rows whose text is also in the test set are dropped. ``names`` are those of
+    the classes, in order; sorted without it.
+    """
+    rows = first_of_each_text([*test, *train])
+    tenths = assign((row["text"] for row in rows), (row["label"] for row in rows))
+    kept = {id(row) for row in test}
+    splits = [
+        "test" if id(row) in kept else "validation" if tenth == "validation" else "train"
+        for row, tenth in zip(rows, tenths, strict=True)
+    ]
+    return dataset_dict(rows, splits, {"label": names or sorted_names(rows, "label")})

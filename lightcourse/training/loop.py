@@ -1,93 +1,20 @@
-"""The one training loop: fine-tuning, recovery after pruning and distillation all use it."""
+"""The loop: steps, evaluations, early stopping, and checkpoints to go on from."""
 
 import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lightcourse import files
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: everything but the model, the data and the loss.
-
-    Parameters
-    ----------
-    steps : int
-        Optimizer steps at most.
-    learning_rate : float
-        Peak rate of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
-    warmup : int
-        Steps over which the rate climbs from 0; a half cosine then takes it back to 0.
-    weight_decay : float
-        Applied to matrices only, never to biases and norms.
-    clip : float
-        Gradients of a larger norm are scaled down to this one.
-    evaluate_every : int
-        Steps between two evaluations and between two checkpoints; 0 means only at the end.
-    patience : int
-        Stop after so many evaluations in a row without improvement; 0 means never.
-    seed : int
-        Decides dropout and, through ``batches(epoch, seed)``, the order of the data.
-    """
-
-    steps: int
-    learning_rate: float = 5e-4
-    warmup: int = 0
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    evaluate_every: int = 0
-    patience: int = 0
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; at least 1 is wanted")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; a positive number is wanted")
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of step ``step`` (counted from 0)."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-@dataclass
-class History:
-    """What happened: the loss of every step, and (step, score) of every evaluation."""
-
-    losses: list[float] = field(default_factory=list)
-    evaluations: list[tuple[int, float]] = field(default_factory=list)
-    stopped_early: bool = False
-
-    @property
-    def best(self) -> float:
-        """The lowest score so far; infinity before the first evaluation."""
-        return min((score for _, score in self.evaluations), default=math.inf)
-
-    def evaluations_without_progress(self) -> int:
-        """Return how many evaluations have passed since the best one."""
-        scores = [score for _, score in self.evaluations]
-        return len(scores) - 1 - scores.index(min(scores)) if scores else 0
-
-
-def model_loss(model: nn.Module, batch: dict) -> torch.Tensor:
-    """Return the loss that a Hugging Face model computes when it is given labels."""
-    return model(**batch).loss
-
-
-def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that a training step would change, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+from lightcourse.training.losses import model_loss
+from lightcourse.training.recipe import History, Recipe
+from lightcourse.training.updates import optimizer_groups, trainable_parameters
 
 
 def train(
@@ -98,6 +25,7 @@ def train(
     evaluate: Callable[[nn.Module], float] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
+    after_step: Callable[[nn.Module, int], None] | None = None,
 ) -> History:
     """Train ``model`` in place and return what happened.
 
@@ -109,7 +37,7 @@ def train(
         ``batches(epoch, seed)`` yields the batches of one epoch, the same ones for the
         same arguments; :mod:`lightcourse.data` makes such callables.
     recipe : Recipe
-        Steps, learning rate, seed.
+        Steps, learning rates, seed.
     loss : callable
         ``loss(model, batch)`` returns a scalar; distillation is another loss, not
         another loop.
@@ -118,15 +46,21 @@ def train(
         with the weights of its best evaluation, not of its last step.
     checkpoint : path, optional
         A safetensors file written at each evaluation. Where it exists already, training
-        goes on from it, with the result an uninterrupted run would have had.
+        goes on from it, with the result an uninterrupted run would have had, bit for bit.
+        It holds what is trained, not the frozen rest nor buffers.
     progress : bool
         Show a progress bar.
+    after_step : callable, optional
+        ``after_step(model, step)`` is called after each optimizer step and before its
+        evaluation, with the number of steps done; it may change weights in place, as
+        :func:`masked_updates` does.
 
     Raises
     ------
     ValueError
-        When nothing is trainable, the data are empty, the loss is not finite, or the
-        checkpoint belongs to another recipe.
+        When nothing is trainable, the data are empty, the loss is not finite, a score is
+        NaN, a group of the recipe takes no parameter, ``patience`` has no ``evaluate``, or
+        the checkpoint belongs to another recipe.
     """
     run = _Run(model, recipe, evaluate, Path(checkpoint) if checkpoint else None)
     run.resume()
@@ -134,7 +68,7 @@ def train(
         with _progress_bar(recipe.steps, run.step, progress) as bar:
             stream = _stream(batches, recipe.seed, run.step)
             while not run.finished():
-                run.take_step(loss, next(stream))
+                run.take_step(loss, next(stream), after_step)
                 bar.set_postfix(loss=f"{run.history.losses[-1]:.3f}", refresh=False)
                 bar.update()
     finally:
@@ -152,15 +86,21 @@ def _progress_bar(steps, done, progress):
 
 
 def _stream(batches, seed, skip):
-    """Yield batches for ever, epoch after epoch, without the first ``skip``."""
+    """Return batches for ever, epoch after epoch, without the first ``skip``."""
+    stream = _endless(batches, seed)
+    # A loader that draws from the global generator must not move the one that was resumed.
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(skip):
+            next(stream)
+    return stream
+
+
+def _endless(batches, seed):
     for epoch in itertools.count():
         empty = True
         for batch in batches(epoch, seed):
             empty = False
-            if skip:
-                skip -= 1
-            else:
-                yield batch
+            yield batch
         if empty:
             raise ValueError("batches gave no batch at all; at least one is wanted")
 
@@ -174,18 +114,12 @@ class _Run:
         self.parameters = trainable_parameters(model)
         if not self.parameters:
             raise ValueError("model has no trainable parameter: every requires_grad is False")
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate)
+        if recipe.patience and not evaluate:
+            raise ValueError(f"patience is {recipe.patience}; evaluate is wanted to go with it")
+        self.optimizer = torch.optim.AdamW(optimizer_groups(self.parameters, recipe))
         self.history = History()
         self.best = {}
         torch.manual_seed(recipe.seed)
-
-    def _groups(self):
-        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
-        rest = [p for p in self.parameters.values() if p.ndim < 2]
-        return [
-            {"params": matrices, "weight_decay": self.recipe.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
 
     @property
     def step(self):
@@ -194,10 +128,10 @@ class _Run:
     def finished(self):
         return self.step >= self.recipe.steps or self.history.stopped_early
 
-    def take_step(self, loss, batch):
+    def take_step(self, loss, batch, after_step):
         self.model.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step)
+            group["lr"] = self.recipe.rate(self.step, group["peak"])
         value = loss(self.model, batch)
         if not torch.isfinite(value):
             raise ValueError(
@@ -209,6 +143,8 @@ class _Run:
         nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip)
         self.optimizer.step()
         self.history.losses.append(value.item())
+        if after_step:
+            after_step(self.model, self.step)
         every = self.recipe.evaluate_every
         if self.step == self.recipe.steps or (every and self.step % every == 0):
             self._pause()
@@ -219,6 +155,8 @@ class _Run:
             self.model.eval()
             with torch.no_grad():
                 score = float(self.evaluate(self.model))
+            if math.isnan(score):
+                raise ValueError(f"evaluate gave NaN at step {self.step}; a number is wanted")
             if score < self.history.best:
                 self.best = {k: p.detach().clone() for k, p in self.parameters.items()}
             self.history.evaluations.append((self.step, score))
@@ -238,7 +176,7 @@ class _Run:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         tensors["rng"] = torch.get_rng_state()
-        notes = {"recipe": asdict(self.recipe), "history": asdict(self.history)}
+        notes = {"recipe": _plain(self.recipe), "history": asdict(self.history)}
         files.save_tensors(self.checkpoint, tensors, {"run": json.dumps(notes)})
 
     def resume(self):
@@ -246,7 +184,7 @@ class _Run:
             return
         tensors, metadata = files.load_tensors(self.checkpoint)
         notes = json.loads(metadata["run"])
-        if notes["recipe"] != asdict(self.recipe):
+        if notes["recipe"] != _plain(self.recipe):
             raise ValueError(
                 f"checkpoint {self.checkpoint} was made with another recipe "
                 f"({notes['recipe']}); delete it to start afresh"
@@ -277,3 +215,8 @@ class _Run:
                 state["state"].setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict(state)
         torch.set_rng_state(tensors["rng"])
+
+
+def _plain(recipe):
+    """Return a recipe as JSON gives it back."""
+    return json.loads(json.dumps(asdict(recipe)))

@@ -1,0 +1,18 @@
+"""The one training loop: fine-tuning, recovery after pruning and distillation all use it."""
+
+from lightcourse.training.loop import train
+from lightcourse.training.losses import balanced_weights, model_loss, weighted_loss
+from lightcourse.training.recipe import Group, History, Recipe
+from lightcourse.training.updates import masked_updates, trainable_parameters
+
+__all__ = [
+    "Group",
+    "History",
+    "Recipe",
+    "balanced_weights",
+    "masked_updates",
+    "model_loss",
+    "train",
+    "trainable_parameters",
+    "weighted_loss",
+]
