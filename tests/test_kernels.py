@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -318,6 +319,29 @@ for name, rest in (("linear_w8a8", (w8, one)), ("linear_w4a8", (w4, half, None, 
     assert answer.returncode == 0, answer.stderr
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("first, then", [(1, 2), (2, 1)])
+def test_kernels_from_the_cache_run_in_any_order(first, then):
+    """A fresh process must find threads started, and a core's code kept, whatever came first."""
+    code = f"""
+import gc
+import numpy as np
+from lightcourse import kernels, panels
+from lightcourse.kernels import paths
+paths.LITTLE_WORK = 0
+x, one = np.ones((4, 32), np.float32), np.ones(16, np.float32)
+w8, w4 = panels.pack_w8(np.ones((16, 32), int)), panels.pack_w4(np.ones((16, 32), int))
+for threads in {first, then}:
+    kernels.set_threads(min(threads, kernels.most_threads()))
+    assert kernels.linear_w4a8(x, w4, np.ones((1, 1, 16), np.float16)).min() > 31
+    assert kernels.linear_w8a8(x, w8, one).min() > 31
+    gc.collect()
+"""
+    for _ in range(2):  # what the first process compiled, the second finds in the cache
+        answer = ask(code)
+        assert answer.returncode == 0, answer.stderr
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, 10_000])
 def test_impossible_thread_counts_are_refused(count):
     with pytest.raises(ValueError, match=f"count is {count}"):
@@ -329,36 +353,30 @@ def test_impossible_thread_counts_are_refused(count):
 )
 @pytest.mark.parametrize("path", paths.available())
 def test_the_parallel_kernels_are_parallel(path):
-    """On two threads a call burns more processor time than passes on the clock."""
+    """Other threads than ours burn processor time; on one thread they never do."""
     rng = np.random.default_rng(0)
     x, q = rows(rng, 256, 1024), panels.pack_w8(integers(rng, 2048, 1024))
     scale = np.ones(2048, np.float32)
-    other = {}
-    with use(path, 2):
-        kernels.linear_w8a8(x, q, scale)
-        before = other_threads_time()
-        for _ in range(5):
+    shares = {}
+    for threads in (1, 2):
+        with use(path, threads):
             kernels.linear_w8a8(x, q, scale)
-        other = other_threads_time() - before
-    assert other > 0.2 * other_share(path, x, q, scale)
+            shares[threads] = time_of_others(lambda: kernels.linear_w8a8(x, q, scale))
+    assert shares[1] < 0.005 < 0.02 < shares[2]
 
 
-def other_threads_time():
-    """Return the processor time of all threads but this one, in seconds."""
-    import time
+def time_of_others(function):
+    """Return the processor time of all threads but this one while ``function`` runs.
 
-    return time.process_time() - time.thread_time()
-
-
-def other_share(path, x, q, scale):
-    """Return the processor time that the same five calls take on one thread."""
-    import time
-
-    with use(path, 1):
-        start = time.thread_time()
-        for _ in range(5):
-            kernels.linear_w8a8(x, q, scale)
-        return time.thread_time() - start
+    Repeated until it shows or two seconds are over: on a busy machine the other threads
+    may be late for many calls.
+    """
+    start, first = time.perf_counter(), time.process_time() - time.thread_time()
+    others = 0
+    while others < 0.02 and time.perf_counter() < start + 2:
+        function()
+        others = time.process_time() - time.thread_time() - first
+    return others
 
 
 @on_every_path

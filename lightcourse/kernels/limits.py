@@ -31,8 +31,8 @@ def int8_peak(threads: int = 1) -> float:
     core = {"vnni": x86.peak_vnni, "avx2": x86.peak_avx2}[paths.path()]
     x, w = np.zeros(64, np.int8), np.zeros(40, np.int32)
     y = np.empty((threads, 24, 16), np.int32)
-    run = x86.address(core), threads, STEPS, x, w, y
-    return 2 * PRODUCTS * STEPS * threads / _best(lambda: x86.multiply_registers(*run))
+    job = x86.peak_job(STEPS, x, w, y)
+    return 2 * PRODUCTS * STEPS * threads / _best(lambda: x86.run(core, threads, threads, job))
 
 
 def stream_read(threads: int = 1) -> float:

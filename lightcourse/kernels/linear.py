@@ -208,20 +208,20 @@ def _filled(values):
 
 def _run_x86(kind, threads, q, sums, x_scale, weights, bias, y):
     """Run the core for this kind of weight and this processor."""
-    core = x86.address(CORES[paths.path(), kind])
     if paths.path() == "avx2":
         pairs = np.empty(q.shape, np.int16)
         x86.widen(q, pairs)
         q = pairs
     if kind == "w8":
-        x86.linear_w8a8(core, threads, q, sums, x_scale, *weights, bias, y)
+        job = x86.w8_job(q, sums, x_scale, *weights, bias, y)
     elif kind == "sparse":
-        x86.linear_sparse(core, threads, q, sums, x_scale, *weights, bias, y)
+        job = x86.sparse_job(q, sums, x_scale, *weights, bias, y)
     else:
         qweight, scale, *zero_point = weights
         points = zero_point[0] if zero_point else qweight  # never read
         halves = scale.view(np.uint16)  # Numba knows no float16
-        x86.linear_w4a8(core, threads, q, sums, x_scale, qweight, halves, points, bias, y)
+        job = x86.w4_job(q, sums, x_scale, qweight, halves, points, bias, y)
+    x86.run(CORES[paths.path(), kind], threads, len(bias) // panels.OUTPUTS, job)
 
 
 def _run_portable(kind, threads, q, sums, x_scale, weights, bias, y):

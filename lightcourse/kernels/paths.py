@@ -1,8 +1,12 @@
 """Which kernels this machine runs, and on how many threads: one answer for the library."""
 
+import contextlib
+import ctypes
 import functools
 import os
+import sys
 import threading
+from pathlib import Path
 
 import numba
 from llvmlite import binding
@@ -16,6 +20,11 @@ LITTLE_WORK = 2**18  # multiply-adds that one thread does sooner than two could 
 
 _threads = 1
 _sharing, _before = threading.Lock(), [1]
+
+# Numba shares loops out by TBB where it finds it, and else by OpenMP, which stalls for
+# milliseconds on a busy machine. It does not find what pip has installed: show it.
+with contextlib.suppress(OSError):
+    ctypes.CDLL(str(Path(sys.prefix, "lib", "libtbb.so.12")), ctypes.RTLD_GLOBAL)
 
 
 @functools.cache

@@ -16,7 +16,7 @@ offset times the sum over the row of x, which takes it out again. Scales wait un
 
 Everything stands in one file because Numba's cache does not notice a change in another.
 A **core** computes the panels from ``first`` to ``last`` of a *job*, a list of addresses and
-sizes. So one parallel function, :func:`_share`, serves all of them.
+sizes. So one parallel function serves all of them.
 """
 
 import functools
@@ -513,10 +513,15 @@ def peak_avx2(job, first, last):
 
 
 @functools.cache
-def address(core) -> int:
-    """Compile a core, or fetch it from Numba's cache, and return where it starts."""
+def compiled(core):
+    """Compile a core, or fetch it from Numba's cache; kept, since its code goes with it."""
     signature = types.void(types.CPointer(types.int64), types.int64, types.int64)
-    return cfunc(signature, cache=True)(core).address
+    return cfunc(signature, cache=True)(core)
+
+
+def address(core) -> int:
+    """Return where the compiled core starts."""
+    return compiled(core).address
 
 
 # --- running a job --------------------------------------------------------------------------
@@ -538,39 +543,31 @@ def _call(context, core, job, first, last):
 
 
 @njit(cache=True, nogil=True)
-def linear_w8a8(core, threads, q, sums, x_scale, qweight, scale, bias, y):
-    """Multiply quantized rows by panels of int8 weights."""
+def w8_job(q, sums, x_scale, qweight, scale, bias, y):
+    """Describe the product of quantized rows and panels of int8 weights."""
     job = _job(q, sums, x_scale, bias, y)
     job[5], job[6], job[7] = qweight.ctypes.data, qweight.shape[1], scale.ctypes.data
-    _run(core, job, len(qweight), threads)
+    return job
 
 
 @njit(cache=True, nogil=True)
-def linear_w4a8(core, threads, q, sums, x_scale, qweight, scale, zero_point, bias, y):
-    """Multiply quantized rows by panels of 4-bit weights."""
+def w4_job(q, sums, x_scale, qweight, scale, zero_point, bias, y):
+    """Describe the product of quantized rows and panels of 4-bit weights."""
     job = _job(q, sums, x_scale, bias, y)
     groups = scale.shape[1]
     job[5], job[6] = qweight.ctypes.data, qweight.shape[1] // (4 * groups)
     job[7], job[11], job[12] = scale.ctypes.data, groups, zero_point.ctypes.data
-    _run(core, job, len(qweight), threads)
+    return job
 
 
 @njit(cache=True, nogil=True)
-def linear_sparse(core, threads, q, sums, x_scale, weight, scale, bias, y):
-    """Multiply quantized rows by the weights that were kept."""
+def sparse_job(q, sums, x_scale, weight, scale, bias, y):
+    """Describe the product of quantized rows and the weights that were kept."""
     job = _job(q, sums, x_scale, bias, y)
     values, masks, columns, starts, w_sum = weight
     job[5], job[7], job[13] = values.ctypes.data, scale.ctypes.data, masks.ctypes.data
     job[14], job[15], job[16] = columns.ctypes.data, starts.ctypes.data, w_sum.ctypes.data
-    _run(core, job, len(w_sum), threads)
-
-
-@njit(cache=True, nogil=True)
-def multiply_registers(core, threads, steps, x, w, y):
-    """Run a core that multiplies 24 vectors in each step, once on each thread."""
-    job = np.zeros(17, np.int64)
-    job[1], job[5], job[6], job[9] = x.ctypes.data, w.ctypes.data, steps, y.ctypes.data
-    _run(core, job, threads, threads)
+    return job
 
 
 @njit(cache=True, nogil=True)
@@ -584,17 +581,30 @@ def _job(q, sums, x_scale, bias, y):
 
 
 @njit(cache=True, nogil=True)
-def _run(core, job, panels, threads):
+def peak_job(steps, x, w, y):
+    """Describe multiplications of registers, 24 vectors in each step."""
+    job = np.zeros(17, np.int64)
+    job[1], job[5], job[6], job[9] = x.ctypes.data, w.ctypes.data, steps, y.ctypes.data
+    return job
+
+
+def run(core, threads, panels, job):
+    """Run a core on all panels of a job, shared among threads."""
     if threads == 1:
-        _call(core, job.ctypes.data, 0, panels)
+        _run(address(core), panels, job)
     else:
-        _share(core, job, panels, threads)
-    job[0] = 0  # a later use of the job: without one, Numba would free it before the call
+        _share(address(core), panels, job, threads)
 
 
+@njit(cache=True, nogil=True)
+def _run(core, panels, job):
+    _call(core, job.ctypes.data, 0, panels)
+
+
+# Called from Python alone: a compiled caller, read from Numba's cache, would not start the
+# threads that this function needs, and jump to nowhere.
 @njit(cache=True, nogil=True, parallel=True)
-def _share(core, job, panels, threads):
-    """Run a core on several threads, each with its share of the panels."""
+def _share(core, panels, job, threads):
     for t in prange(threads):
         _call(core, job.ctypes.data, panels * t // threads, panels * (t + 1) // threads)
 
