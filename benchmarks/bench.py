@@ -1,86 +1,79 @@
-"""Time the library against what people would otherwise use, as ratios within one run.
+"""Time the library's kernels against what people would otherwise use, in one run.
 
-Usage: python benchmarks/bench.py [--repeats 30]
+Usage: python -m benchmarks.bench [--quick] [--threads 1 2] [--only W8A8 W4A8 sparse]
 
-Everything is interleaved: one call of each contestant, then the next round, so that a
-machine that slows down slows all of them. Prints medians relative to torch in float32
-(above 1: slower than that), and the error against float64.
+For each shape, number of rows and number of threads all contestants take turns. Writes a
+table, the raw figures and a roofline to benchmarks/results/.
 """
 
 import argparse
+import datetime
+import json
+import math
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
-from lightcourse import kernels, metrics, quantization, reference
+from benchmarks import cells, machine, report, tables
+from benchmarks.contestants import DISCIPLINES
+from lightcourse import files
 
-SHAPES = [(384, 1536), (768, 3072)]
-ROWS = [1, 32, 128]
-
-
-def linear_contestants(inputs, outputs, rows) -> tuple[dict, torch.Tensor]:
-    """Return functions that multiply the same matrix, and the float64 result."""
-    torch.manual_seed(0)
-    linear = nn.Linear(inputs, outputs).requires_grad_(False)
-    x = torch.randn(rows, inputs)
-    half, x_half = nn.Linear(inputs, outputs).requires_grad_(False).bfloat16(), x.bfloat16()
-    half.load_state_dict(linear.state_dict())
-    eight = quantization.QuantizedLinear(linear.weight, linear.bias, bits=8)
-    four = quantization.QuantizedLinear(linear.weight, linear.bias, bits=4, group_size=32)
-    wanted = x.double() @ linear.weight.double().T + linear.bias.double()
-    return {
-        "torch float32": lambda: linear(x),
-        "torch bfloat16": lambda: half(x_half),
-        "ours, 8 bits": lambda: eight(x),
-        "ours, 4 bits": lambda: four(x),
-    }, wanted
-
-
-def bench_linear(repeats):
-    """Print one line for each shape, number of rows and contestant."""
-    print("linear layers: seconds relative to torch float32, and mean relative error")
-    for inputs, outputs in SHAPES:
-        for rows in ROWS:
-            contestants, wanted = linear_contestants(inputs, outputs, rows)
-            times = metrics.latencies(contestants, repeats)
-            for name, function in contestants.items():
-                error = (function().double() - wanted).abs().mean() / wanted.abs().mean()
-                ratio = times[name].median / times["torch float32"].median
-                print(f"{inputs} x {outputs}, M={rows:<4} {name:<16} {ratio:6.2f}  {error:.1e}")
-
-
-def bench_quantize_rows(repeats):
-    """Print how the Numba kernel compares with NumPy and torch."""
-    print("quantize_rows: seconds relative to NumPy")
-    for shape in [(1, 768), (128, 768), (512, 3072)]:
-        x = np.random.default_rng(0).standard_normal(shape, np.float32)
-        tensor = torch.from_numpy(x)
-        contestants = {
-            "NumPy": lambda x=x: reference.quantize_rows(x),
-            "torch": lambda tensor=tensor: torch_quantize_rows(tensor),
-            "Numba": lambda x=x: kernels.quantize_rows(x),
-        }
-        times = metrics.latencies(contestants, repeats)
-        for name, time in times.items():
-            ratio = time.median / times["NumPy"].median
-            print(f"{shape[0]} x {shape[1]:<5} {name:<6} {ratio:6.2f}")
-
-
-def torch_quantize_rows(x):
-    """Quantize each row with torch, as a user would write it."""
-    scale = x.abs().amax(dim=1) / 127
-    return (x / scale[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+RESULTS = Path(__file__).parent / "results"
+QUICK_SHAPES, QUICK_ROWS = [(384, 1536), (2048, 8192)], [1, 32, 128]
+QUICK_SECONDS, SECONDS = 0.4, 6
 
 
 def main():
-    """Run both parts on one thread."""
+    """Measure, save after each cell, report."""
+    options = parse()
+    name = f"{datetime.date.today()}-kernels{'-quick' if options.quick else ''}"
+    result = {"date": str(datetime.datetime.now().astimezone()), "machine": machine.describe()}
+    result |= {"absent": {}, "records": []}
+    with torch.inference_mode():
+        for record in run(options, result["absent"]):
+            result["records"].append(record)
+            save(RESULTS / f"{name}.json", result)
+            print(progress(record), flush=True)
+    print(report.write(RESULTS / name, result))
+
+
+def parse():
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=30)
-    repeats = parser.parse_args().repeats
-    torch.set_num_threads(1)
-    bench_linear(repeats)
-    bench_quantize_rows(repeats)
+    parser.add_argument("--quick", action="store_true", help="two shapes, in two minutes")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--only", nargs="+", choices=DISCIPLINES, default=list(DISCIPLINES))
+    return parser.parse_args()
+
+
+def run(options, absent):
+    """Yield one record after the other."""
+    shapes = QUICK_SHAPES if options.quick else cells.SHAPES
+    rows = QUICK_ROWS if options.quick else cells.ROWS
+    seconds = QUICK_SECONDS if options.quick else SECONDS
+    for threads in options.threads:
+        for discipline in options.only:
+            for shape in shapes:
+                place = discipline, shape, rows, threads, seconds
+                yield from cells.measure(*place, machine.limits, absent)
+
+
+def save(path, result):
+    """Write the raw figures as JSON, atomically."""
+    files.write_atomically(
+        path, lambda temporary: temporary.write_text(json.dumps(result, indent=1))
+    )
+
+
+def progress(record) -> str:
+    """Return one line about a record: our time and the fastest peer."""
+    where = f"{record['discipline']:<6} {record['inputs']:>4} x {record['outputs']}"
+    where += f" M={record['rows']:<3} {record['threads']} thread(s)"
+    ours = 1e3 * tables.median(record, tables.OURS)
+    peer, ratio = min(
+        tables.ratios(record).items(), key=lambda pair: pair[1], default=("", math.nan)
+    )
+    return f"{where}: {ours:8.3f} ms, {tables.fraction(record):4.0%} of limit; {peer} {ratio:.2f}"
 
 
 if __name__ == "__main__":

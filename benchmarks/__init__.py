@@ -1,0 +1,1 @@
+"""The library beside its peers: kernels (``bench``) and whole models (``end_to_end``)."""

@@ -1,0 +1,135 @@
+"""SmolLM2-135M continues a prompt, greedily and with a cache of keys and values."""
+
+import time
+
+import numpy as np
+import torch
+
+from benchmarks.encoding import dynamic
+from benchmarks.silence import silence
+from lightcourse import assets, kernels, models, quantization
+
+PROMPT = (
+    "Write a short letter to a friend who wants to learn how neural networks are made "
+    "smaller, and say why it is worth the effort."
+)
+TOKENS = 64
+
+
+def prompt() -> list[int]:
+    """Return the token ids of the question, in the form that the model was tuned on."""
+    messages = [{"role": "user", "content": PROMPT}]
+    tokenizer = models.load_smollm2_tokenizer()
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def fp32(threads):
+    """Run the model as it is."""
+    return _torch(_load(), threads)
+
+
+def bf16(threads):
+    """Run the model in bfloat16."""
+    return _torch(_load(torch.bfloat16), threads)
+
+
+def dynamic_x86(threads):
+    """Run torch's dynamic int8, a scale a channel."""
+    return _torch(dynamic(_load(), "x86"), threads)
+
+
+def ours_w8a8(threads):
+    """Run our kernels, 8 bits."""
+    model = _load()
+    quantization.quantize_(model, bits=8, activations=8)
+    return _torch(model, threads, kernels.set_threads)
+
+
+def ours_w4a8(threads):
+    """Run our kernels, 4 bits in groups of 32."""
+    model = _load()
+    quantization.quantize_(model, bits=4, group_size=32, activations=8)
+    return _torch(model, threads, kernels.set_threads)
+
+
+def llama_cpp(threads):
+    """Run llama.cpp on the very file from which the others' weights come."""
+    from llama_cpp import Llama, llama_get_logits_ith
+
+    (file,) = assets.path("smollm2").glob("*.gguf")
+    counts = {"n_threads": threads, "n_threads_batch": threads}
+    model = Llama(str(file), n_ctx=256, n_batch=256, verbose=False, **counts)
+
+    def start():
+        model.reset()
+
+    def step(ids):
+        model.eval(ids)
+        logits = llama_get_logits_ith(model.ctx, -1)
+        return int(np.ctypeslib.as_array(logits, (model.n_vocab(),)).argmax())
+
+    return lambda ids, count: greedy(start, step, ids, count)
+
+
+GENERATORS = {
+    "lightcourse W8A8": ours_w8a8,
+    "lightcourse W4A8": ours_w4a8,
+    "torch fp32": fp32,
+    "torch bf16": bf16,
+    "torch dynamic, x86": dynamic_x86,
+    "llama.cpp Q4_1": llama_cpp,
+}
+
+
+def greedy(start, step, ids, count):
+    """Return the tokens, and the seconds of the prompt and of all tokens after the first.
+
+    Parameters
+    ----------
+    start : callable
+        Forgets the last text.
+    step : callable
+        Reads token ids and returns the likeliest next one.
+    ids : list of int
+    count : int
+    """
+    start()
+    begin = time.perf_counter()
+    tokens = [step(ids)]
+    read = time.perf_counter()
+    while len(tokens) < count:
+        tokens.append(step(tokens[-1:]))
+    return tokens, read - begin, time.perf_counter() - read
+
+
+def common_prefix(tokens, wanted) -> int:
+    """Return how many tokens two texts share before they part."""
+    same = 0
+    for a, b in zip(tokens, wanted, strict=False):
+        if a != b:
+            break
+        same += 1
+    return same
+
+
+def _load(dtype=torch.float32):
+    with silence():
+        return models.load_smollm2(dtype)
+
+
+def _torch(model, threads, set_threads=lambda threads: None):
+    cache = {}
+
+    def start():
+        torch.set_num_threads(threads)
+        set_threads(threads)
+        cache["past"] = None
+
+    def step(ids):
+        inputs = torch.tensor([ids])
+        found = model(input_ids=inputs, past_key_values=cache["past"], use_cache=True)
+        cache["past"] = found.past_key_values
+        return int(found.logits[0, -1].argmax())
+
+    return lambda ids, count: greedy(start, step, ids, count)
