@@ -41,15 +41,20 @@ def dynamic_x86(threads):
 
 def ours_w8a8(threads):
     """Run our kernels, 8 bits."""
-    model = _load()
-    quantization.quantize_(model, bits=8, activations=8)
-    return _torch(model, threads, kernels.set_threads)
+    return _ours(threads, bits=8)
 
 
 def ours_w4a8(threads):
     """Run our kernels, 4 bits in groups of 32."""
+    return _ours(threads, bits=4, group_size=32)
+
+
+def _ours(threads, **how):
     model = _load()
-    quantization.quantize_(model, bits=4, group_size=32, activations=8)
+    quantization.quantize_(model, activations=8, **how)
+    # The output layer shares its matrix with the embeddings, and is skipped for that. Torch
+    # and llama.cpp read it with 8 bits, and so do we, from a copy.
+    model.lm_head = quantization.QuantizedLinear(model.lm_head.weight, bits=8, activations=8)
     return _torch(model, threads, kernels.set_threads)
 
 

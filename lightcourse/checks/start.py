@@ -54,32 +54,32 @@ def check_stored_bytes(stored_bytes) -> bool:
 
 
 def _stored_bytes(rows, columns, bits, group_size):
-    return rows * columns * bits // 8 + rows * (columns // group_size) * 4
+    return rows * columns * bits // 8 + rows * (columns // group_size) * 2
 
 
 STORED_BYTES_MISTAKES = {
-    "the scales are missing: each group of weights stores one, in 4 bytes": (
+    "the scales are missing: each group of weights stores one, in 2 bytes": (
         lambda rows, columns, bits, group_size: rows * columns * bits // 8
     ),
     "that is bits, not bytes: 8 bits make one byte": (
         lambda rows, columns, bits, group_size: (
-            rows * columns * bits + rows * (columns // group_size) * 32
+            rows * columns * bits + rows * (columns // group_size) * 16
         )
     ),
     "there is one scale for each group, not one for each row": (
-        lambda rows, columns, bits, group_size: rows * columns * bits // 8 + rows * 4
+        lambda rows, columns, bits, group_size: rows * columns * bits // 8 + rows * 2
     ),
     "integers of fewer than 8 bits share a byte here: count bits / 8 bytes for each": (
-        lambda rows, columns, bits, group_size: rows * columns + rows * (columns // group_size) * 4
+        lambda rows, columns, bits, group_size: rows * columns + rows * (columns // group_size) * 2
     ),
-    "a scale is one float32, which takes 4 bytes, not 1": (
+    "a scale is one float16, which takes 2 bytes, not 1": (
         lambda rows, columns, bits, group_size: (
             rows * columns * bits // 8 + rows * (columns // group_size)
         )
     ),
-    "a scale is one float32, which takes 4 bytes, not 2": (
+    "a scale is one float16, which takes 2 bytes, not 4": (
         lambda rows, columns, bits, group_size: (
-            rows * columns * bits // 8 + rows * (columns // group_size) * 2
+            rows * columns * bits // 8 + rows * (columns // group_size) * 4
         )
     ),
 }

@@ -5,7 +5,7 @@ import pytest
 
 from tools import notebooks, rules
 
-IGNORED_CELLS_CAP = 12
+IGNORED_CELLS_CAP = 23
 
 ON_DISK = sorted(
     path
