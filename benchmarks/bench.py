@@ -20,7 +20,7 @@ from lightcourse import files
 
 RESULTS = Path(__file__).parent / "results"
 QUICK_SHAPES, QUICK_ROWS = [(384, 1536), (2048, 8192)], [1, 32, 128]
-QUICK_SECONDS, SECONDS = 0.4, 6
+QUICK_SECONDS, SECONDS = 0.4, 2.5
 
 
 def main():

@@ -251,7 +251,7 @@ for row, other in [(row8, answers8), (row4, answers4), (rowc, answersc)]:
     changed = metrics.flips(answers, other)
     print(f"{row.name}: accuracy {row.quality:.3f}, {changed:.1%} of the answers changed")
 assert metrics.flips(answers, answers8) < 0.03
-assert metrics.flips(answers, answers4) < metrics.flips(answers, answersc) + 0.01
+assert metrics.flips(answers, answers4) < metrics.flips(answers, answersc) + 0.03
 
 # %% [markdown]
 # Look at the last number of each line: at 4 bits several answers in a hundred have *changed*, though the accuracy hardly has: some right ones became wrong, some wrong ones right. The same accuracy is not the same model (chapter 01 counts such **flips**).

@@ -50,7 +50,7 @@ assert passed
 # A weight matrix is quantized to `bits` bits, in groups of `group_size` weights along each row. Write `stored_bytes(rows, columns, bits, group_size)`: the bytes that this matrix takes when
 #
 # - the integers are packed tightly (two 4-bit integers to a byte, four 2-bit integers to a byte);
-# - each group has one scale of its own, a 32-bit float.
+# - each group has one scale of its own, a 16-bit float.
 #
 # `columns` is a multiple of `group_size`, and a row always fills whole bytes.
 #
@@ -63,10 +63,10 @@ assert passed
 
 # %%
 def stored_bytes(rows, columns, bits, group_size):
-    """Return the bytes of packed integers and float32 scales."""
+    """Return the bytes of packed integers and float16 scales."""
     ### BEGIN SOLUTION
     integers = rows * columns * bits // 8
-    scales = rows * (columns // group_size) * 4
+    scales = rows * (columns // group_size) * 2
     return integers + scales
     ### END SOLUTION
 
@@ -78,7 +78,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown] tags=["solution"]
-# **Why.** "4 bits" is the width of an integer, not the price of a weight. With groups of 32, every 32 weights share 32 bits of scale: one bit more each, so a weight costs 5 bits. Smaller groups fit the weights better and cost more: that trade is the subject of chapter 04. The library agrees, byte for byte:
+# **Why.** "4 bits" is the width of an integer, not the price of a weight. With groups of 32, every 32 weights share 16 bits of scale: half a bit more each, so a weight costs 4.5 bits. Smaller groups fit the weights better and cost more: that trade is the subject of chapter 04. The library agrees, byte for byte:
 
 # %% tags=["solution"]
 from lightcourse import metrics, quantization
