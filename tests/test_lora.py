@@ -213,10 +213,11 @@ def test_adapters_that_are_unknown_ambiguous_or_taken():
 # Quantized layers and low precision
 
 
+@pytest.mark.parametrize("activations", [None, 8])
 @pytest.mark.parametrize("family", toys.ALL)
-def test_updates_over_integers_let_gradients_through_to_the_first_layer(family):
+def test_updates_over_integers_let_gradients_through_to_the_first_layer(family, activations):
     model = toys.ALL[family]()
-    quantization.quantize_(model, bits=4)
+    quantization.quantize_(model, bits=4, activations=activations)
     before = toys.logits(model)
     report = lora.add_lora_(model, rank=2)
     assert torch.equal(before, toys.logits(model))
