@@ -5,8 +5,8 @@ import inspect
 import pytest
 import torch
 
-from lightcourse import checks, metrics
-from lightcourse.checks import grading, models_metrics, start
+from lightcourse import checks, metrics, quantization
+from lightcourse.checks import fine_tuning, grading, kernels, models_metrics, pruning, start
 
 # For each check: the right answer, the mistakes it knows by message, a constant of the right kind.
 CHECKS = {
@@ -18,7 +18,7 @@ CHECKS = {
     "check_stored_bytes": (
         start._stored_bytes,
         start.STORED_BYTES_MISTAKES,
-        lambda rows, columns, bits, group_size: 240,
+        lambda rows, columns, bits, group_size: 216,
     ),
     "check_lora_ledger": (
         start._lora_ledger,
@@ -39,6 +39,86 @@ CHECKS = {
         models_metrics._limit,
         models_metrics.TOKENS_PER_SECOND_LIMIT_MISTAKES,
         lambda parameters, bits, group_size, bandwidth: 12.7,
+    ),
+    "check_keep_n_of_m": (
+        pruning._keep_n_of_m,
+        pruning.KEEP_N_OF_M_MISTAKES,
+        lambda weight, n, m: torch.ones_like(weight, dtype=torch.bool),
+    ),
+    "check_sparse_bytes": (
+        pruning._sparse_bytes,
+        pruning.SPARSE_BYTES_MISTAKES,
+        lambda rows, columns, nonzeros: (589_824, 591_364, 313_344),
+    ),
+    "check_wanda": (
+        pruning._wanda,
+        pruning.WANDA_MISTAKES,
+        lambda weight, inputs: torch.ones_like(weight),
+    ),
+    "check_keep_largest": (
+        pruning._keep_largest,
+        pruning.KEEP_LARGEST_MISTAKES,
+        lambda parameters, sparsity: [torch.ones_like(p, dtype=torch.bool) for p in parameters],
+    ),
+    "check_obs_remove": (
+        pruning._obs_remove,
+        pruning.OBS_REMOVE_MISTAKES,
+        lambda weight, hessian, q: (torch.tensor(1.0), torch.zeros_like(weight)),
+    ),
+    "check_rate": (
+        fine_tuning._rate,
+        fine_tuning.RATE_MISTAKES,
+        lambda step, steps, peak, warmup: peak,
+    ),
+    "check_stopping_point": (
+        fine_tuning._stopping_point,
+        fine_tuning.STOPPING_POINT_MISTAKES,
+        lambda losses, patience: (4, 1),
+    ),
+    "check_split_rows": (
+        fine_tuning._split_rows,
+        fine_tuning.SPLIT_ROWS_MISTAKES,
+        lambda texts, labels, order: ([0, 1, 2], [3]),
+    ),
+    "check_examples_needed": (
+        fine_tuning._examples_needed,
+        fine_tuning.EXAMPLES_NEEDED_MISTAKES,
+        lambda counts, errors, target: 1000.0,
+    ),
+    "check_lora_gradients": (
+        fine_tuning._lora_gradients,
+        fine_tuning.LORA_GRADIENTS_MISTAKES,
+        lambda gradient, a, b, alpha: (torch.ones_like(a), torch.ones_like(b)),
+    ),
+    "check_integer_dot": (
+        kernels._integer_dot,
+        kernels.INTEGER_DOT_MISTAKES,
+        lambda x, w, x_zero, w_zero, x_scale, w_scale: 0.0,
+    ),
+    "check_pack_nibbles": (
+        quantization.pack_int4,
+        kernels.PACK_NIBBLES_MISTAKES,
+        lambda q: torch.zeros(3, 4, dtype=torch.uint8),
+    ),
+    "check_unpack_nibbles": (
+        quantization.unpack_int4,
+        kernels.UNPACK_NIBBLES_MISTAKES,
+        lambda packed, length: torch.zeros(3, 8, dtype=torch.int8),
+    ),
+    "check_layer_limits": (
+        kernels._layer_limits,
+        kernels.LAYER_LIMITS_MISTAKES,
+        lambda inputs, outputs, rows, bits, bandwidth, peak: (1e-3, 1e-3),
+    ),
+    "check_offset_parts": (
+        kernels._offset_parts,
+        kernels.OFFSET_PARTS_MISTAKES,
+        lambda x, w: (torch.zeros(4, 6), torch.zeros(3)),
+    ),
+    "check_safe_inputs": (
+        kernels._safe_inputs,
+        kernels.SAFE_INPUTS_MISTAKES,
+        lambda x_bits, w_bits, sum_bits: 65_793,
     ),
 }
 MISTAKES = [(name, message) for name, entry in CHECKS.items() for message in entry[1]]
@@ -131,7 +211,7 @@ def test_an_unknown_mistake_is_shown_with_its_case(capsys, answer, message):
 def test_arguments_are_shown_by_name(capsys):
     assert not checks.check_stored_bytes(lambda rows, columns, bits, group_size: 7)
     printed = capsys.readouterr().out
-    assert "240 is wanted, 7 was returned" in printed
+    assert "216 is wanted, 7 was returned" in printed
     assert "(given rows=6, columns=64, bits=4, group_size=32)" in printed
 
 

@@ -4,18 +4,56 @@
 whether the function is right.
 """
 
+from lightcourse.checks.fine_tuning import (
+    check_examples_needed,
+    check_lora_gradients,
+    check_rate,
+    check_split_rows,
+    check_stopping_point,
+)
+from lightcourse.checks.kernels import (
+    check_integer_dot,
+    check_layer_limits,
+    check_offset_parts,
+    check_pack_nibbles,
+    check_safe_inputs,
+    check_unpack_nibbles,
+)
 from lightcourse.checks.models_metrics import (
     check_bits_per_byte,
     check_macro_f1,
     check_tokens_per_second_limit,
 )
+from lightcourse.checks.pruning import (
+    check_keep_largest,
+    check_keep_n_of_m,
+    check_obs_remove,
+    check_sparse_bytes,
+    check_wanda,
+)
 from lightcourse.checks.start import check_keep_mask, check_lora_ledger, check_stored_bytes
 
 __all__ = [
     "check_bits_per_byte",
+    "check_examples_needed",
+    "check_integer_dot",
+    "check_keep_largest",
     "check_keep_mask",
+    "check_keep_n_of_m",
+    "check_layer_limits",
+    "check_lora_gradients",
     "check_lora_ledger",
     "check_macro_f1",
+    "check_obs_remove",
+    "check_offset_parts",
+    "check_pack_nibbles",
+    "check_rate",
+    "check_safe_inputs",
+    "check_sparse_bytes",
+    "check_split_rows",
+    "check_stopping_point",
     "check_stored_bytes",
     "check_tokens_per_second_limit",
+    "check_unpack_nibbles",
+    "check_wanda",
 ]

@@ -1,0 +1,332 @@
+"""Checks of the exercises of chapter 02."""
+
+import math
+
+import numpy as np
+import torch
+
+from lightcourse.checks.grading import grade
+from lightcourse.training import Recipe
+
+
+def check_rate(rate) -> bool:
+    """Check ``rate(step, steps, peak, warmup)``: a linear climb, then a half cosine to 0."""
+    cases = [(step, 50, 0.5, 10) for step in (0, 4, 9, 10, 20, 30, 49)]
+    return grade(rate, _rate, [*cases, (0, 40, 2.0, 0), (10, 40, 2.0, 0)], RATE_MISTAKES)
+
+
+def _rate(step, steps, peak, warmup):
+    return Recipe(steps=steps, learning_rate=peak, warmup=warmup).rate(step)
+
+
+def _after_warmup(shape, begin=lambda step, warmup: (step + 1) / warmup):
+    """Return a schedule that climbs as ``begin`` says and then falls like ``shape(done)``."""
+
+    def rate(step, steps, peak, warmup):
+        if step < warmup:
+            return peak * begin(step, warmup)
+        return peak * shape((step - warmup) / (steps - warmup))
+
+    return rate
+
+
+def _half_cosine(done):
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def _cosine_from_the_start(step, steps, peak, warmup):
+    return peak * ((step + 1) / warmup if step < warmup else _half_cosine(step / steps))
+
+
+RATE_MISTAKES = {
+    "step 0 would train nothing at a rate of 0: climb by (step + 1) / warmup": (
+        _after_warmup(_half_cosine, begin=lambda step, warmup: step / warmup)
+    ),
+    "the cosine must begin where the warm-up ends: count its steps from there": (
+        _cosine_from_the_start
+    ),
+    "after the warm-up that falls in a straight line: a half cosine is wanted": (
+        _after_warmup(lambda done: 1 - done)
+    ),
+    "after the warm-up the rate must fall: that one stays at its peak": (
+        _after_warmup(lambda done: 1.0)
+    ),
+    "the warm-up is missing: the first steps must be small": (
+        lambda step, steps, peak, warmup: peak * _half_cosine(step / steps)
+    ),
+    "a cosine falls to -1, and a negative rate climbs the loss: use (1 + cos) / 2": (
+        _after_warmup(lambda done: math.cos(math.pi * done))
+    ),
+    "that is a quarter of a cosine's wave: a half is wanted, flat at both ends": (
+        _after_warmup(lambda done: math.cos(math.pi / 2 * done))
+    ),
+}
+
+
+def check_stopping_point(stopping_point) -> bool:
+    """Check ``stopping_point(losses, patience)``: (evaluations made, index of the one kept)."""
+    cases = [
+        ([0.9, 0.7, 0.8, 0.75, 0.72, 0.6, 0.5], 2),
+        ([0.9, 0.7, 0.8, 0.6, 0.65, 0.62, 0.61, 0.3], 3),
+        ([0.5, 0.4, 0.4, 0.4, 0.1], 2),
+        ([0.8, 0.6, 0.5, 0.3], 1),
+        ([0.6, 0.7, 0.5], 1),
+    ]
+    return grade(stopping_point, _stopping_point, cases, STOPPING_POINT_MISTAKES)
+
+
+def _stopping_point(losses, patience):
+    best = 0
+    for index, loss in enumerate(losses):
+        if loss < losses[best]:
+            best = index
+        if index - best == patience:
+            return index + 1, best
+    return len(losses), best
+
+
+def _against_the_previous(losses, patience):
+    worse = 0
+    for index in range(1, len(losses)):
+        worse = worse + 1 if losses[index] >= losses[index - 1] else 0
+        if worse == patience:
+            return index + 1, losses.index(min(losses[: index + 1]))
+    return len(losses), losses.index(min(losses))
+
+
+def _counts_all_failures(losses, patience):
+    best, failures = 0, 0
+    for index, loss in enumerate(losses[1:], 1):
+        best, failures = (index, failures) if loss < losses[best] else (best, failures + 1)
+        if failures == patience:
+            return index + 1, best
+    return len(losses), best
+
+
+def _a_tie_is_progress(losses, patience):
+    best = 0
+    for index, loss in enumerate(losses):
+        best = index if loss <= losses[best] else best
+        if index - best == patience:
+            return index + 1, best
+    return len(losses), best
+
+
+STOPPING_POINT_MISTAKES = {
+    "it keeps the last evaluation: go back to the best one": (
+        lambda losses, patience: (
+            _stopping_point(losses, patience)[0],
+            _stopping_point(losses, patience)[0] - 1,
+        )
+    ),
+    "it compares with the evaluation before: compare with the best so far": _against_the_previous,
+    "it has seen the future: the best must be found before training stops": (
+        lambda losses, patience: (_stopping_point(losses, patience)[0], losses.index(min(losses)))
+    ),
+    "it never stops: after `patience` evaluations without a new best, it must": (
+        lambda losses, patience: (len(losses), losses.index(min(losses)))
+    ),
+    "it waits one evaluation too long": (
+        lambda losses, patience: _stopping_point(losses, patience + 1)
+    ),
+    "patience counts failures in a row: a new best sets the count back to 0": _counts_all_failures,
+    "an equal loss is no progress: only a lower one is": _a_tie_is_progress,
+    "these are losses: the lowest is the best": (
+        lambda losses, patience: _stopping_point([-loss for loss in losses], patience)
+    ),
+    "the answer is (evaluations made, index of the one kept), in this order": (
+        lambda losses, patience: _stopping_point(losses, patience)[::-1]
+    ),
+}
+
+
+def check_split_rows(split_rows) -> bool:
+    """Check ``split_rows(texts, labels, order)``: (training rows, test rows), fairly dealt."""
+    generator = torch.Generator().manual_seed(5)
+    cases = []
+    for counts in ((12, 6), (6, 11, 5)):
+        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+        texts = [f"text {row}" for row in range(len(labels))]
+        texts[4], texts[9], texts[-1] = texts[2], f" {texts[1].upper()} ", texts[-3]
+        order = torch.randperm(len(texts), generator=generator).tolist()
+        cases.append((texts, labels, order))
+    return grade(split_rows, _split_rows, cases, SPLIT_ROWS_MISTAKES)
+
+
+def _key(text):
+    return text.strip().lower()
+
+
+def _dealt(texts, labels, order, key=_key, stratum=lambda label: label):
+    """Deal rows: of equal keys the first, of each stratum every fifth for testing."""
+    keys = [key(text) for text in texts]
+    train, test, seen = [], [], {}
+    for row in order:
+        if keys.index(keys[row]) == row:
+            label = stratum(labels[row])
+            seen[label] = seen.get(label, 0) + 1
+            (test if seen[label] % 5 == 1 else train).append(row)
+    return train, test
+
+
+def _split_rows(texts, labels, order):
+    return _dealt(texts, labels, order)
+
+
+def _no_key(text):
+    return object()
+
+
+def _copied_split(texts, labels, order):
+    cut = len(texts) * 4 // 5
+    rows = list(range(len(texts)))
+    return rows[:cut], rows[cut:]
+
+
+def _first_visited(texts, labels, order):
+    seen, kept = set(), []
+    for row in order:
+        if _key(texts[row]) not in seen:
+            seen.add(_key(texts[row]))
+            kept.append(row)
+    return _dealt(texts, labels, kept, key=_no_key_of(texts))
+
+
+def _no_key_of(texts):
+    """Return a key by which no two texts are equal."""
+    numbers = iter(range(len(texts)))
+    return lambda text: next(numbers)
+
+
+SPLIT_ROWS_MISTAKES = {
+    "that is the copied version: the last rows of a sorted file hold one class only": (
+        _copied_split
+    ),
+    "a text that stands there twice gets onto both sides: keep only the first": (
+        lambda texts, labels, order: _dealt(texts, labels, order, key=_no_key_of(texts))
+    ),
+    "texts that differ in case or outer blanks only are equal: strip() and lower()": (
+        lambda texts, labels, order: _dealt(texts, labels, order, key=str)
+    ),
+    "it never uses `order`: a file has an order of its own, which is no accident": (
+        lambda texts, labels, order: _dealt(texts, labels, range(len(texts)))
+    ),
+    "count within each label, or a rare class may miss the test": (
+        lambda texts, labels, order: _dealt(texts, labels, order, stratum=lambda label: 0)
+    ),
+    "of equal texts the first of the *file* is kept, not the first that `order` visits": (
+        _first_visited
+    ),
+    "the answer is (training rows, test rows), in this order": (
+        lambda texts, labels, order: _split_rows(texts, labels, order)[::-1]
+    ),
+}
+
+
+def check_examples_needed(examples_needed) -> bool:
+    """Check ``examples_needed(counts, errors, target)``: a power law, fitted and extended."""
+    cases = [
+        ([100, 200, 400, 800, 1600], [0.31, 0.262, 0.2, 0.171, 0.13], 0.08),
+        ([50, 500, 1000], [0.42, 0.3, 0.24], 0.2),
+        ([64, 256, 1024, 4096], [0.2, 0.105, 0.048, 0.026], 0.01),
+    ]
+    return grade(examples_needed, _examples_needed, cases, EXAMPLES_NEEDED_MISTAKES)
+
+
+def _line(x, y):
+    """Return slope and height of the least-squares line."""
+    slope, height = np.polyfit(x, y, 1)
+    return slope, height
+
+
+def _examples_needed(counts, errors, target):
+    slope, height = _line(np.log(counts), np.log(errors))
+    return float(np.exp((np.log(target) - height) / slope))
+
+
+def _by_straight_line(counts, errors, target):
+    slope, height = _line(counts, errors)
+    return (target - height) / slope
+
+
+def _by_half_logs(counts, errors, target):
+    slope, height = _line(np.log(counts), errors)
+    return float(np.exp((target - height) / slope))
+
+
+def _by_square_root(counts, errors, target):
+    factor = np.exp(np.mean(np.log(errors) + np.log(counts) / 2))
+    return float((factor / target) ** 2)
+
+
+EXAMPLES_NEEDED_MISTAKES = {
+    "a power law is no straight line: fit ln(error) against ln(count)": _by_straight_line,
+    "take the logarithm of the errors as well, not of the counts alone": _by_half_logs,
+    "it takes the exponent 1/2 for granted: fit it": _by_square_root,
+    "it draws the line through the first and the last point: use all of them": (
+        lambda counts, errors, target: _examples_needed(
+            [counts[0], counts[-1]], [errors[0], errors[-1]], target
+        )
+    ),
+    "that is the logarithm of the count: take exp of it": (
+        lambda counts, errors, target: math.log(_examples_needed(counts, errors, target))
+    ),
+    "that is the error at so many examples: the question goes the other way": (
+        lambda counts, errors, target: float(
+            np.exp(np.polyval(np.polyfit(np.log(counts), np.log(errors), 1), np.log(target)))
+        )
+    ),
+    "that is how many examples more are needed: how many in all is asked": (
+        lambda counts, errors, target: _examples_needed(counts, errors, target) - counts[-1]
+    ),
+}
+
+
+def check_lora_gradients(lora_gradients) -> bool:
+    """Check ``lora_gradients(gradient, a, b, alpha)``: the gradients of A and of B."""
+    generator = torch.Generator().manual_seed(7)
+
+    def case(outputs, inputs, rank, alpha, scale):
+        shapes = (outputs, inputs), (rank, inputs), (outputs, rank)
+        gradient, a, b = (torch.randn(shape, generator=generator) for shape in shapes)
+        return gradient, a, b * scale, alpha
+
+    cases = [case(5, 4, 2, 6.0, 1.0), case(3, 7, 1, 0.5, 1.0), case(4, 4, 4, 8.0, 0.0)]
+    return grade(lora_gradients, _lora_gradients, cases, LORA_GRADIENTS_MISTAKES)
+
+
+def _lora_gradients(gradient, a, b, alpha):
+    """Let autograd differentiate <gradient, alpha / rank · B A>."""
+    a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+    (gradient * (alpha / len(a)) * (b @ a)).sum().backward()
+    return a.grad, b.grad
+
+
+def _scaled(scaling):
+    return lambda gradient, a, b, alpha: (
+        scaling(alpha, len(a)) * b.T @ gradient,
+        scaling(alpha, len(a)) * gradient @ a.T,
+    )
+
+
+LORA_GRADIENTS_MISTAKES = {
+    "the scaling is missing: the update counts alpha / rank times": _scaled(lambda alpha, rank: 1),
+    "the scaling is alpha / rank, not alpha": _scaled(lambda alpha, rank: alpha),
+    "the scaling is upside down: alpha / rank, not rank / alpha": (
+        _scaled(lambda alpha, rank: rank / alpha)
+    ),
+    "the answer is (gradient of A, gradient of B), in this order": (
+        lambda gradient, a, b, alpha: _lora_gradients(gradient, a, b, alpha)[::-1]
+    ),
+    "a gradient has the shape of what it belongs to: these are transposed": (
+        lambda gradient, a, b, alpha: tuple(g.T for g in _lora_gradients(gradient, a, b, alpha))
+    ),
+    "where B is zero, the gradient of A is zero, but that of B is not: B must learn first": (
+        lambda gradient, a, b, alpha: tuple(
+            g * b.any() for g in _lora_gradients(gradient, a, b, alpha)
+        )
+    ),
+    "gradients point uphill; the minus sign belongs to the optimizer": (
+        lambda gradient, a, b, alpha: tuple(-g for g in _lora_gradients(gradient, a, b, alpha))
+    ),
+}

@@ -1,0 +1,306 @@
+"""Checks of the exercises of chapter 03."""
+
+import torch
+
+from lightcourse import pruning
+from lightcourse.checks.grading import grade
+
+
+def _normal(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check_keep_n_of_m(keep_n_of_m) -> bool:
+    """Check ``keep_n_of_m(weight, n, m)``: True for the n largest of m neighbours in a row."""
+    cases = [
+        (_normal(*shape, seed=seed), n, m)
+        for seed, (shape, n, m) in enumerate([((6, 8), 2, 4), ((4, 12), 1, 4), ((8, 8), 3, 8)])
+    ]
+    return grade(keep_n_of_m, _keep_n_of_m, cases, KEEP_N_OF_M_MISTAKES)
+
+
+def _keep_n_of_m(weight, n, m):
+    return pruning.n_of_m_mask(weight.abs(), n, m)
+
+
+def _n_of_m_down_the_columns(weight, n, m):
+    """Count from the top of each column; rows that fill no group of m stay."""
+    whole = len(weight) // m * m
+    mask = torch.ones_like(weight, dtype=torch.bool)
+    mask[:whole] = _keep_n_of_m(weight[:whole].T, n, m).T
+    return mask
+
+
+def _n_of_m_far_apart(weight, n, m):
+    """Take as a group the values that stand a whole stretch apart: reshape(-1, m, groups)."""
+    scores = weight.abs().view(len(weight), m, -1)
+    mask = pruning.n_of_m_mask(scores.transpose(1, 2).flatten(1), n, m)
+    return mask.view(len(weight), -1, m).transpose(1, 2).reshape(weight.shape)
+
+
+KEEP_N_OF_M_MISTAKES = {
+    "it removes n of every m: n is how many are kept": (
+        lambda weight, n, m: _keep_n_of_m(weight, m - n, m)
+    ),
+    "the mask is upside down: True must mean keep": (
+        lambda weight, n, m: ~_keep_n_of_m(weight, n, m)
+    ),
+    "it compares w, not |w|: a large negative weight goes": (
+        lambda weight, n, m: pruning.n_of_m_mask(weight, n, m)
+    ),
+    "it keeps the small weights and removes the large ones": (
+        lambda weight, n, m: pruning.n_of_m_mask(-weight.abs(), n, m)
+    ),
+    "the share is right, but some group of m keeps more than n: compare within each group": (
+        lambda weight, n, m: pruning.row_mask(weight.abs(), 1 - n / m)
+    ),
+    "the share is right, but taken of the whole matrix: compare within each group of m": (
+        lambda weight, n, m: pruning.layer_mask(weight.abs(), 1 - n / m)
+    ),
+    "the groups run along a row (one output's inputs), not down a column": (
+        _n_of_m_down_the_columns
+    ),
+    "a group is m neighbours: values that stand a stretch apart are compared here": (
+        _n_of_m_far_apart
+    ),
+}
+
+
+def check_sparse_bytes(sparse_bytes) -> bool:
+    """Check ``sparse_bytes(rows, columns, nonzeros)``: bytes as (dense, CSR, bit mask)."""
+    cases = [(384, 384, 73_728), (10, 16, 3), (128, 384, 40_000)]
+    return grade(sparse_bytes, _sparse_bytes, cases, SPARSE_BYTES_MISTAKES)
+
+
+def _sparse_bytes(rows, columns, nonzeros):
+    weights = rows * columns
+    return 4 * weights, 8 * nonzeros + 4 * (rows + 1), weights // 8 + 4 * nonzeros
+
+
+def _but(place, function):
+    """Return the right answer with one of its three entries replaced."""
+
+    def wrong(rows, columns, nonzeros):
+        answer = list(_sparse_bytes(rows, columns, nonzeros))
+        answer[place] = function(rows, columns, nonzeros)
+        return tuple(answer)
+
+    return wrong
+
+
+SPARSE_BYTES_MISTAKES = {
+    "dense: a zero takes four bytes like every other number": _but(0, lambda r, c, z: 4 * z),
+    "CSR: where each row starts is missing, rows + 1 numbers": _but(1, lambda r, c, z: 8 * z),
+    "CSR: there is one row start too few: the end of the last row is stored as well": (
+        _but(1, lambda r, c, z: 8 * z + 4 * r)
+    ),
+    "CSR: each value also needs the number of its column": (
+        _but(1, lambda r, c, z: 4 * z + 4 * (r + 1))
+    ),
+    "CSR: the number of the row is not stored with each value, only where each row starts": (
+        _but(1, lambda r, c, z: 12 * z)
+    ),
+    "bit mask: that is one byte for each weight; eight bits make one byte": (
+        _but(2, lambda r, c, z: r * c + 4 * z)
+    ),
+    "bit mask: every weight has its bit, also the one that is zero": (
+        _but(2, lambda r, c, z: z / 8 + 4 * z)
+    ),
+    "bit mask: the mask says where, the values must be stored beside it": (
+        _but(2, lambda r, c, z: r * c // 8)
+    ),
+    "that is bits, not bytes": lambda r, c, z: tuple(8 * x for x in _sparse_bytes(r, c, z)),
+    "the order is: dense, CSR, bit mask": (
+        lambda r, c, z: tuple(_sparse_bytes(r, c, z)[i] for i in (0, 2, 1))
+    ),
+}
+
+
+def check_wanda(wanda) -> bool:
+    """Check ``wanda(weight, inputs)``: one score for each weight, from inputs of many tokens."""
+    cases = [
+        (_normal(outputs, inputs, seed=seed), 0.5 + _normal(tokens, inputs, seed=seed + 10))
+        for seed, (outputs, inputs, tokens) in enumerate([(4, 6, 9), (3, 3, 3), (5, 2, 30)])
+    ]
+    return grade(wanda, _wanda, cases, WANDA_MISTAKES)
+
+
+def _wanda(weight, inputs):
+    return weight.abs() * inputs.norm(dim=0)
+
+
+WANDA_MISTAKES = {
+    "take |w|: a large negative weight matters as much as a positive one": (
+        lambda weight, inputs: weight * inputs.norm(dim=0)
+    ),
+    "that is magnitude: the inputs do not count at all": lambda weight, inputs: weight.abs(),
+    "the inputs are averaged with their signs, so that +5 and -5 look like silence": (
+        lambda weight, inputs: weight.abs() * inputs.mean(dim=0)
+    ),
+    "that is the sum of absolute inputs: the L2 norm is the root of the sum of squares": (
+        lambda weight, inputs: weight.abs() * inputs.abs().sum(dim=0)
+    ),
+    "the root is missing: the sum of squares is not yet a norm": (
+        lambda weight, inputs: weight.abs() * inputs.square().sum(dim=0)
+    ),
+    "both factors are squared: the order is the same, the score is not": (
+        lambda weight, inputs: _wanda(weight, inputs).square()
+    ),
+    "that is a root mean square: the norm is not divided by the number of tokens": (
+        lambda weight, inputs: _wanda(weight, inputs) / len(inputs) ** 0.5
+    ),
+    "that is the spread: an input that is always 5 has none, and still drives the output": (
+        lambda weight, inputs: weight.abs() * inputs.std(dim=0)
+    ),
+    "that is one norm for the whole input: each input j has its own, over all tokens": (
+        lambda weight, inputs: weight.abs() * inputs.norm()
+    ),
+    "that is the loudest token: all tokens count": (
+        lambda weight, inputs: weight.abs() * inputs.abs().amax(dim=0)
+    ),
+}
+
+
+def check_keep_largest(keep_largest) -> bool:
+    """Check ``keep_largest(parameters, sparsity)``: a list of masks, one for each parameter."""
+    cases = [
+        (_parameters(shapes, seed), sparsity)
+        for seed, (shapes, sparsity) in enumerate(
+            [
+                ([(4, 6), (4,), (3, 4), (3,)], 0.5),
+                ([(7,), (5, 7), (5,)], 0.3),
+                ([(2, 3), (4,)], 0.75),
+            ]
+        )
+    ]
+    return grade(keep_largest, _keep_largest, cases, KEEP_LARGEST_MISTAKES)
+
+
+def _parameters(shapes, seed):
+    """Return tensors whose scales differ, so that a common threshold shows."""
+    return [
+        (place + 1) * _normal(*shape, seed=20 * seed + place) for place, shape in enumerate(shapes)
+    ]
+
+
+def _masks(parameters, sparsity, score=torch.abs, chosen=lambda p: p.ndim > 1, count=None):
+    """Return masks that remove the lowest scores of the chosen parameters together."""
+    scores = {i: score(p) for i, p in enumerate(parameters) if chosen(p)}
+    total = sum(s.numel() for s in scores.values())
+    share = min(1.0, (count or total) * sparsity / total) if total else 0
+    found = pruning.global_mask(scores, share) if scores else {}
+    return [found.get(i, torch.ones_like(p, dtype=torch.bool)) for i, p in enumerate(parameters)]
+
+
+def _keep_largest(parameters, sparsity):
+    return _masks(parameters, sparsity)
+
+
+def _is_vector(parameter):
+    return parameter.ndim == 1
+
+
+def _broken(parameters, sparsity):
+    """Do what the function of the exercise does."""
+    values = torch.cat([p for p in parameters if p.ndim == 1]).sort(descending=True).values
+    threshold = values[int(sparsity * len(values))]
+    return [p <= threshold if p.ndim == 1 else torch.ones_like(p).bool() for p in parameters]
+
+
+KEEP_LARGEST_MISTAKES = {
+    "that is still the broken version: it removes the largest values of the vectors": _broken,
+    "the right order, but still among the vectors: nearly all weights stand in the matrices": (
+        lambda parameters, sparsity: _masks(parameters, sparsity, torch.abs, _is_vector)
+    ),
+    "it removes the largest values: argsort sorts upwards unless it is told otherwise": (
+        lambda parameters, sparsity: _masks(parameters, sparsity, torch.neg)
+    ),
+    "it removes the largest absolute values: the smallest must go": (
+        lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: -p.abs())
+    ),
+    "it compares w, not |w|: all negative weights go first, however large": (
+        lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: p)
+    ),
+    "the vectors compete as well: biases and norms are few and needed, keep them all": (
+        lambda parameters, sparsity: _masks(parameters, sparsity, chosen=lambda p: True)
+    ),
+    "each matrix is pruned by itself: the matrices must share one competition": (
+        lambda parameters, sparsity: [_masks([parameter], sparsity)[0] for parameter in parameters]
+    ),
+    "sparsity is a fraction of the matrices' weights; it is taken of all parameters here": (
+        lambda parameters, sparsity: _masks(
+            parameters, sparsity, count=sum(p.numel() for p in parameters)
+        )
+    ),
+    "the masks are upside down: True must mean keep": (
+        lambda parameters, sparsity: [~mask for mask in _keep_largest(parameters, sparsity)]
+    ),
+}
+
+
+def check_obs_remove(obs_remove) -> bool:
+    """Check ``obs_remove(weight, hessian, q)``: the cost of removing weight q, and what is left."""
+    cases = []
+    for seed, (inputs, q) in enumerate([(4, 2), (6, 0), (3, 1)]):
+        x = _normal(3 * inputs, inputs, seed=seed) @ _normal(inputs, inputs, seed=seed + 10)
+        cases.append((_normal(inputs, seed=seed + 20).double(), (x.T @ x).double(), q))
+    return grade(obs_remove, _obs_remove, cases, OBS_REMOVE_MISTAKES)
+
+
+def _obs_remove(weight, hessian, q):
+    inverse = torch.linalg.inv(hessian)
+    return weight[q] ** 2 / inverse[q, q], _adjusted(weight, inverse, q)
+
+
+def _adjusted(weight, matrix, q):
+    return weight - weight[q] / matrix[q, q] * matrix[:, q]
+
+
+def _only_zero(weight, q):
+    return torch.where(torch.arange(len(weight)) == q, 0, weight)
+
+
+OBS_REMOVE_MISTAKES = {
+    "the others stay as they were: without making up for it the error is larger": (
+        lambda weight, hessian, q: (weight[q] ** 2 * hessian[q, q], _only_zero(weight, q))
+    ),
+    "the cost is right, but the other weights must be adjusted too": (
+        lambda weight, hessian, q: (_obs_remove(weight, hessian, q)[0], _only_zero(weight, q))
+    ),
+    "the adjustment is right, but the cost is that of a weight removed without it": (
+        lambda weight, hessian, q: (
+            weight[q] ** 2 * hessian[q, q],
+            _obs_remove(weight, hessian, q)[1],
+        )
+    ),
+    "it uses H where H⁻¹ is wanted: the two are not the same direction": (
+        lambda weight, hessian, q: (
+            weight[q] ** 2 / hessian[q, q],
+            _adjusted(weight, hessian, q),
+        )
+    ),
+    "the sign is turned: the step must take weight q to 0, not to twice itself": (
+        lambda weight, hessian, q: (
+            _obs_remove(weight, hessian, q)[0],
+            2 * weight - _obs_remove(weight, hessian, q)[1],
+        )
+    ),
+    "there is no half here: with H = Σ x xᵀ the squared error grows by w² / [H⁻¹]_qq": (
+        lambda weight, hessian, q: (
+            _obs_remove(weight, hessian, q)[0] / 2,
+            _obs_remove(weight, hessian, q)[1],
+        )
+    ),
+    "divide by [H⁻¹]_qq: a weight that others can replace (large [H⁻¹]_qq) is cheap": (
+        lambda weight, hessian, q: (
+            weight[q] ** 2 * torch.linalg.inv(hessian)[q, q],
+            _obs_remove(weight, hessian, q)[1],
+        )
+    ),
+    "the step is not divided by [H⁻¹]_qq, so that weight q does not become 0": (
+        lambda weight, hessian, q: (
+            _obs_remove(weight, hessian, q)[0],
+            weight - weight[q] * torch.linalg.inv(hessian)[:, q],
+        )
+    ),
+}
