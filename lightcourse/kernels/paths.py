@@ -16,7 +16,7 @@ NEEDED = {
     "avx2": {"avx2", "fma", "f16c"},
     "portable": set(),
 }
-LITTLE_WORK = 2**18  # multiply-adds that one thread does sooner than two could share them
+LITTLE_WORK = 2**20  # multiply-adds that one thread does sooner than two could share them
 
 _threads = 1
 _sharing, _before = threading.Lock(), [1]
