@@ -645,7 +645,7 @@ def calls(s):
 # %% tags=["nbval-ignore-output"]
 shares, times = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95), {}
 everything = {key: call for s in shares for key, call in calls(s).items()}
-for (name, s), run in metrics.latencies(everything, repeats=60).items():
+for (name, s), run in metrics.latencies(everything, repeats=25).items():
     times.setdefault(name, {})[s] = [1e6 * run.median]
 ax = plots.sparsity_curves(times, "microseconds for one token")
 zeros, wide, skipped, csr, small = times.values()
@@ -696,7 +696,7 @@ pruning.prune_(masked, by_layer)
 sentence = words("The plot is thin, but the actors are a joy.", return_tensors="pt")
 contest = {"dense": minilm, "half zeros": masked, "half of the neurons": halved}
 ways = {name: lambda m=model: m(**sentence) for name, model in contest.items()}
-runs = metrics.latencies(ways, repeats=60)
+runs = metrics.latencies(ways, repeats=25)
 for name, run in runs.items():
     print(f"{name:19} {metrics.size_in_bytes(contest[name]):>10,} bytes, {run}")
 share = runs["half of the neurons"].median / runs["dense"].median

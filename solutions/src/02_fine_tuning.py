@@ -105,12 +105,12 @@ for patience in (1, 3, 4):
 # %% [markdown]
 # ## Exercise 3 · Spot the bug: the split ★★ (15 minutes)
 #
-# This split is copied from tutorial to tutorial. It takes the first four fifths of a file for training and the rest for the test:
+# This split is copied from tutorial to tutorial. **Predict:** name three things wrong with it, then open the specification below.
 
 
 # %%
 def copied_split(texts, labels):
-    """Return (training rows, test rows). (This is the version with the bugs.)"""
+    """Return (training rows, test rows)."""
     cut = len(texts) * 4 // 5
     rows = list(range(len(texts)))
     return rows[:cut], rows[cut:]
@@ -125,21 +125,25 @@ print("labels in the test set:", [labels[row] for row in test])
 print("training text 7:", repr(texts[7]), "· test text 13:", repr(texts[13]))
 
 # %% [markdown]
-# A model that always says 1 is right every time on this test set. And one of its texts stands in the training set as well. Find what is wrong, and write `split_rows(texts, labels, order)`:
+# Write a better one, `split_rows(texts, labels, order)`.
+#
+# <details><summary>The specification (name the three things first)</summary>
 #
 # - `texts`, `labels`: lists of equal length; `order`: all row numbers, shuffled;
 # - of texts that are equal, apart from upper case and blanks at their ends, only the first one of the *file* is used;
 # - the rows are visited in the order of `order`. Of each label the 1st, 6th, 11th, … row that is visited and used goes to the test, the others to training;
 # - returns two lists of row numbers, training and test, each in the order of the visits.
 #
-# <details><summary>Hint 1</summary>Three bugs: the file has an order, the file has duplicates, and a rare label may land wholly on one side.</details>
+# </details>
+#
+# <details><summary>Hint 1</summary>Which answer is always right on this test set? Which text stands on both sides? And where does a label with five rows end up? (The file has an order and duplicates, and a rare label may land wholly on one side.)</details>
 # <details><summary>Hint 2</summary>First make a list of keys, <code>text.strip().lower()</code>. A row is a first one if its key stands nowhere before it.</details>
 # <details><summary>Hint 3</summary>Keep a counter for each label, for instance in a dict. <code>count % 5 == 1</code> picks the 1st, 6th, 11th.</details>
 
 
 # %%
 def split_rows(texts, labels, order):
-    """Return (training rows, test rows): no duplicates, shuffled, every label on both sides."""
+    """Return (training rows, test rows): shuffled, every label with two rows or more on both sides."""
     ### BEGIN SOLUTION
     keys = [text.strip().lower() for text in texts]
     counts = dict.fromkeys(labels, 0)
@@ -160,7 +164,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown] tags=["solution"]
-# **Why.** Each of the three bugs lies in its own direction. A sorted file makes a test of one class, on which a constant answer looks perfect. A duplicate on both sides makes a test that memory alone can pass: in one public set of Chinese reviews half of all lines stand there twice. And without counting by label, a class with five examples may have all of them on one side.
+# **Why.** Each of the three bugs lies in its own direction. A sorted file makes a test of one class, on which a constant answer looks perfect. A duplicate on both sides makes a test that memory alone can pass. And without counting by label, a class with five examples may have all of them on one side.
 #
 # (`keys.index` searches the list again for every row, which is fine for thousands of rows; for millions you would keep a dict. The library's splits put texts into an order that looks random by a checksum of the text itself, so that nobody needs a seed.)
 
@@ -204,7 +208,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown] tags=["solution"]
-# **Why.** The three lines of the function are the three steps of the task: logarithms, a line, and the way back. Halving the error takes $2^{1/c}$ times the examples: 4 times for $c = 1/2$, 16 times for $c = 1/4$, 1,024 times for $c = 1/10$. That is why the exponent must be fitted and not guessed. And why a fit far beyond the last point is a bet: the law may bend, for instance towards an error that no number of examples removes, because people disagree about the labels.
+# **Why.** The function takes the three steps of the task: logarithms, a line (its slope, then its height), and the way back. Halving the error takes $2^{1/c}$ times the examples: 4 times for $c = 1/2$, 16 times for $c = 1/4$, 1,024 times for $c = 1/10$. That is why the exponent must be fitted and not guessed. And why a fit far beyond the last point is a bet: the law may bend, for instance towards an error that no number of examples removes, because people disagree about the labels.
 
 # %% tags=["solution"]
 for c in (0.5, 0.25, 0.1):
@@ -219,7 +223,7 @@ for c in (0.5, 0.25, 0.1):
 # - `a` of shape (rank, inputs), `b` of shape (outputs, rank), `alpha` a number;
 # - returns two tensors: the gradient of A, shaped like `a`, and the gradient of B, shaped like `b`. No autograd, please.
 #
-# **Predict** first: at the start of training B is zero. Which of the two gradients is zero then, and which is not? What would happen if A were zero as well?
+# **Predict** first: B is zero. Which gradients are zero at the *second* step? And if A were zero and B random?
 #
 # <details><summary>Hint 1</summary>Write one entry: $W'_{ij} = W_{ij} + \frac{\alpha}{r}\sum_k B_{ik} A_{kj}$. What does a small change of $B_{ik}$ do to it?</details>
 # <details><summary>Hint 2</summary>$B_{ik}$ moves every $W'_{ij}$ of row $i$, by $\frac{\alpha}{r} A_{kj}$. Sum these over $j$, each times its gradient: that is a product of matrices.</details>
@@ -244,7 +248,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown] tags=["solution"]
-# **Why.** $\frac{\partial L}{\partial B_{ik}} = \sum_j \frac{\partial L}{\partial W'_{ij}} \cdot \frac{\alpha}{r} A_{kj}$, which is $\frac{\alpha}{r}\, G A^\top$; and in the same way $\frac{\alpha}{r}\, B^\top G$ for A. Each factor's gradient contains the *other* factor. So with B = 0 the gradient of A is zero and that of B is not: B moves first, A from the second step on. With both at zero, both gradients are zero, for ever: nothing is learned, and no error tells you.
+# **Why.** $\frac{\partial L}{\partial B_{ik}} = \sum_j \frac{\partial L}{\partial W'_{ij}} \cdot \frac{\alpha}{r} A_{kj}$, which is $\frac{\alpha}{r}\, G A^\top$; and in the same way $\frac{\alpha}{r}\, B^\top G$ for A. Each factor's gradient contains the *other* factor. So with B = 0 the gradient of A is zero and that of B is not: B moves first, A from the second step on. So at the second step neither is zero. With A = 0 and B random it is the other way round: A moves first, B follows, and nothing was damaged at the start either; which of the two is zero does not matter. With both at zero, both gradients are zero, for ever: nothing is learned, and no error tells you.
 #
 # A derivation is checked by numbers. Here on a layer of the library, by autograd, and by a small step in one entry:
 
