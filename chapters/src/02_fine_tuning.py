@@ -27,7 +27,7 @@ import lightcourse
 from lightcourse import data, lora, metrics, models, plots
 from lightcourse.training import Group, Recipe, balanced_weights, train
 
-lightcourse.setup()
+lightcourse.setup(threads=2)
 
 # %% [markdown]
 # ## 1 · Three jobs, and the bar that must be beaten
@@ -778,6 +778,7 @@ assert min(ruled[4096]) > max(ruled[1024]) > 2 * max(whole[1024]) > 2 * max(whol
 # Our tiny student has read nothing but speeches of American presidents. We fine-tune it on Factbook passages, for 24 steps. The loss is the same as in pretraining: guess the next token. Two texts are measured, before and after: unseen passages (what has it *learned*?) and an unseen speech (what has it *forgotten*?).
 
 # %%
+torch.set_num_threads(1)  # for a tiny model one is faster
 tiny_tokenizer = models.load_tiny_tokenizer()
 
 
