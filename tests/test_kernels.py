@@ -351,17 +351,23 @@ def test_impossible_thread_counts_are_refused(count):
 @pytest.mark.skipif(
     config.DISABLE_JIT or config.NUMBA_NUM_THREADS < 2, reason="there is one thread"
 )
+@pytest.mark.parametrize("kernel", ["linear_w8a8", "linear_w4a8", "linear_sparse"])
 @pytest.mark.parametrize("path", paths.available())
-def test_the_parallel_kernels_are_parallel(path):
+def test_the_parallel_kernels_are_parallel(path, kernel):
     """Other threads than ours burn processor time; on one thread they never do."""
     rng = np.random.default_rng(0)
-    x, q = rows(rng, 256, 1024), panels.pack_w8(integers(rng, 2048, 1024))
-    scale = np.ones(2048, np.float32)
+    x, q, scale = rows(rng, 256, 1024), integers(rng, 2048, 1024), np.ones(2048, np.float32)
+    arguments = {
+        "linear_w8a8": (panels.pack_w8(q), scale),
+        "linear_w4a8": (panels.pack_w4(q >> 4), panels.pack_groups(scale[:, None].astype("f2"))),
+        "linear_sparse": (panels.pack_sparse(q), scale),
+    }[kernel]
     shares = {}
     for threads in (1, 2):
         with use(path, threads):
-            kernels.linear_w8a8(x, q, scale)
-            shares[threads] = time_of_others(lambda: kernels.linear_w8a8(x, q, scale))
+            call = functools.partial(getattr(kernels, kernel), x, *arguments)
+            call()
+            shares[threads] = time_of_others(call)
     assert shares[1] < 0.005 < 0.02 < shares[2]
 
 
