@@ -1,0 +1,143 @@
+"""Curves and dots: one value against another, with a mark for each seed."""
+
+from lightcourse.ledger import COLOURS
+
+
+def curves(lines: dict[str, dict[float, float | list[float]]], xlabel: str, ylabel: str, ax=None):
+    """Draw one line with markers for each thing, over an axis of doubling steps.
+
+    Parameters
+    ----------
+    lines : dict of str to dict of float to float
+        From a line's name to its points: x and y. Where y is a list, one value for each
+        seed, the line goes through the means, in a band from the lowest to the highest. The
+        name stands at the line's end.
+    xlabel, ylabel : str
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    ax = ax or plt.subplots(figsize=(8, 4), layout="constrained")[1]
+    for index, (name, points) in enumerate(lines.items()):
+        x, values = list(points), [np.atleast_1d(value) for value in points.values()]
+        y = [value.mean() for value in values]
+        colour, marker = COLOURS[index % len(COLOURS)], "os^Dv"[index % 5]
+        ax.plot(x, y, marker=marker, color=colour, linewidth=2, markersize=8)
+        if any(len(value) > 1 for value in values):
+            low, high = [v.min() for v in values], [v.max() for v in values]
+            ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        ax.annotate(f"  {name}", (x[-1], y[-1]), color=colour, va="center", fontsize=12)
+    ticks = sorted({x for points in lines.values() for x in points})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(ticks[0] * 0.8, ticks[-1] * 4))
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def sparsity_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None):
+    """Draw one line for each thing over the share of zeros, with a band over its seeds.
+
+    Parameters
+    ----------
+    lines : dict of str to dict of float to list of float
+        From a line's name to its points: a sparsity, and one value for each seed. The line
+        goes through the means, the band from the lowest to the highest.
+    ylabel : str
+        Its axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import statistics
+
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(8, 4.2), layout="constrained")[1]
+    for index, (name, points) in enumerate(lines.items()):
+        x = [100 * sparsity for sparsity in points]
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "os^DvPX"[index % 7]}
+        mean = [statistics.fmean(values) for values in points.values()]
+        ax.plot(x, mean, linewidth=2, markersize=8, label=name, **style)
+        low, high = map(min, points.values()), map(max, points.values())
+        ax.fill_between(x, list(low), list(high), color=style["color"], alpha=0.2, linewidth=0)
+    ax.set(xlabel="zeros, % of the weights", ylabel=ylabel, yscale="log")
+    _plain_numbers(ax.yaxis)
+    ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.grid(alpha=0.3, which="both")
+    return ax
+
+
+def seeds(rows: dict[str, list[float]], xlabel: str, ax=None):
+    """Draw one row for each thing, and in it one dot for each seed.
+
+    Parameters
+    ----------
+    rows : dict of str to list of float
+        From a row's name to its values; drawn from top to bottom.
+    xlabel : str
+        Its axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(8, 1 + 0.42 * len(rows)), layout="constrained")[1]
+    for place, values in enumerate(rows.values()):
+        for seed, value in enumerate(values):
+            style = {"marker": "os^DvPX"[seed % 7], "color": COLOURS[seed % len(COLOURS)]}
+            label = None if place else f"seed {seed}"
+            ax.plot(value, place, linestyle="", markersize=9, alpha=0.8, label=label, **style)
+    ax.set(xlabel=xlabel, xscale="log", yticks=range(len(rows)), yticklabels=list(rows))
+    _plain_numbers(ax.xaxis)
+    ax.invert_yaxis()
+    ax.legend(fontsize=11)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def trade_off(
+    points: dict[str, list[tuple[float, float]]], xlabel: str, ylabel: str, start=None, ax=None
+):
+    """Draw what each thing gained against what it cost, one dot for each seed.
+
+    Parameters
+    ----------
+    points : dict of str to list of (float, float)
+        From a name to its x and y, one pair for each seed.
+    xlabel, ylabel : str
+    start : (float, float), optional
+        Where all of them began; drawn as a star.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(9, 4.2), layout="constrained")[1]
+    for index, (name, pairs) in enumerate(points.items()):
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "os^DvPX"[index % 7]}
+        ax.plot(*zip(*pairs, strict=True), linestyle="", markersize=9, label=name, **style)
+    if start:
+        ax.plot(*start, linestyle="", marker="*", markersize=16, color="#666666", label="before")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.grid(alpha=0.3)
+    return ax
+
+
+def _plain_numbers(axis):
+    """Let a logarithmic axis say 200, not 2 × 10²."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
