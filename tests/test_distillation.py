@@ -1,133 +1,168 @@
-"""Distillation: the loss is the formula, the student is the teacher's own layers."""
+"""Distillation end to end: the loss that ``training.train`` takes, from a living teacher."""
+
+import copy
 
 import pytest
 import torch
 import toys
-from hypothesis import given
-from hypothesis import strategies as st
-from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lightcourse import distillation, training
 
 
-def logits(seed, shape=(4, 5)):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 3
-
-
-LABELS = torch.tensor([0, 1, 2, 4])
-
-
-@given(st.integers(0, 99), st.floats(0.25, 8), st.floats(0, 1))
-def test_the_loss_is_the_formula_written_out(seed, temperature, weight):
-    student, teacher = logits(seed), logits(seed + 100)
-    p = (teacher / temperature).softmax(-1)
-    q = (student / temperature).softmax(-1)
-    kl = (p * (p / q).log()).sum(-1).mean()
-    ce = -(student.softmax(-1)[range(4), LABELS]).log().mean()
-    want = (1 - weight) * ce + weight * temperature**2 * kl
-    got = distillation.distillation_loss(student, teacher, LABELS, temperature, weight)
-    assert torch.isclose(got, want, rtol=1e-4, atol=1e-4)
-
-
-def test_labels_alone_and_teacher_alone():
-    student, teacher = logits(0), logits(1)
-    hard = distillation.distillation_loss(student, teacher, LABELS, 2.0, 0.0)
-    assert torch.equal(hard, F.cross_entropy(student, LABELS))
-    assert distillation.distillation_loss(teacher, teacher, LABELS, 3.0, 1.0).abs() < 1e-6
-
-
-def test_t_squared_keeps_the_gradient_at_the_size_of_matching_logits():
-    student, teacher = logits(0).requires_grad_(), logits(1)
-    loss = distillation.distillation_loss(student, teacher, LABELS, 1000.0, 1.0)
-    centred = [x - x.mean(-1, keepdim=True) for x in (student, teacher)]
-    want = (centred[0] - centred[1]) / student.numel()
-    assert torch.allclose(torch.autograd.grad(loss, student)[0], want, atol=1e-3)
-
-
-def test_the_teacher_gets_no_gradient():
-    student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
-    distillation.distillation_loss(student, teacher, LABELS).backward()
-    assert student.grad is not None and teacher.grad is None
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"soft_weight": 1.5}, "soft_weight is 1.5"),
-        ({"teacher_logits": torch.zeros(4, 6)}, r"teacher_logits has shape \(4, 6\)"),
-    ],
-)
-def test_bad_arguments_are_named(change, message):
-    arguments = {"student_logits": logits(0), "teacher_logits": logits(1), "labels": LABELS}
-    with pytest.raises(ValueError, match=message):
-        distillation.distillation_loss(**{**arguments, **change})
-
-
-def batch():
+def classified():
+    """Return a batch for the toy classifier, the last text shorter than the others."""
     ids = torch.arange(1, 25).view(3, 8)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
-        "labels": torch.tensor([0, 1, 2]),
-    }
+    attention_mask = torch.ones_like(ids)
+    attention_mask[2, 5:] = 0
+    labels = torch.tensor([0, 1, 2])
+    return {"input_ids": ids, "attention_mask": attention_mask, "labels": labels}
 
 
-def test_training_towards_a_teacher_brings_the_student_nearer_and_leaves_the_teacher():
-    teacher, student = toys.bert(), toys.bert()
+def text():
+    """Return a batch for a toy language model, padded on the right and marked twice."""
+    ids = torch.randint(1, 50, (3, 8), generator=torch.Generator().manual_seed(0))
+    attention_mask = torch.ones_like(ids)
+    attention_mask[1, 5:] = attention_mask[2, 3:] = 0
+    labels = ids.masked_fill(attention_mask == 0, -100)
+    return {"input_ids": ids, "attention_mask": attention_mask, "labels": labels}
+
+
+KINDS = {"bert": classified, "llama": text, "gpt2": text}
+
+
+def spoiled(model):
+    """Return a copy of the model with random changes to all weights."""
+    student = copy.deepcopy(model)
     torch.manual_seed(1)
     for parameter in student.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
+    return student
+
+
+def without(batch, *names):
+    return {name: value for name, value in batch.items() if name not in names}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_towards_a_teacher_brings_the_student_nearer_and_leaves_the_teacher(kind):
+    teacher, batch = toys.ALL[kind](), KINDS[kind]()
+    student = spoiled(teacher)
     frozen = [p.clone() for p in teacher.parameters()]
     loss = distillation.taught_by(teacher, soft_weight=1.0)
-    before = loss(student, batch()).item()
+    before = loss(student, batch).item()
     recipe = training.Recipe(steps=30, learning_rate=3e-3)
-    training.train(student, lambda epoch, seed: [batch()], recipe, loss=loss, progress=False)
-    assert loss(student, batch()).item() < 0.5 * before
+    training.train(student, lambda epoch, seed: [batch], recipe, loss=loss, progress=False)
+    assert loss(student, batch).item() < 0.5 * before
     assert all(torch.equal(a, b) for a, b in zip(frozen, teacher.parameters(), strict=True))
+    assert all(p.grad is None for p in teacher.parameters())
 
 
-@pytest.mark.parametrize("family", toys.ALL)
-def test_a_student_of_all_layers_is_the_teacher(family):
-    model = toys.ALL[family]()
-    count = 3 if family == "llama" else 2
-    assert torch.equal(
-        toys.logits(distillation.student_from(model, range(count))), toys.logits(model)
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_is_the_one_for_the_kind_of_model(kind, weight):
+    teacher, batch = toys.ALL[kind](), KINDS[kind]()
+    student = spoiled(teacher)
+    causal = distillation.causal_distillation_loss
+    formula = distillation.distillation_loss if kind == "bert" else causal
+    inputs = without(batch, "labels")
+    want = formula(student(**inputs).logits, teacher(**inputs).logits, batch["labels"], 3.0, weight)
+    assert torch.isclose(distillation.taught_by(teacher, 3.0, weight)(student, batch), want)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_labels_alone_are_the_loss_of_the_model(kind):
+    teacher, batch = toys.ALL[kind](), KINDS[kind]()
+    student = spoiled(teacher)
+    got = distillation.taught_by(teacher, soft_weight=0.0)(student, batch)
+    assert torch.isclose(got, student(**batch).loss)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_teacher_alone_needs_no_labels(kind):
+    teacher, batch = toys.ALL[kind](), KINDS[kind]()
+    student = spoiled(teacher)
+    loss = distillation.taught_by(teacher, soft_weight=1.0)
+    assert torch.equal(loss(student, without(batch, "labels")), loss(student, batch))
+    with pytest.raises(ValueError, match="batch has no labels and soft_weight is 0.9"):
+        distillation.taught_by(teacher, soft_weight=0.9)(student, without(batch, "labels"))
+
+
+def test_padding_counts_nowhere_though_its_labels_were_left_in():
+    teacher, batch = toys.llama(), text()
+    student = spoiled(teacher)
+    loss = distillation.taught_by(teacher)
+    careless = batch | {"labels": batch["input_ids"]}
+    assert torch.equal(loss(student, careless), loss(student, batch))
+    assert not torch.isclose(
+        loss(student, without(careless, "attention_mask")), loss(student, batch)
     )
 
 
-@pytest.mark.parametrize("family", toys.ALL)
-def test_a_student_has_its_own_copy_of_fewer_layers(family):
-    model = toys.ALL[family]()
-    before = toys.logits(model)
-    student = distillation.student_from(model, [1])
-    assert (
-        0
-        < sum(p.numel() for p in student.parameters())
-        < sum(p.numel() for p in model.parameters())
+def test_padding_on_the_left_counts_nowhere():
+    teacher, batch = toys.llama(), text()
+    student = spoiled(teacher)
+    flipped = {name: value.flip(1) for name, value in batch.items()}
+    logits = student(**flipped).logits.detach().requires_grad_()
+    student.forward = lambda **_: type("Output", (), {"logits": logits})
+    distillation.taught_by(teacher)(student, flipped).backward()
+    moved = logits.grad.abs().sum(-1) > 0
+    assert moved.sum(1).tolist() == [7, 4, 2]
+    assert not (moved & (flipped["attention_mask"] == 0)).any()
+
+
+def test_the_teacher_is_asked_in_evaluation_mode_and_the_student_is_not():
+    teacher, student = toys.bert().train(), toys.bert().train()
+    asked = []
+    teacher.register_forward_hook(
+        lambda module, args, output: asked.append((module.training, torch.is_grad_enabled()))
     )
-    for parameter in student.parameters():
-        parameter.data.zero_()
-    assert torch.equal(before, toys.logits(model))
+    distillation.taught_by(teacher)(student, classified())
+    teacher.train()
+    loss = distillation.taught_by(teacher, soft_weight=1.0)
+    values = {loss(toys.bert(), classified()).item() for _ in range(3)}
+    assert asked[0] == (False, False) and student.training
+    assert len(values) == 1
 
 
-def test_a_student_generates_with_its_cache():
-    student = distillation.student_from(toys.llama(), [0, 2])
-    ids = torch.tensor([[3, 4, 5]])
-    pair = [
-        student.generate(ids, max_new_tokens=6, use_cache=c, do_sample=False) for c in (True, False)
-    ]
-    assert torch.equal(*pair)
-    assert student.config.num_hidden_layers == 2
+def test_labels_are_shown_to_neither():
+    teacher = toys.bert()
+    seen = []
+    for model in (student := spoiled(teacher), teacher):
+        model.register_forward_pre_hook(
+            lambda module, args, kwargs: seen.append(sorted(kwargs)), with_kwargs=True
+        )
+    distillation.taught_by(teacher)(student, classified())
+    assert seen == [["attention_mask", "input_ids"]] * 2
 
 
-@pytest.mark.parametrize("keep", [[], [2], [-1]])
-def test_layers_that_are_not_there_are_refused(keep):
-    with pytest.raises(ValueError, match="some of the layers 0..1 are wanted"):
-        distillation.student_from(toys.bert(), keep)
+def test_a_teacher_cannot_teach_itself():
+    teacher = toys.llama()
+    with pytest.raises(ValueError, match="student is the teacher itself"):
+        distillation.taught_by(teacher)(teacher, text())
 
 
-def test_a_model_without_a_stack_is_refused():
-    with pytest.raises(ValueError, match="without a ModuleList"):
-        distillation.student_from(toys.mlp(), [0])
+def test_other_vocabularies_are_refused_with_the_way_out():
+    config = LlamaConfig(**(toys.llama().config.to_dict() | {"vocab_size": 60}))
+    with pytest.raises(ValueError, match="60 classes and the teacher 50.*generate_targets"):
+        distillation.taught_by(toys.llama())(LlamaForCausalLM(config), text())
+
+
+def test_a_batch_of_padding_alone_is_refused():
+    batch = text() | {"labels": torch.full((3, 8), -100)}
+    with pytest.raises(ValueError, match="every label is -100"):
+        distillation.taught_by(toys.llama())(toys.llama(), batch)
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 0.5), (2.0, 1.5), (float("nan"), 0.5)])
+def test_numbers_are_checked_before_training(arguments):
+    with pytest.raises(ValueError, match="is wanted"):
+        distillation.taught_by(toys.bert(), *arguments)
+
+
+def test_logits_of_other_dimensions_are_refused():
+    teacher = torch.nn.Module()
+    teacher.forward = lambda **_: type("Output", (), {"logits": torch.zeros(2, 2, 2, 5)})
+    student = copy.deepcopy(teacher)
+    with pytest.raises(ValueError, match=r"logits have shape \(2, 2, 2, 5\)"):
+        distillation.taught_by(teacher)(student, text())

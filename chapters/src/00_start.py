@@ -277,7 +277,7 @@ assert times["8 bits"].median > 0.8 * times["32-bit floats"].median
 # CE, the cross-entropy, compares the student's answer with the true label. KL measures how far its probabilities are from the teacher's. $w$ (`soft_weight`) weighs the two. $T$ (`temperature`) above 1 makes both models less sure of themselves, so that small probabilities count; $T^2$ keeps the gradients at their size. Chapter 06 derives all this. The control: the *same* student, the *same* steps, labels only.
 
 # %%
-start = distillation.student_from(tuned, keep=[0, 5]).requires_grad_(True)
+start = distillation.student_from(tuned, layers=[0, 5]).requires_grad_(True)
 start.encoder.embeddings.requires_grad_(False)
 student, untaught = copy.deepcopy(start), copy.deepcopy(start)
 size = sum(p.numel() for p in student.parameters() if p.requires_grad)

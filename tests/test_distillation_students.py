@@ -1,0 +1,91 @@
+"""Students are their teacher's own layers, fewer of them."""
+
+import copy
+
+import pytest
+import torch
+import toys
+
+from lightcourse import distillation
+
+
+def size(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("family", toys.ALL)
+def test_a_student_of_all_layers_is_the_teacher(family):
+    model = toys.ALL[family]()
+    count = 3 if family == "llama" else 2
+    assert torch.equal(
+        toys.logits(distillation.student_from(model, range(count))), toys.logits(model)
+    )
+
+
+@pytest.mark.parametrize("family", toys.ALL)
+def test_a_student_has_its_own_copy_of_fewer_layers(family):
+    model = toys.ALL[family]()
+    before = toys.logits(model)
+    student = distillation.student_from(model, [1])
+    assert 0 < size(student) < size(model)
+    for parameter in student.parameters():
+        parameter.data.zero_()
+    assert torch.equal(before, toys.logits(model))
+
+
+def test_the_layers_run_in_the_order_that_was_asked_for():
+    model = toys.llama()
+    there, back = (distillation.student_from(model, layers) for layers in ([0, 2], [2, 0]))
+    assert not torch.equal(toys.logits(there), toys.logits(back))
+    assert torch.equal(
+        back.model.layers[0].mlp.up_proj.weight, model.model.layers[2].mlp.up_proj.weight
+    )
+
+
+def test_what_is_tied_stays_tied_and_what_is_frozen_stays_frozen():
+    model = toys.llama().requires_grad_(False)
+    student = distillation.student_from(model, [0])
+    assert student.lm_head.weight is student.model.embed_tokens.weight
+    assert not any(p.requires_grad for p in student.parameters())
+
+
+def test_layers_left_out_are_never_copied(monkeypatch):
+    model, copied = toys.llama(), []
+    original = torch.nn.Parameter.__deepcopy__
+
+    def counting(parameter, memo):
+        copied.append(id(parameter))
+        return original(parameter, memo)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", counting)
+    distillation.student_from(model, [0, 2])
+    left_out = {id(p) for p in model.model.layers[1].parameters()}
+    assert copied and not left_out & set(copied)
+
+
+def test_a_student_generates_with_its_cache():
+    model = toys.llama()
+    student = distillation.student_from(model, [0, 2])
+    ids = torch.tensor([[3, 4, 5]])
+    both = [
+        student.generate(ids, max_new_tokens=6, use_cache=c, do_sample=False) for c in (True, False)
+    ]
+    assert torch.equal(*both)
+    assert student.config.num_hidden_layers == 2 and model.config.num_hidden_layers == 3
+
+
+def test_a_student_can_be_copied_and_be_a_teacher_in_turn():
+    student = distillation.student_from(toys.llama(), [0, 2])
+    smaller = distillation.student_from(copy.deepcopy(student), [1])
+    assert smaller.config.num_hidden_layers == len(smaller.model.layers) == 1
+
+
+@pytest.mark.parametrize("layers", [[], [2], [-1], [0.5], [1, 1]])
+def test_layers_that_are_not_there_are_refused(layers):
+    with pytest.raises(ValueError, match="some of the layers 0..1 are wanted, each once"):
+        distillation.student_from(toys.bert(), layers)
+
+
+def test_a_model_without_a_stack_is_refused():
+    with pytest.raises(ValueError, match="without a ModuleList"):
+        distillation.student_from(toys.mlp(), [0])
