@@ -39,10 +39,14 @@ class Report:
 
     def raise_if_nothing_changed(self, hint: str) -> "Report":
         """Return the report, or raise ``ValueError`` where nothing was changed."""
-        if not self.changed:
-            reasons = "; ".join(f"{name}: {why}" for name, why in self.skipped.items())
-            raise ValueError(f"nothing was {self.verb}: {hint}" + (f" ({reasons})" * bool(reasons)))
-        return self
+        if self.changed:
+            return self
+        names = {}
+        for name, why in self.skipped.items():
+            names.setdefault(why, []).append(name)
+        more = {why: f" and {len(same) - 1} more" * (len(same) > 1) for why, same in names.items()}
+        reasons = "; ".join(f"{same[0]}{more[why]}: {why}" for why, same in names.items())
+        raise ValueError(f"nothing was {self.verb}: {hint}" + (f" ({reasons})" * bool(reasons)))
 
     def __str__(self):
         layers = "layer" if len(self.changed) == 1 else "layers"
@@ -80,19 +84,47 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def tied_layers(model: nn.Module) -> dict[str, str]:
     """Return the linear layers that share their weight, with the name of the other owner."""
+    linear = _all_linear(model)
+    return {
+        name: next(other for other in names if other != name)
+        for names in weight_owners(model)
+        for name in names
+        if name in linear and len(names) > 1
+    }
+
+
+def weight_owners(model: nn.Module) -> list[list[str]]:
+    """Return for each parameter called ``weight`` the names of all modules that own it."""
     owners = {}
     for name, module in model.named_modules():
         weight = getattr(module, "_parameters", {}).get("weight")
         if weight is not None:
             owners.setdefault(id(weight), []).append(name)
-    linear = _all_linear(model)
-    shared = [names for names in owners.values() if len(names) > 1]
+    return list(owners.values())
+
+
+def embedding_tables(model: nn.Module) -> dict[str, nn.Embedding]:
+    """Return every ``nn.Embedding`` by name, in the model's order; subclasses are left out.
+
+    A subclass looks rows up in a way of its own: shifted, scaled. So does a table whose
+    rows are shrunk to ``max_norm`` whenever they are read.
+    """
     return {
-        name: next(other for other in names if other != name)
-        for names in shared
-        for name in names
-        if name in linear
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Embedding and module.max_norm is None
     }
+
+
+def shared_tensors(state: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Return the tensors of a ``state_dict`` that stand in it before, with their first name."""
+    first, shared = {}, {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        owner = first.setdefault(place, name)
+        if owner != name:
+            shared[name] = owner
+    return shared
 
 
 def _all_linear(model):
@@ -109,6 +141,21 @@ def matrix(layer: nn.Module) -> torch.Tensor:
 
 
 def replace(model: nn.Module, name: str, new: nn.Module) -> None:
-    """Put ``new`` where the layer called ``name`` stands in ``model``."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, new)
+    """Put ``new`` where the layer called ``name`` stands in ``model``, under all its names.
+
+    It takes over whether it is in training mode.
+
+    Raises
+    ------
+    ValueError
+        When the model is that layer itself: then there is nothing to put ``new`` into.
+    """
+    if not name:
+        kind = type(model).__name__
+        raise ValueError(f"model is itself the {kind} to replace; nn.Sequential(model) is wanted")
+    old = model.get_submodule(name)
+    new.train(old.training)
+    everywhere = list(model.named_modules(remove_duplicate=False))
+    for found in [found for found, module in everywhere if module is old]:
+        parent, _, child = found.rpartition(".")
+        setattr(model.get_submodule(parent), child, new)

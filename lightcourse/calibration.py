@@ -1,0 +1,112 @@
+"""Calibration: what a model's layers are given on some text, seen batch by batch.
+
+Hooks hand each batch of inputs to a function and let it go, so that memory does not grow
+with the text.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def observe_inputs(
+    model: nn.Module,
+    batches: Iterable[dict],
+    observed: Mapping[str, nn.Module],
+    fold: Callable[[object, torch.Tensor], object],
+) -> dict[str, object]:
+    """Fold all inputs of some linear layers into one state a layer.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Runs once over the batches, in evaluation mode, without gradients; unchanged.
+    batches : iterable of dict
+        Keyword arguments for the model; ``labels`` are left out. Tokens where
+        ``attention_mask`` is 0 do not count.
+    observed : mapping of str to nn.Module
+        The layers, such as :func:`choose_layers` returns them.
+    fold : callable
+        ``fold(state, rows)`` returns the new state. ``rows`` are a batch's inputs as float32
+        of shape (tokens, inputs), one at least; ``state`` is None at first.
+
+    Returns
+    -------
+    dict of str to state
+        For each layer that ran.
+
+    Raises
+    ------
+    ValueError
+        When there is no batch, one is no dict, no layer saw an input, or an input is not
+        finite.
+    """
+    states, counted = {}, {}
+    hooks = [
+        layer.register_forward_pre_hook(_folder(name, states, counted, fold))
+        for name, layer in observed.items()
+    ]
+    try:
+        _run(model, batches, counted)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not states:
+        raise ValueError("model ran, but no linear layer saw an input; its own layers are wanted")
+    return states
+
+
+def choose_layers(
+    model: nn.Module, found: Mapping[str, nn.Module], names: Iterable[str] | None
+) -> dict[str, nn.Module]:
+    """Return of the layers ``found`` in a model those that ``names`` names, or all.
+
+    Raises
+    ------
+    ValueError
+        When there are none at all, or ``names`` holds an unknown one.
+    """
+    if not found:
+        raise ValueError(f"model is a {type(model).__name__} without a linear layer to measure")
+    names = list(found) if names is None else set(names)
+    if unknown := sorted(set(names) - set(found)):
+        raise ValueError(f"names holds {unknown}, which are no linear layers of this model")
+    return {name: layer for name, layer in found.items() if name in names}
+
+
+def _folder(name, states, counted, fold):
+    def observe(_, inputs):
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
+        tokens = counted["tokens"]
+        # A layer behind the pooling sees one row a text: padding is gone there already.
+        if tokens is not None and tokens.numel() == len(rows):
+            rows = rows[tokens.flatten().bool()]
+        if not torch.isfinite(rows).all():
+            raise ValueError(f"the inputs of {name} hold NaN or infinity; finite ones are wanted")
+        if len(rows):
+            states[name] = fold(states.get(name), rows)
+
+    return observe
+
+
+def _run(model, batches, counted):
+    """Run the model over all batches; ``counted`` tells the hooks which tokens are real."""
+    if callable(batches):
+        raise ValueError("batches is a function; its batches are wanted, such as batches(0, 0)")
+    training, empty = model.training, True
+    model.eval()
+    try:
+        for batch in batches:
+            empty = False
+            if not isinstance(batch, Mapping):
+                raise ValueError(
+                    f"batches holds a {type(batch).__name__}; dicts are wanted, in a list"
+                )
+            counted["tokens"] = batch.get("attention_mask")
+            model(**{key: value for key, value in batch.items() if key != "labels"})
+    finally:
+        model.train(training)
+    if empty:
+        raise ValueError("batches is empty; at least one batch is wanted")
