@@ -6,9 +6,6 @@
 
 import torch
 
-# Where the value of largest size would sit, as a share of quant_min; above 1 it is cut off.
-CLIPPED = (0.62, 0.68, 0.74, 0.8, 0.86, 0.92, 1.0, 1.06, 1.15, 1.3, 1.5, 1.8)
-
 
 def quant_range(bits: int) -> tuple[int, int]:
     """Return ``quant_min, quant_max``, the signed integers that ``bits`` bits can hold.
@@ -25,7 +22,7 @@ def quant_range(bits: int) -> tuple[int, int]:
     """
     if bits not in range(2, 9):
         raise ValueError(f"bits is {bits}; a whole number from 2 to 8 is wanted")
-    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return -(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1
 
 
 def choose_qparams_affine(
@@ -44,7 +41,7 @@ def choose_qparams_affine(
         zero point is 0 and the scale is ``max|x| / quant_max``.
     dim : int, optional
         One scale for each slice along this dimension: -1 gives one a row. Without it
-        one for the whole tensor. Reshape ``x`` to (rows, groups, group_size) for groups.
+        one for the whole tensor. For groups, see :func:`into_groups`.
 
     Returns
     -------
@@ -64,65 +61,43 @@ def choose_qparams_affine(
     >>> round(scale.item(), 4), zero_point.item()
     (0.01, -128)
     """
-    quant_min, quant_max = quant_range(bits)
-    x = _checked(x)
-    dims = tuple(range(x.ndim)) if dim is None else dim
-    low = x.amin(dims, keepdim=True).clamp(max=0)
-    high = x.amax(dims, keepdim=True).clamp(min=0)
-    if symmetric:
-        scale = _nonzero(torch.maximum(-low, high) / quant_max)
-        return scale, torch.zeros_like(scale, dtype=torch.int32)
-    # Halved first: the width of a range may overflow where its ends do not.
-    scale = _nonzero((high / 2 - low / 2) / (quant_max - quant_min) * 2)
-    zero_point = (quant_min - (low / scale).round()).clamp(quant_min, quant_max)
-    return scale, zero_point.to(torch.int32)
+    quant_range(bits)
+    return choose_qparams_from_range(*full_range(x, dim), bits, symmetric)
 
 
-def search_scale(x: torch.Tensor, bits: int = 4) -> torch.Tensor:
-    """Choose for each slice along the last dimension the scale with the smallest error.
-
-    The scale that lets the largest value just fit is seldom the best one for few bits:
-    cutting that one value off makes the steps finer for all the others. So that scale and a
-    dozen others are tried, and the one with the least squared error stays. It may come out
-    negative: then the value of largest size sits at or near quant_min, where there is one
-    level more than on the other side.
+def full_range(x: torch.Tensor, dim: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest and the largest value: nothing is cut off.
 
     Parameters
     ----------
-    x : Tensor of floats, shape (..., size)
+    x : Tensor of floats
         Finite.
-    bits : int
-        2 to 8.
+    dim : int, optional
+        As in :func:`choose_qparams_affine`.
 
     Returns
     -------
-    Tensor of float32, shape (..., 1)
-        Numbers that float16 can hold, so that they may be stored as such. An all-zero
-        slice gets scale 1.
+    low, high : Tensor of float32
+        Both keep ``x``'s number of dimensions.
 
     Raises
     ------
     ValueError
-        When ``x`` is empty, not finite or too large for a float16 scale, or ``bits`` is out
-        of range.
+        When ``x`` is empty or not finite.
+
+    Examples
+    --------
+    >>> low, high = full_range(torch.tensor([[1.0, 3.0], [-2.0, 5.0]]), dim=-1)
+    >>> low.flatten().tolist(), high.flatten().tolist()
+    ([1.0, -2.0], [3.0, 5.0])
     """
-    quant_min, quant_max = quant_range(bits)
-    x = _checked(x)
-    extreme = x.gather(-1, x.abs().argmax(-1, keepdim=True))
-    scale, least = torch.ones_like(extreme), torch.full_like(extreme, torch.inf)
-    for most in (quant_max, *(quant_min * share for share in CLIPPED)):
-        tried = (extreme / most).half().float()
-        tried = torch.where(tried == 0, torch.ones_like(tried), tried)
-        q = (x / tried).round_().clamp_(quant_min, quant_max)
-        error = q.mul_(tried).sub_(x).square_().sum(-1, keepdim=True)
-        scale = torch.where(error < least, tried, scale)
-        least = torch.minimum(error, least)
-    if not torch.isfinite(least).all():
-        raise ValueError(f"x reaches {x.abs().max():.3g}; its scale must fit a float16")
-    return scale
+    x = checked(x)
+    dims = tuple(range(x.ndim)) if dim is None else dim
+    return x.amin(dims, keepdim=True), x.amax(dims, keepdim=True)
 
 
-def _checked(x):
+def checked(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` as float32 without gradient, or raise where it is empty or not finite."""
     if x.numel() == 0:
         raise ValueError("x is empty; at least one value is wanted")
     if not torch.isfinite(x).all():
@@ -130,9 +105,101 @@ def _checked(x):
     return x.detach().float()
 
 
+def choose_qparams_from_range(
+    low: torch.Tensor | float, high: torch.Tensor | float, bits: int = 8, symmetric: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the scale and the zero point for values from ``low`` to ``high``.
+
+    The range is widened to hold 0, which must be exact. What lies outside of it will be
+    clamped.
+
+    Parameters
+    ----------
+    low, high : Tensor of floats, or float
+        Of one shape; from a measurement such as :func:`percentile_range`.
+    bits : int
+        2 to 8.
+    symmetric : bool
+        As in :func:`choose_qparams_affine`.
+
+    Returns
+    -------
+    scale : Tensor of float32, of the shape of ``low``
+    zero_point : Tensor of int32, of the same shape
+
+    Raises
+    ------
+    ValueError
+        When a range is not finite or ends below its start, or ``bits`` is out of range.
+
+    Examples
+    --------
+    >>> scale, zero_point = choose_qparams_from_range(-1.0, 0.5, bits=2)
+    >>> scale.item(), zero_point.item()
+    (0.5, 0)
+    """
+    quant_min, quant_max = quant_range(bits)
+    low, high = (torch.as_tensor(end, dtype=torch.float32).detach() for end in (low, high))
+    _check_ends(low, high)
+    low, high = low.clamp(max=0), high.clamp(min=0)
+    if symmetric:
+        scale = _nonzero(torch.maximum(-low, high) / quant_max)
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    # Halved first: the width of a range may overflow where its ends do not.
+    scale = _nonzero((high / 2 - low / 2) / (quant_max - quant_min) * 2)
+    return scale, place_zero(low, scale, bits)
+
+
+def _check_ends(low, high):
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+        raise ValueError("low or high is NaN or infinite; finite ends are wanted")
+    if (low > high).any():
+        raise ValueError("low is above high; a range from low to high is wanted")
+
+
+def place_zero(low: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return the integer that stands for 0 where ``low``, at most 0, lies at quant_min."""
+    quant_min, quant_max = quant_range(bits)
+    return (quant_min - (low / scale).round()).clamp(quant_min, quant_max).to(torch.int32)
+
+
 def _nonzero(scale):
     """Replace scales too small for float32 arithmetic: their values all round to 0."""
     return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)
+
+
+def into_groups(x: torch.Tensor, group_size: int) -> torch.Tensor:
+    """View each row as groups that will have a scale of their own.
+
+    Parameters
+    ----------
+    x : Tensor of shape (..., columns)
+    group_size : int
+        Neighbours that share a scale; a divisor of the columns.
+
+    Returns
+    -------
+    Tensor of shape (..., columns / group_size, group_size)
+
+    Raises
+    ------
+    ValueError
+        When ``group_size`` is no divisor of the columns.
+
+    Examples
+    --------
+    >>> groups = into_groups(torch.arange(8.0).view(1, 8), 4)
+    >>> scale, _ = choose_qparams_affine(groups, bits=4, symmetric=True, dim=-1)
+    >>> groups.shape, scale.flatten().tolist()
+    (torch.Size([1, 2, 4]), [0.4285714328289032, 1.0])
+    """
+    columns = x.shape[-1]
+    fits = group_size in range(1, columns + 1) and group_size is not True
+    if not fits or columns % group_size:
+        raise ValueError(
+            f"group_size is {group_size}; a divisor of the {columns} columns is wanted"
+        )
+    return x.unflatten(-1, (-1, group_size))
 
 
 def quantize_affine(
@@ -159,10 +226,14 @@ def quantize_affine(
         When ``x`` holds NaN, which no integer can stand for, or ``bits`` is out of range.
     """
     quant_min, quant_max = quant_range(bits)
+    return _levels(x, scale, zero_point).clamp(quant_min, quant_max).to(torch.int8)
+
+
+def _levels(x, scale, zero_point):
+    """Return the nearest whole numbers, as floats, before they are clamped."""
     if torch.isnan(x).any():
         raise ValueError("x holds NaN; numbers are wanted")
-    q = (x.float() / scale).round() + zero_point
-    return q.clamp(quant_min, quant_max).to(torch.int8)
+    return (x.float() / scale).round() + zero_point
 
 
 def dequantize_affine(
@@ -182,3 +253,55 @@ def dequantize_affine(
     (True, 0.0)
     """
     return (q.to(torch.int32) - zero_point).float() * scale
+
+
+def fake_quantize(
+    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, bits: int = 8
+) -> torch.Tensor:
+    """Round ``x`` to the grid but leave it in floats, so that a model can train on the grid.
+
+    The values are those of ``dequantize_affine(quantize_affine(x, …), …)``. Rounding is a
+    staircase whose gradient is 0 almost everywhere: nothing would learn. So the gradient
+    passes as if nothing had been rounded (the straight-through estimator, Bengio et al.
+    2013, arXiv 1308.3432), and stops where a value was clamped.
+
+    Parameters
+    ----------
+    x : Tensor of floats
+        May require a gradient; the scale gets none.
+    scale, zero_point, bits
+        As in :func:`quantize_affine`.
+
+    Returns
+    -------
+    Tensor of ``x``'s shape and dtype
+
+    Raises
+    ------
+    ValueError
+        As :func:`quantize_affine`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([0.3, 0.9, 5.0], requires_grad=True)
+    >>> rounded = fake_quantize(x, torch.tensor(0.5), torch.tensor(0), bits=3)
+    >>> rounded.sum().backward()
+    >>> rounded.tolist(), x.grad.tolist()
+    ([0.5, 1.0, 1.5], [1.0, 1.0, 0.0])
+    """
+    return _StraightThrough.apply(x, scale, zero_point, bits)
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale, zero_point, bits):
+        quant_min, quant_max = quant_range(bits)
+        levels = _levels(x, scale, zero_point)
+        clamped = levels.clamp(quant_min, quant_max)
+        ctx.save_for_backward(levels == clamped)
+        return ((clamped - zero_point) * scale).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (inside,) = ctx.saved_tensors
+        return torch.where(inside, gradient, 0), None, None, None

@@ -1,18 +1,14 @@
 """A linear layer that stores integers, and multiplies by them."""
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from lightcourse import kernels, panels
-from lightcourse.quantization.affine import (
-    choose_qparams_affine,
-    quantize_affine,
-    search_scale,
-)
+from lightcourse.quantization.affine import choose_qparams_from_range, fake_quantize
+from lightcourse.quantization.storage import IntegerMatrix, store
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(IntegerMatrix):
     """A linear layer that stores integers: int8, or two 4-bit values a byte.
 
     Gradients flow to the input, never to the integers: LoRA can train beside the layer.
@@ -26,11 +22,17 @@ class QuantizedLinear(nn.Module):
         2 to 8; up to 4 bits share a byte by twos, 5 to 8 take one each.
     group_size : int, optional
         Inputs that share a scale; one scale a row without it.
-    activations : {None, 8}
+    activations : {None, 8} or (float, float)
         None: the matrix is turned back into floats, and multiplied as floats: smaller in
         memory, not faster. 8: the inputs are quantized to int8 too, row by row, and
         integers multiply integers (:func:`lightcourse.kernels.linear_w8a8` above 4 bits,
-        :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU.
+        :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU. A pair: the inputs
+        are rounded to a fixed 8-bit grid for the range from low to high, whatever comes
+        ("static"). That is computed with floats: the numbers are those of an integer
+        kernel, its speed is not.
+    symmetric : bool
+        True: every zero point is 0. False: the integers span each group's smallest to
+        largest value, or 0 where that lies outside.
 
     Attributes
     ----------
@@ -39,61 +41,56 @@ class QuantizedLinear(nn.Module):
     scale : Tensor
         Above 4 bits float32 of shape (out_features, groups), each the largest size in its
         group divided by quant_max. Up to 4 bits float16, in the order of panels, each
-        chosen by :func:`lightcourse.quantization.search_scale`.
+        chosen for the least squared error, as by
+        :func:`lightcourse.quantization.search_scale`.
+    zero_point : Tensor of uint8, or None
+        None if symmetric; else in the order of ``scale``, plus 128 (plus 8 up to 4 bits).
 
     Raises
     ------
     ValueError
         When ``bits`` is out of range, ``group_size`` does not divide the inputs or is not
-        one that integer kernels know, ``activations`` is neither None nor 8, or the weight
-        is not finite.
+        one that integer kernels know, no kernel knows zero points of that many bits,
+        ``activations`` is none of the above, or the weight is empty or not finite.
     """
 
-    def __init__(self, weight, bias=None, bits=8, group_size=None, activations=None):
+    SETTINGS = ("out_features", "in_features", "bits", "group_size", "activations", "dtype")
+    BUFFERS = (*IntegerMatrix.BUFFERS, "bias", "input_scale", "input_zero_point")
+
+    def __init__(
+        self, weight, bias=None, bits=8, group_size=None, activations=None, symmetric=True
+    ):
         super().__init__()
-        self.bits, self.group_size, self.activations = bits, group_size, activations
-        self.out_features, self.in_features = weight.shape
-        _check_kernel(bits, group_size, activations)
-        scale, q = _quantize_groups(weight, bits, group_size)
-        pack = panels.pack_w4 if bits <= 4 else panels.pack_w8
-        if bits <= 4:
-            scale = torch.from_numpy(panels.pack_groups(scale.half().numpy(), fill=1))
-        self.register_buffer("qweight", torch.from_numpy(pack(q.numpy())))
-        self.register_buffer("scale", scale)
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        grid = _input_grid(activations)
+        activations = "static" if grid else activations
+        if activations == 8:
+            _check_kernel(bits, group_size, symmetric)
+        bias = None if bias is None else bias.detach().clone()
+        buffers = store(weight, bits, group_size, symmetric) | {"bias": bias} | grid
+        values = (*weight.shape, bits, group_size, activations, weight.dtype)
+        self.hold(dict(zip(self.SETTINGS, values, strict=True)), buffers)
 
-    def integers(self) -> torch.Tensor:
-        """Return the stored integers, unpacked: int8 of shape (out_features, in_features)."""
-        unpack = panels.unpack_w4 if self.bits <= 4 else panels.unpack_w8
-        q = unpack(self.qweight.numpy(force=True), self.out_features, self.in_features)
-        return torch.from_numpy(q).to(self.qweight.device)
-
-    def scales(self) -> torch.Tensor:
-        """Return the scales as float32 of shape (out_features, groups)."""
-        if self.bits > 4:
-            return self.scale.float()
-        scale = panels.unpack_groups(self.scale.numpy(force=True), self.out_features)
-        return torch.from_numpy(scale).float().to(self.scale.device)
-
-    def dequantize(self) -> torch.Tensor:
-        """Return the float32 matrix of shape (out_features, in_features) that is stored."""
-        scales = self.scales()
-        groups = self.integers().view(self.out_features, scales.shape[1], -1)
-        return (groups * scales[..., None]).view(self.out_features, self.in_features)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The matrix's (rows, columns)."""
+        return self.out_features, self.in_features
 
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
-        if self.activations is None:
-            bias = None if self.bias is None else self.bias.to(x.dtype)
-            return F.linear(x, self.dequantize().to(x.dtype), bias)
-        return _MultiplyIntegers.apply(x, self)
+        if self.activations == 8:
+            return _MultiplyIntegers.apply(x, self)
+        if self.activations == "static":
+            x = fake_quantize(x, self.input_scale, self.input_zero_point)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.dequantize().to(x.dtype), bias)
 
     def multiply(self, x):
         """Multiply int8 by integers; ``x`` is two-dimensional, on the CPU, without gradient."""
         bias = None if self.bias is None else self.bias.float().numpy()
         x, qweight, scale = x.float().numpy(), self.qweight.numpy(), self.scale.numpy()
         if self.bits <= 4:
-            y = kernels.linear_w4a8(x, qweight, scale, None, bias, self.out_features)
+            zero_point = None if self.zero_point is None else self.zero_point.numpy()
+            y = kernels.linear_w4a8(x, qweight, scale, zero_point, bias, self.out_features)
         else:
             y = kernels.linear_w8a8(x, qweight, scale[:, 0], bias)
         return torch.from_numpy(y)
@@ -102,16 +99,7 @@ class QuantizedLinear(nn.Module):
         """Describe the layer the way torch prints it."""
         shape = f"{self.in_features}, {self.out_features}"
         how = f"bits={self.bits}, group_size={self.group_size}, activations={self.activations}"
-        return f"{shape}, {how}"
-
-    def __getattr__(self, name):
-        if name == "weight":
-            raise AttributeError(
-                "a QuantizedLinear has no weight, hence no gradient for one: it stores integers, "
-                "which cannot move by small steps. Train a LoRA beside it (lora.add_lora_), or "
-                "read the matrix with dequantize()"
-            )
-        return super().__getattr__(name)
+        return f"{shape}, {how}" + ", symmetric=False" * (not self.symmetric)
 
 
 class _MultiplyIntegers(torch.autograd.Function):
@@ -131,28 +119,21 @@ class _MultiplyIntegers(torch.autograd.Function):
         return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
 
 
-def _check_kernel(bits, group_size, activations):
+def _input_grid(activations):
+    """Return the buffers for a fixed grid of inputs: none where there is no such grid."""
+    if activations in (None, 8):
+        return {}
+    if not isinstance(activations, tuple | list) or len(activations) != 2:
+        raise ValueError(f"activations is {activations}; None, 8 or (low, high) is wanted")
+    scale, zero_point = choose_qparams_from_range(*activations)
+    return {"input_scale": scale, "input_zero_point": zero_point}
+
+
+def _check_kernel(bits, group_size, symmetric):
     """Raise where no integer kernel computes what is asked for."""
-    if activations not in (None, 8):
-        raise ValueError(f"activations is {activations}; None or 8 is wanted")
-    if activations is None or group_size is None:
-        return
-    if bits > 4:
+    if bits > 4 and group_size is not None:
         raise ValueError(f"group_size is {group_size}; above 4 bits, int8 activations want None")
-    if group_size % panels.BLOCK_W4:
+    if bits > 4 and not symmetric:
+        raise ValueError("symmetric is False; above 4 bits, int8 activations want True")
+    if group_size is not None and group_size % panels.BLOCK_W4:
         raise ValueError(f"group_size is {group_size}; int8 activations want a multiple of 32")
-
-
-def _quantize_groups(weight, bits, group_size):
-    """Return the scales of shape (rows, groups) and the integers of the weight's shape."""
-    rows, inputs = weight.shape
-    size = inputs if group_size is None else group_size
-    if size < 1 or inputs % size:
-        raise ValueError(f"group_size is {group_size}; a divisor of the {inputs} inputs is wanted")
-    groups = weight.detach().float().cpu().reshape(rows, -1, size)
-    if bits <= 4:
-        scale = search_scale(groups, bits)
-    else:
-        scale, _ = choose_qparams_affine(groups, bits, symmetric=True, dim=-1)
-    q = quantize_affine(groups, scale, torch.zeros_like(scale, dtype=torch.int32), bits)
-    return scale.squeeze(-1), q.view(rows, inputs)

@@ -1,71 +1,156 @@
-"""Replace the linear layers of a model."""
+"""Replace the linear layers and embedding tables of a model by ones that store integers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 
+import torch
 from torch import nn
 
 from lightcourse import layers
-from lightcourse.quantization.affine import quant_range
+from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.plan import plan_bits
+from lightcourse.quantization.storage import IntegerMatrix
 
 
 def quantize_(
     model: nn.Module,
-    bits: int = 8,
+    bits: int | Mapping[str, int] = 8,
     group_size: int | None = None,
-    activations: int | None = None,
+    activations: int | Mapping[str, tuple[float, float]] | None = None,
+    symmetric: bool = True,
+    embeddings: int | None = None,
     skip: Collection[str] = (),
 ) -> layers.Report:
-    """Replace every linear layer by a :class:`QuantizedLinear`, in place.
+    """Replace linear layers by :class:`QuantizedLinear`, and tables if wanted, in place.
 
     Parameters
     ----------
     model : nn.Module
-        Changed in place; ``nn.Linear`` and ``Conv1D`` are converted, embeddings are not,
-        nor is an output layer that shares its weight with an embedding.
-    bits : int
-        2 to 8.
+        Changed in place; ``nn.Linear`` and ``Conv1D`` are converted.
+    bits : int, or dict of str to int
+        2 to 8, for all linear layers; or for each layer (or embedding table) named, and
+        those that are not named stay as they are.
     group_size : int, optional
         Inputs that share a scale; must divide every converted layer's inputs.
-    activations : {None, 8}
-        8 lets the layers run on integer kernels, with their inputs quantized to int8 on
-        the way: faster. None turns weights back into floats in every call: only smaller.
+    activations : {None, 8} or dict of str to (float, float)
+        None turns weights back into floats in every call: only smaller. 8 lets the layers
+        run on integer kernels, with their inputs quantized to int8 on the way: faster. What
+        :func:`calibrate` returns gives each layer a fixed 8-bit grid for its inputs,
+        computed with floats; see :class:`QuantizedLinear`.
+    symmetric : bool
+        False gives the weights zero points; with ``activations=8`` up to 4 bits only.
+    embeddings : int, optional
+        Bits for every ``nn.Embedding``, which becomes a :class:`QuantizedEmbedding`. Above
+        4 bits a row has one scale, and no zero point; up to 4 bits ``group_size`` and
+        ``symmetric`` apply. An output layer that shares its weight with the table then
+        shares its integers; it is skipped where the table stays as it is.
     skip : collection of str
-        Names of layers to leave as they are.
+        Names of layers and tables to leave as they are.
 
     Returns
     -------
     Report
-        For each layer the bytes saved; what was skipped and why.
+        For each layer and table the bytes saved; what was skipped and why.
 
     Raises
     ------
     ValueError
-        When a layer cannot be converted (the model is unchanged then), ``skip`` names an
-        unknown layer, or nothing was converted.
+        When a layer cannot be converted, ``activations`` lacks one, or a name is unknown
+        (the model is unchanged then), or nothing was converted.
     """
-    quant_range(bits)
-    report = layers.Report("quantized", "bytes saved")
-    tied = layers.tied_layers(model)
-    report.skipped = {name: f"shares its weight with {other}" for name, other in tied.items()}
-    report.skipped |= {name: "named in skip" for name in skip}
-    found = layers.linear_layers(model)
-    if unknown := set(skip) - set(found) - set(tied):
-        raise ValueError(f"skip names {sorted(unknown)}, which are no linear layers of this model")
-    new = {
-        name: _convert(name, old, bits, group_size, activations)
-        for name, old in found.items()
-        if name not in skip
-    }
+    chosen, skipped = plan_bits(model, bits, embeddings, skip)
+    report = layers.Report("quantized", "bytes saved", skipped=skipped)
+    new = {}
+    for names, number in chosen.items():
+        how = partial(QuantizedLinear, bits=number, group_size=group_size, symmetric=symmetric)
+        if number > 4 and isinstance(model.get_submodule(names[0]), nn.Embedding):
+            how = partial(QuantizedLinear, bits=number)
+        new |= _convert(model, names, how, activations)
     for name, layer in new.items():
+        old = model.get_submodule(name)
         layers.replace(model, name, layer)
-        stored = layer.qweight.nbytes + layer.scale.nbytes
-        report.changed[name] = found[name].weight.nbytes - stored
+        report.changed[name] = old.weight.nbytes - _stored_bytes(layer)
+    for first, *others in chosen:
+        for name in others:  # the weight and the integers are counted once, at the first name
+            report.changed[name] = _stored_bytes(new[first]) - _stored_bytes(new[name])
     return report.raise_if_nothing_changed("the model has no linear layer in floating point")
 
 
-def _convert(name, layer, bits, group_size, activations):
+def _convert(model, names, how, activations):
+    """Return the new modules for names that share one weight."""
+    owners = {name: model.get_submodule(name) for name in names}
+    heads = [name for name, owner in owners.items() if not isinstance(owner, nn.Embedding)]
+    name = (heads or names)[0]
+    old = owners[name]
     try:
-        return QuantizedLinear(layers.matrix(layer), layer.bias, bits, group_size, activations)
+        inputs = _inputs_of(name, activations) if heads else None
+        matrix = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from error
+    return {
+        name: matrix if name in heads else QuantizedEmbedding.sharing(matrix, owner.padding_idx)
+        for name, owner in owners.items()
+    }
+
+
+def _inputs_of(name, activations):
+    if not isinstance(activations, Mapping):
+        return activations
+    if name not in activations:
+        raise ValueError("activations holds no range for it; calibrate it, or name it in skip")
+    return activations[name]
+
+
+def _stored_bytes(layer):
+    buffers = dict(layer.named_buffers())
+    return sum(buffer.nbytes for name, buffer in buffers.items() if name != "bias")
+
+
+@torch.no_grad()
+def dequantize_(model: nn.Module) -> layers.Report:
+    """Replace what stores integers by ordinary layers in floating point, in place.
+
+    Rounding is not undone: the weights stay on the grid that they were rounded to. A
+    ``Conv1D`` comes back as an ``nn.Linear``.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place. An output layer that shared a table's integers shares its weight
+        again. The new weights have the dtype that there was before, and are frozen, as the
+        integers were: ``model.requires_grad_(True)`` lets them train.
+
+    Returns
+    -------
+    Report
+        For each layer and table the bytes added.
+
+    Raises
+    ------
+    ValueError
+        When nothing stores integers.
+    """
+    report = layers.Report("dequantized", "bytes added")
+    weights = {}
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, IntegerMatrix)]
+    for name, module in found:
+        added = 0
+        if module.qweight.data_ptr() not in weights:
+            weight = module.dequantize().to(module.dtype)
+            weights[module.qweight.data_ptr()] = nn.Parameter(weight, requires_grad=False)
+            added = weight.nbytes - _stored_bytes(module)
+        layers.replace(model, name, _as_floats(module, weights[module.qweight.data_ptr()]))
+        report.changed[name] = added
+    return report.raise_if_nothing_changed("no layer of the model stores integers")
+
+
+def _as_floats(module, weight):
+    if isinstance(module, QuantizedEmbedding):
+        new = nn.Embedding(*module.shape, padding_idx=module.padding_idx, _weight=weight)
+    else:
+        new = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+        bias = module.bias
+        new.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
+    new.weight = weight
+    return new

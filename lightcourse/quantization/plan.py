@@ -1,0 +1,95 @@
+"""Which layers of a model are quantized, to how many bits, and why others are not."""
+
+from collections.abc import Collection, Mapping
+
+from torch import nn
+
+from lightcourse import layers
+from lightcourse.quantization.affine import quant_range
+from lightcourse.quantization.storage import IntegerMatrix
+
+
+def plan_bits(
+    model: nn.Module,
+    bits: int | Mapping[str, int],
+    embeddings: int | None,
+    skip: Collection[str],
+) -> tuple[dict[tuple[str, ...], int], dict[str, str]]:
+    """Decide about each linear layer and each embedding table.
+
+    Parameters
+    ----------
+    model, bits, embeddings, skip
+        As in :func:`quantize_`.
+
+    Returns
+    -------
+    chosen : dict of tuple of str to int
+        From the names that share one weight (a layer's name alone, or those of a table and
+        its output layer) to the number of bits.
+    skipped : dict of str to str
+        From the names of all other layers and tables to the reason.
+
+    Raises
+    ------
+    ValueError
+        When ``bits`` or ``embeddings`` is out of range, or a name is unknown.
+    """
+    wanted = _wanted(model, bits, embeddings, skip)
+    chosen, skipped = {}, {}
+    for names in layers.weight_owners(model):
+        owners = {name: model.get_submodule(name) for name in names}
+        why = {name: _reason(name, owner, wanted, skip) for name, owner in owners.items()}
+        if not any(why.values()) and _may_convert(owners, wanted):
+            chosen[tuple(names)] = next(wanted[name] for name in names if name in wanted)
+            continue
+        others = {name: next((n for n in names if n != name), None) for name in names}
+        for name, owner in owners.items():
+            if why[name] or isinstance(owner, nn.Linear | nn.Embedding):
+                skipped[name] = why[name] or f"shares its weight with {others[name]}"
+    stored = [name for name, module in model.named_modules() if isinstance(module, IntegerMatrix)]
+    return chosen, skipped | dict.fromkeys(stored, "stores integers already")
+
+
+def _wanted(model, bits, embeddings, skip):
+    """Return the bits by name, None where a layer or a table is to be left."""
+    linear, tables = layers.linear_layers(model), layers.embedding_tables(model)
+    tied = layers.tied_layers(model)
+    if isinstance(bits, Mapping):
+        _check_names("bits", bits, [*linear, *tables], tied)
+    else:
+        quant_range(bits)
+        bits = dict.fromkeys(linear, bits)
+    if embeddings is not None and embeddings not in range(2, 9):
+        raise ValueError(f"embeddings is {embeddings}; None or a number from 2 to 8 is wanted")
+    _check_names("skip", skip, [*linear, *tables, *tied], {})
+    linear = {name: bits.get(name) for name in linear}
+    return linear | {name: bits.get(name, embeddings) for name in tables}
+
+
+def _check_names(argument, names, known, tied):
+    if unknown := sorted(set(names) - set(known)):
+        hints = [f"; {name} shares the bits of {tied[name]}" for name in unknown if name in tied]
+        raise ValueError(
+            f"{argument} names {unknown}, which are no linear layers or embedding tables of "
+            "this model" + "".join(hints)
+        )
+
+
+def _reason(name, owner, wanted, skip):
+    """Return why this owner of a weight is to be left as it is, or None."""
+    if name in skip:
+        return "named in skip"
+    if isinstance(owner, nn.Embedding):
+        if name not in wanted:
+            return f"a {type(owner).__name__} that looks rows up in its own way"
+        return None if wanted[name] else "an embedding table; embeddings=8 would convert it"
+    return "not named in bits" if wanted.get(name, True) is None else None
+
+
+def _may_convert(owners, wanted):
+    """Tell whether they are a layer of its own, or tables with one output layer at most."""
+    if len(owners) == 1:
+        return owners.keys() <= wanted.keys()
+    heads = [owner for name, owner in owners.items() if name not in wanted]
+    return len(heads) < min(2, len(owners)) and all(isinstance(head, nn.Linear) for head in heads)

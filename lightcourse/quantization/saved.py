@@ -1,0 +1,166 @@
+"""Quantized checkpoints: the integers as they lie in memory, and what they stand for."""
+
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lightcourse import files, layers
+from lightcourse.quantization.embedding import QuantizedEmbedding
+from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.storage import IntegerMatrix
+
+KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding}
+
+
+def save_quantized(path: str | Path, model: nn.Module) -> Path:
+    """Save a model that stores integers, bit for bit; what is shared is saved once.
+
+    Parameters
+    ----------
+    path : str or path
+        A safetensors file, written atomically; usually ends in ``.safetensors``. Its
+        header names each quantized layer's bits, group_size, symmetric and activations.
+    model : nn.Module
+        After :func:`quantize_`; its other parameters and buffers are saved as they are.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        When no layer of the model stores integers.
+    """
+    found = {n: m for n, m in model.named_modules() if isinstance(m, IntegerMatrix)}
+    if not found:
+        raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
+    state = model.state_dict()
+    shared = layers.shared_tensors(state)
+    notes = {"layers": {name: _noted(layer) for name, layer in found.items()}, "shared": shared}
+    tensors = {name: tensor for name, tensor in state.items() if name not in shared}
+    # One entry: the header's entries stand in no fixed order, and equal models get equal files.
+    return files.save_tensors(path, tensors, {"quantized": json.dumps(notes)})
+
+
+def _noted(layer):
+    kind = "embedding" if isinstance(layer, QuantizedEmbedding) else "linear"
+    dtype = str(layer.dtype).removeprefix("torch.")
+    return {"kind": kind, "symmetric": layer.symmetric} | layer.settings() | {"dtype": dtype}
+
+
+def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
+    """Load what :func:`save_quantized` saved into a model of the same architecture, in place.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As it was before :func:`quantize_`, with any weights: each layer that stores integers
+        in the file is replaced, each other tensor takes the values and dtype of the file.
+    path : str or path
+
+    Returns
+    -------
+    Report
+        For each tensor of the file its bytes.
+
+    Raises
+    ------
+    ValueError
+        When the file is no quantized checkpoint, or does not fit the model (nothing has
+        been changed then).
+    """
+    stored, notes = _read(path)
+    tensors = stored | {name: stored[owner] for name, owner in notes["shared"].items()}
+    new = {name: _restored(name, note, tensors, path) for name, note in notes["layers"].items()}
+    inside = {f"{name}.{buffer}" for name, layer in new.items() for buffer in layer.state_dict()}
+    for name, layer in new.items():
+        _check_layer(model, name, layer, path)
+    floats = {name: tensor for name, tensor in tensors.items() if name not in inside}
+    own = _others(model, new)
+    _check_others(own, floats, notes["shared"], path)
+    for name, tensor in own.items():
+        tensor.data = floats[name].to(tensor.device, copy=True)
+    for name, layer in new.items():
+        old = model.get_submodule(name)
+        layers.replace(model, name, layer.to(_device(old)))
+    sizes = {name: tensor.nbytes for name, tensor in stored.items()}
+    return layers.Report("loaded", "bytes", sizes)
+
+
+def _read(path):
+    from safetensors import SafetensorError
+
+    try:
+        tensors, metadata = files.load_tensors(path)
+    except SafetensorError:
+        metadata = {}
+    if "quantized" not in metadata:
+        wanted = "a file of save_quantized is wanted"
+        raise ValueError(f"path is {path}, no quantized checkpoint; {wanted}")
+    return tensors, json.loads(metadata["quantized"])
+
+
+def _restored(name, note, tensors, path):
+    kind = KINDS[note["kind"]]
+    buffers = {b: tensors[f"{name}.{b}"] for b in kind.BUFFERS if f"{name}.{b}" in tensors}
+    if not {"qweight", "scale"} <= buffers.keys():
+        raise ValueError(f"{path} is damaged: it holds no integers or no scales for {name}")
+    return kind.from_parts(note | {"dtype": getattr(torch, note["dtype"])}, buffers)
+
+
+def _check_layer(model, name, layer, path):
+    """Raise where the model has no layer or table of that shape under that name."""
+    try:
+        old = model.get_submodule(name)
+    except AttributeError:
+        raise ValueError(f"{path} belongs to another model: this one has no {name}") from None
+    if (found := _described(old)) != (wanted := _described(layer)):
+        raise ValueError(
+            f"{path} belongs to another model: {name} is {wanted} there and {found} here"
+        )
+
+
+def _described(layer):
+    """Return what a layer and the one that replaces it must have in common, in words."""
+    if isinstance(layer, nn.Embedding | QuantizedEmbedding):
+        return f"a table of shape {(layer.num_embeddings, layer.embedding_dim)}"
+    if layers.is_conv1d(layer) or isinstance(layer, nn.Linear):
+        shape = tuple(layers.matrix(layer).shape)
+    elif isinstance(layer, QuantizedLinear):
+        shape = layer.shape
+    else:
+        return f"a {type(layer).__name__}"
+    return f"linear of shape {shape}, {'without' if layer.bias is None else 'with'} bias"
+
+
+def _others(model, new):
+    """Return the model's tensors that do not belong to one of the layers in ``new``."""
+    state = model.state_dict(keep_vars=True)
+    return {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in new}
+
+
+def _check_others(own, floats, shared, path):
+    """Raise where other tensors than the model's are in the file, or other ones are tied."""
+    if wrong := sorted(own.keys() ^ floats.keys()):
+        raise ValueError(f"{path} belongs to another model: only one of the two has {wrong[0]}")
+    for name, tensor in own.items():
+        if floats[name].shape != tensor.shape:
+            raise ValueError(
+                f"{path} belongs to another model: {name} has shape {tuple(floats[name].shape)} "
+                f"there and {tuple(tensor.shape)} here"
+            )
+    for name, owner in layers.shared_tensors(own).items():
+        if shared.get(name, name) != shared.get(owner, owner):
+            raise ValueError(
+                f"{path} belongs to another model: {name} and {owner} are one tensor here, "
+                "but two there"
+            )
+
+
+def _device(layer):
+    return next(itertools.chain(layer.parameters(), layer.buffers())).device

@@ -1,0 +1,148 @@
+"""A matrix held as integers: what a quantized layer and a quantized table have in common."""
+
+import torch
+from torch import nn
+
+from lightcourse import panels
+from lightcourse.quantization.affine import (
+    choose_qparams_affine,
+    into_groups,
+    quant_range,
+    quantize_affine,
+)
+from lightcourse.quantization.clipping import search_qparams, search_scale
+
+
+class IntegerMatrix(nn.Module):
+    """The buffers of a quantized module, and how they are read.
+
+    A subclass names its ``SETTINGS`` and ``BUFFERS``, and has the property ``shape``, (rows,
+    columns).
+
+    Attributes
+    ----------
+    qweight : Tensor of uint8
+        In the order of :mod:`lightcourse.panels`, filled up to whole panels.
+    scale : Tensor
+        Above 4 bits float32 of shape (rows, groups); up to 4 bits float16, in the order of
+        panels.
+    zero_point : Tensor of uint8, or None
+        None where it is 0 everywhere; else in the order of ``scale``, with the offset that
+        ``qweight`` has: 128, or 8 up to 4 bits.
+    dtype : torch.dtype
+        Of the floats that were replaced.
+    """
+
+    SETTINGS = ()
+    BUFFERS = ("qweight", "scale", "zero_point")
+
+    def hold(self, settings: dict, buffers: dict) -> None:
+        """Take settings and buffers as they are; a buffer that is missing is None."""
+        for name in self.SETTINGS:
+            setattr(self, name, settings[name])
+        for name in self.BUFFERS:
+            self.register_buffer(name, buffers.get(name))
+
+    @classmethod
+    def from_parts(cls, settings: dict, buffers: dict) -> "IntegerMatrix":
+        """Build a module around buffers that are there already, without quantizing."""
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module.hold(settings, buffers)
+        return module
+
+    def settings(self) -> dict:
+        """Return what :meth:`from_parts` needs beside the buffers."""
+        return {name: getattr(self, name) for name in self.SETTINGS}
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every zero point is 0."""
+        return self.zero_point is None
+
+    def integers(self) -> torch.Tensor:
+        """Return the stored integers, unpacked: int8 of shape (rows, columns)."""
+        unpack = panels.unpack_w4 if self.bits <= 4 else panels.unpack_w8
+        q = unpack(self.qweight.numpy(force=True), *self.shape)
+        return torch.from_numpy(q).to(self.qweight.device)
+
+    def scales(self) -> torch.Tensor:
+        """Return the scales as float32 of shape (rows, groups)."""
+        return self._by_row(self.scale).float()
+
+    def zero_points(self) -> torch.Tensor:
+        """Return the zero points as int32 of shape (rows, groups)."""
+        if self.zero_point is None:
+            return torch.zeros_like(self.scales(), dtype=torch.int32)
+        return self._by_row(self.zero_point).to(torch.int32) - offset(self.bits)
+
+    def _by_row(self, values):
+        if self.bits > 4:
+            return values
+        unpacked = panels.unpack_groups(values.numpy(force=True), self.shape[0])
+        return torch.from_numpy(unpacked).to(values.device)
+
+    def dequantize(self) -> torch.Tensor:
+        """Return the float32 matrix of shape (rows, columns) that is stored."""
+        scales = self.scales()
+        groups = self.integers().view(len(scales), scales.shape[1], -1)
+        if self.zero_point is not None:
+            groups = groups - self.zero_points().to(torch.int16)[..., None]
+        return (groups * scales[..., None]).view(self.shape)
+
+    def _apply(self, fn, recurse=True):
+        """Follow the model to another device; its dtype decides about the output alone."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.qweight.device)).dtype
+        return super()._apply(lambda held: held.to(fn(held.new_empty(0)).device), recurse)
+
+    def __getattr__(self, name):
+        if name == "weight":
+            raise AttributeError(
+                f"a {type(self).__name__} has no weight, hence no gradient for one: it stores "
+                "integers, which cannot move by small steps. Train a LoRA beside it "
+                "(lora.add_lora_), or read the matrix with dequantize()"
+            )
+        return super().__getattr__(name)
+
+
+def offset(bits: int) -> int:
+    """Return what is added to integers so that they are stored unsigned."""
+    return panels.OFFSET_W4 if bits <= 4 else panels.OFFSET_W8
+
+
+def store(weight: torch.Tensor, bits: int, group_size: int | None, symmetric: bool) -> dict:
+    """Quantize a matrix of shape (rows, columns) into the buffers of an IntegerMatrix.
+
+    Raises
+    ------
+    ValueError
+        When ``bits`` is out of range, ``group_size`` does not divide the columns, or the
+        weight is empty, not finite, or too large for a float16 scale.
+    """
+    quant_range(bits)
+    device, weight = weight.device, weight.detach().float().cpu()
+    size = weight.shape[1] if group_size is None else group_size
+    if not weight.numel():
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; at least one value is wanted")
+    groups = into_groups(weight, size)
+    scale, zero_point = _qparams(groups, bits, symmetric)
+    q = quantize_affine(groups, scale, zero_point, bits).reshape(weight.shape)
+    scale, zero_point = scale.squeeze(-1), (zero_point.squeeze(-1) + offset(bits)).to(torch.uint8)
+    if bits <= 4:
+        scale = torch.from_numpy(panels.pack_groups(scale.half().numpy(), fill=1))
+        packed = panels.pack_groups(zero_point.numpy(), fill=panels.OFFSET_W4)
+        zero_point = torch.from_numpy(packed)
+    pack = panels.pack_w4 if bits <= 4 else panels.pack_w8
+    buffers = {"qweight": torch.from_numpy(pack(q.numpy())), "scale": scale}
+    if not symmetric:
+        buffers["zero_point"] = zero_point
+    return {name: buffer.to(device) for name, buffer in buffers.items()}
+
+
+def _qparams(groups, bits, symmetric):
+    if bits > 4:
+        return choose_qparams_affine(groups, bits, symmetric, dim=-1)
+    if not symmetric:
+        return search_qparams(groups, bits)
+    scale = search_scale(groups, bits)
+    return scale, torch.zeros_like(scale, dtype=torch.int32)
