@@ -32,23 +32,15 @@ def save_pruned(path: str | Path, model: nn.Module) -> Path:
     Path
         The file.
     """
-    tensors, notes = {}, {"shapes": {}, "shared": {}}
-    owners = {}
-    for name, tensor in model.state_dict().items():
-        owner = owners.setdefault(_identity(name, tensor), name)
-        if owner != name:
-            notes["shared"][name] = owner
-            continue
-        parts = _packed(name, tensor)
+    state = model.state_dict()
+    tensors, notes = {}, {"shapes": {}, "shared": layers.shared_tensors(state)}
+    for name in [name for name in state if name not in notes["shared"]]:
+        parts = _packed(name, state[name])
         if parts.keys() != {name}:
-            notes["shapes"][name] = list(tensor.shape)
+            notes["shapes"][name] = list(state[name].shape)
         tensors |= parts
     # One entry: the header's entries stand in no fixed order, and equal models get equal files.
     return files.save_tensors(path, tensors, {"pruned": json.dumps(notes)})
-
-
-def _identity(name, tensor):
-    return (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
 
 
 def _bits(tensor):
