@@ -35,7 +35,7 @@ bench: .venv/bench
 # Two stamps: while pyproject.toml and constraints.txt stay as they are, nothing is set up again.
 .venv/course: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(INSTALL) .
+	$(INSTALL) ".[practice]"
 	$(BIN)/lightcourse assets
 	touch $@
 
@@ -45,6 +45,5 @@ bench: .venv/bench
 
 # llama.cpp is compiled here; where that fails, the tables name it as absent.
 .venv/bench: .venv/course
-	$(INSTALL) ".[practice]"
 	-$(INSTALL) ".[practice,bench]"
 	touch $@

@@ -134,3 +134,16 @@ def test_ci_runs_the_test_command_of_the_readme():
     command = "make test"
     assert f"\n{command}" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").read_text().rstrip().endswith(f"exec {command}")
+
+
+def test_make_course_installs_all_that_notebooks_import():
+    sources = [*ROOT.glob("chapters/src/*.py"), *ROOT.glob("solutions/src/*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    imported = set(re.findall(r"(?m)^ *(?:import|from) (\w+)", text)) - set(sys.stdlib_module_names)
+    owners = importlib.metadata.packages_distributions()
+    wanted = {canonicalize_name(owners[name][0]) for name in imported - {"lightcourse"}}
+    named = [*PROJECT["dependencies"], *EXTRAS["practice"]]
+    assert len(wanted) > 5
+    assert wanted <= {canonicalize_name(Requirement(line).name) for line in named}
+    course = (ROOT / "Makefile").read_text(encoding="utf-8").split(".venv/course: ")[1]
+    assert '$(INSTALL) ".[practice]"' in course.split("\n\n")[0]
