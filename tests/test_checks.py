@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from lightcourse import checks, metrics, quantization
-from lightcourse.checks import fine_tuning, grading, kernels, models_metrics, pruning, start
+from lightcourse.checks import (
+    distillation,
+    fine_tuning,
+    grading,
+    kernels,
+    linear_quantization,
+    models_metrics,
+    pruning,
+    start,
+)
 
 # For each check: the right answer, the mistakes it knows by message, a constant of the right kind.
 CHECKS = {
@@ -119,6 +128,56 @@ CHECKS = {
         kernels._safe_inputs,
         kernels.SAFE_INPUTS_MISTAKES,
         lambda x_bits, w_bits, sum_bits: 65_793,
+    ),
+    "check_soften": (
+        distillation._soften,
+        distillation.SOFTEN_MISTAKES,
+        lambda logits, temperature: (torch.full((3, 5), 0.2), torch.zeros(3)),
+    ),
+    "check_soft_loss": (
+        distillation._soft_loss,
+        distillation.SOFT_LOSS_MISTAKES,
+        lambda student_logits, teacher_logits, labels, temperature, soft_weight: torch.tensor(1.0),
+    ),
+    "check_next_token_kl": (
+        distillation._next_token_kl,
+        distillation.NEXT_TOKEN_KL_MISTAKES,
+        lambda student_logits, teacher_logits, attention_mask: torch.tensor(1.0),
+    ),
+    "check_temperature_for": (
+        distillation._temperature_for,
+        distillation.TEMPERATURE_FOR_MISTAKES,
+        lambda logits, entropy: 2.0,
+    ),
+    "check_soft_gradient": (
+        distillation._soft_gradient,
+        distillation.SOFT_GRADIENT_MISTAKES,
+        lambda student_logits, teacher_logits, temperature: (torch.zeros(5), torch.zeros(5)),
+    ),
+    "check_affine_qparams": (
+        linear_quantization._affine_qparams,
+        linear_quantization.AFFINE_QPARAMS_MISTAKES,
+        lambda x, bits: (0.1, 0),
+    ),
+    "check_bits_per_weight": (
+        linear_quantization._bits_per_weight,
+        linear_quantization.BITS_PER_WEIGHT_MISTAKES,
+        lambda bits, group_size, symmetric: (4.5, 4.5),
+    ),
+    "check_round_trip": (
+        linear_quantization._round_trip,
+        linear_quantization.ROUND_TRIP_MISTAKES,
+        lambda x, bits: torch.zeros_like(x),
+    ),
+    "check_expected_error": (
+        linear_quantization._expected_error,
+        linear_quantization.EXPECTED_ERROR_MISTAKES,
+        lambda low, high, bits: 4 / 2700,
+    ),
+    "check_improve_scale": (
+        linear_quantization._improve_scale,
+        linear_quantization.IMPROVE_SCALE_MISTAKES,
+        lambda x, scale, bits: torch.ones_like(scale),
     ),
 }
 MISTAKES = [(name, message) for name, entry in CHECKS.items() for message in entry[1]]

@@ -4,6 +4,13 @@
 whether the function is right.
 """
 
+from lightcourse.checks.distillation import (
+    check_next_token_kl,
+    check_soft_gradient,
+    check_soft_loss,
+    check_soften,
+    check_temperature_for,
+)
 from lightcourse.checks.fine_tuning import (
     check_examples_needed,
     check_lora_gradients,
@@ -18,6 +25,13 @@ from lightcourse.checks.kernels import (
     check_pack_nibbles,
     check_safe_inputs,
     check_unpack_nibbles,
+)
+from lightcourse.checks.linear_quantization import (
+    check_affine_qparams,
+    check_bits_per_weight,
+    check_expected_error,
+    check_improve_scale,
+    check_round_trip,
 )
 from lightcourse.checks.models_metrics import (
     check_bits_per_byte,
@@ -34,8 +48,12 @@ from lightcourse.checks.pruning import (
 from lightcourse.checks.start import check_keep_mask, check_lora_ledger, check_stored_bytes
 
 __all__ = [
+    "check_affine_qparams",
     "check_bits_per_byte",
+    "check_bits_per_weight",
     "check_examples_needed",
+    "check_expected_error",
+    "check_improve_scale",
     "check_integer_dot",
     "check_keep_largest",
     "check_keep_mask",
@@ -44,15 +62,21 @@ __all__ = [
     "check_lora_gradients",
     "check_lora_ledger",
     "check_macro_f1",
+    "check_next_token_kl",
     "check_obs_remove",
     "check_offset_parts",
     "check_pack_nibbles",
     "check_rate",
+    "check_round_trip",
     "check_safe_inputs",
+    "check_soft_gradient",
+    "check_soft_loss",
+    "check_soften",
     "check_sparse_bytes",
     "check_split_rows",
     "check_stopping_point",
     "check_stored_bytes",
+    "check_temperature_for",
     "check_tokens_per_second_limit",
     "check_unpack_nibbles",
     "check_wanda",

@@ -1,0 +1,337 @@
+"""Checks of the exercises of chapter 06."""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from lightcourse import distillation
+from lightcourse.checks.grading import grade
+
+
+def _logits(seed, *shape, scale=2.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check_soften(soften) -> bool:
+    """Check ``soften(logits, temperature)``: probabilities, and each row's entropy in nats."""
+    cases = [(_logits(1, 3, 5), 1.0), (_logits(2, 4, 4), 2.5), (_logits(3, 2, 6), 0.5)]
+    return grade(soften, _soften, cases, SOFTEN_MISTAKES)
+
+
+def _soften(logits, temperature):
+    probabilities = (logits / temperature).softmax(-1)
+    return probabilities, _entropy(probabilities)
+
+
+def _entropy(probabilities):
+    return -(probabilities * probabilities.log()).sum(-1)
+
+
+def _with_entropy(probabilities):
+    """Return a wrong way to soften, its entropy computed rightly."""
+
+    def soften(logits, temperature):
+        found = probabilities(logits, temperature)
+        return found, _entropy(found)
+
+    return soften
+
+
+SOFTEN_MISTAKES = {
+    "that sharpens: a temperature above 1 divides the logits, it does not multiply them": (
+        _with_entropy(lambda logits, temperature: (logits * temperature).softmax(-1))
+    ),
+    "divide the logits, before the softmax: divided afterwards, the rows no longer sum to 1": (
+        _with_entropy(lambda logits, temperature: logits.softmax(-1) / temperature)
+    ),
+    "the temperature does nothing there": (
+        _with_entropy(lambda logits, temperature: logits.softmax(-1))
+    ),
+    "classes stand in the last dimension: each row must sum to 1, not each column": (
+        _with_entropy(lambda logits, temperature: (logits / temperature).softmax(0))
+    ),
+    "those are log-probabilities: softmax is wanted": (
+        lambda logits, temperature: (
+            (logits / temperature).log_softmax(-1),
+            _soften(logits, temperature)[1],
+        )
+    ),
+    "an entropy is not negative: mind the minus sign": (
+        lambda logits, temperature: (
+            _soften(logits, temperature)[0],
+            -_soften(logits, temperature)[1],
+        )
+    ),
+    "that entropy is in bits: take the natural logarithm for nats": (
+        lambda logits, temperature: (
+            _soften(logits, temperature)[0],
+            _soften(logits, temperature)[1] / math.log(2),
+        )
+    ),
+    "one entropy for each row is wanted, not one for all": (
+        lambda logits, temperature: (
+            _soften(logits, temperature)[0],
+            _soften(logits, temperature)[1].sum(),
+        )
+    ),
+    "the entropy must be that of the softened probabilities": (
+        lambda logits, temperature: (_soften(logits, temperature)[0], _soften(logits, 1.0)[1])
+    ),
+}
+
+
+def check_soft_loss(soft_loss) -> bool:
+    """Check ``soft_loss(student_logits, teacher_logits, labels, temperature, soft_weight)``."""
+    cases = []
+    for seed, (rows, classes, temperature, weight) in enumerate(
+        [(4, 5, 2.0, 0.5), (3, 7, 3.0, 0.9), (6, 4, 0.5, 0.2), (2, 3, 2.0, 0.0)]
+    ):
+        labels = torch.arange(rows) % classes
+        pair = _logits(seed, rows, classes), _logits(seed + 50, rows, classes)
+        cases.append((*pair, labels, temperature, weight))
+    return grade(soft_loss, _soft_loss, cases, SOFT_LOSS_MISTAKES)
+
+
+def _soft_loss(student_logits, teacher_logits, labels, temperature, soft_weight):
+    return distillation.distillation_loss(
+        student_logits, teacher_logits, labels, temperature, soft_weight
+    )
+
+
+def _loss_of(soft, hard_temperature=lambda temperature: 1.0):
+    """Return a loss of hard and soft part, where ``soft(student, teacher, T)`` is one row's."""
+
+    def loss(student_logits, teacher_logits, labels, temperature, soft_weight):
+        hard = F.cross_entropy(student_logits / hard_temperature(temperature), labels)
+        rows = soft(student_logits, teacher_logits, temperature)
+        return (1 - soft_weight) * hard + soft_weight * rows.mean()
+
+    return loss
+
+
+def _kl(p_logits, q_logits):
+    """Return KL(p ‖ q) of each row."""
+    p, q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def _right_soft(s, t, T):  # noqa: N803
+    return T**2 * _kl(t / T, s / T)
+
+
+SOFT_LOSS_MISTAKES = {
+    "T² is missing: at T = 3 the teacher would count about a ninth": (
+        _loss_of(lambda s, t, T: _kl(t / T, s / T))
+    ),
+    "the factor is T², not T": _loss_of(lambda s, t, T: T * _kl(t / T, s / T)),
+    "both models are softened: the student's logits are divided by T as well": (
+        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s))
+    ),
+    "both models are softened: the teacher's logits are divided by T as well": (
+        _loss_of(lambda s, t, T: T**2 * _kl(t, s / T))
+    ),
+    "that is KL(student ‖ teacher): the teacher's probabilities weigh the terms": (
+        _loss_of(lambda s, t, T: T**2 * _kl(s / T, t / T))
+    ),
+    "KL is a sum over the classes, then a mean over the rows: that divides by the classes, too": (
+        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) / s.shape[-1])
+    ),
+    "sum over the classes, but take the mean over the rows": (
+        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) * len(s))
+    ),
+    "soft_weight belongs to the teacher's part, 1 - soft_weight to the labels'": (
+        lambda s, t, labels, T, weight: _soft_loss(s, t, labels, T, 1 - weight)
+    ),
+    "the labels' part is taken at temperature 1": (
+        _loss_of(_right_soft, hard_temperature=lambda temperature: temperature)
+    ),
+    "that is the cross-entropy to the teacher: KL has the teacher's own entropy subtracted": (
+        _loss_of(lambda s, t, T: -(T**2) * ((t / T).softmax(-1) * (s / T).log_softmax(-1)).sum(-1))
+    ),
+    "F.kl_div wants the student's log-probabilities; it was given probabilities": (
+        _loss_of(
+            lambda s, t, T: (
+                T**2 * F.kl_div((s / T).softmax(-1), (t / T).softmax(-1), reduction="none").sum(-1)
+            )
+        )
+    ),
+}
+
+
+def check_next_token_kl(next_token_kl) -> bool:
+    """Check ``next_token_kl(student_logits, teacher_logits, attention_mask)`` over real tokens."""
+    cases = []
+    for seed, (lengths, time, classes) in enumerate([((6, 3), 6, 5), ((2, 5, 4), 5, 4)]):
+        mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
+        shape = (len(lengths), time, classes)
+        cases.append((_logits(seed, *shape), _logits(seed + 70, *shape), mask))
+    return grade(next_token_kl, _next_token_kl, cases, NEXT_TOKEN_KL_MISTAKES)
+
+
+def _counting(attention_mask):
+    """Return where the next token is a real one, shape (batch, time - 1)."""
+    return attention_mask[:, 1:].bool()
+
+
+def _next_token_kl(student_logits, teacher_logits, attention_mask):
+    rows = _kl(teacher_logits, student_logits)[:, :-1]
+    return rows[_counting(attention_mask)].mean()
+
+
+def _all_wrong(student_logits, teacher_logits, attention_mask):
+    return _kl(teacher_logits[:, 1:], student_logits[:, :-1]).sum(-1).mean()
+
+
+def _shifted_teacher(student_logits, teacher_logits, attention_mask):
+    rows = _kl(teacher_logits[:, 1:], student_logits[:, :-1])
+    return rows[_counting(attention_mask)].mean()
+
+
+def _texts_count_alike(student_logits, teacher_logits, attention_mask):
+    rows = _kl(teacher_logits, student_logits)[:, :-1]
+    mask = _counting(attention_mask)
+    return ((rows * mask).sum(-1) / mask.sum(-1)).mean()
+
+
+NEXT_TOKEN_KL_MISTAKES = {
+    "that is the copied version, three bugs in one": _all_wrong,
+    "labels are shifted, logits are not: both models answer the same question at position t": (
+        _shifted_teacher
+    ),
+    "padding counts there: leave out positions whose next token is not real": (
+        lambda s, t, mask: _kl(t, s)[:, :-1].mean()
+    ),
+    "at a text's last token there is no next one: look at the mask of position t + 1": (
+        lambda s, t, mask: _kl(t, s)[mask.bool()].mean()
+    ),
+    "divide by the number of positions that count, not by the number of texts": (
+        lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).sum() / len(s)
+    ),
+    "divide by the positions that count: padding is in that number": (
+        lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).mean()
+    ),
+    "each position counts the same, not each text": _texts_count_alike,
+    "that is KL(student ‖ teacher): the teacher's probabilities weigh the terms": (
+        lambda s, t, mask: _next_token_kl(t, s, mask)
+    ),
+    "KL is a sum over the vocabulary, not a mean": (
+        lambda s, t, mask: _next_token_kl(s, t, mask) / s.shape[-1]
+    ),
+}
+
+
+def check_temperature_for(temperature_for) -> bool:
+    """Check ``temperature_for(logits, entropy)``: where the softened answer has that entropy."""
+    cases = [
+        (torch.tensor([4.0, 2.0, 1.0, 0.0, -1.0]), 1.2),
+        (torch.tensor([9.0, 3.0, 3.0, 1.0]), 1.35),
+        (torch.tensor([1.0, 0.5, 0.0, 0.2, -0.3, 0.9]), 0.7),
+        (torch.tensor([30.0, 10.0, 0.0]), 1.0),
+    ]
+    return grade(temperature_for, _temperature_for, cases, TEMPERATURE_FOR_MISTAKES)
+
+
+def _temperature_for(logits, entropy):
+    return _between(logits, entropy)
+
+
+def _between(logits, entropy, low=1e-3, high=1e3):
+    """Halve the interval, on a scale of factors, until the temperature is found."""
+    for _ in range(80):
+        middle = math.sqrt(low * high)
+        if _soften(logits.double(), middle)[1] < entropy:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _nearest_whole(logits, entropy):
+    """Return the whole temperature whose entropy comes nearest."""
+    found = {T: abs(_soften(logits.double(), T)[1] - entropy) for T in range(1, 100)}
+    return min(found, key=found.get)
+
+
+TEMPERATURE_FOR_MISTAKES = {
+    "that is 1 / T": lambda logits, entropy: 1 / _temperature_for(logits, entropy),
+    "that entropy is taken in bits: it is given in nats": (
+        lambda logits, entropy: _temperature_for(logits, entropy * math.log(2))
+    ),
+    "the entropy is given in nats, not as a share of the largest possible one": (
+        lambda logits, entropy: _temperature_for(logits, entropy / 2 * math.log(len(logits)))
+    ),
+    "T need not be whole: halve the interval again and again": _nearest_whole,
+    "a temperature may lie below 1: an answer can be sharpened, too": (
+        lambda logits, entropy: _between(logits, entropy, low=1.0)
+    ),
+    "a temperature may lie above 10: let the interval reach further up": (
+        lambda logits, entropy: _between(logits, entropy, high=10.0)
+    ),
+    "more temperature makes *more* entropy: that search goes the wrong way": (
+        lambda logits, entropy: 1e-3
+    ),
+}
+
+
+def check_soft_gradient(soft_gradient) -> bool:
+    """Check ``soft_gradient(student_logits, teacher_logits, temperature)``: gradient and limit."""
+    cases = [
+        (_logits(1, 5).double() + 1, _logits(2, 5).double(), 2.0),
+        (_logits(3, 3).double(), _logits(4, 3).double() - 2, 0.5),
+        (_logits(5, 8).double(), _logits(6, 8).double() + 3, 7.0),
+    ]
+    return grade(soft_gradient, _soft_gradient, cases, SOFT_GRADIENT_MISTAKES)
+
+
+def _soft_gradient(student_logits, teacher_logits, temperature):
+    """Let autograd differentiate KL; at a huge T, T² times it is the limit."""
+    found = []
+    for T in (temperature, 1e6):
+        student = student_logits.double().clone().requires_grad_()
+        _kl(teacher_logits.double() / T, student / T).backward()
+        found.append(student.grad)
+    centred = student_logits - student_logits.mean() - teacher_logits + teacher_logits.mean()
+    return found[0], centred / len(student_logits)
+
+
+def _changed(first=lambda g, s, t, T: g, second=lambda limit, s, t, T: limit):
+    """Return the right pair with one or both of its parts changed."""
+
+    def gradient(student_logits, teacher_logits, temperature):
+        given = student_logits, teacher_logits, temperature
+        one, other = _soft_gradient(*given)
+        return first(one, *given), second(other, *given)
+
+    return gradient
+
+
+SOFT_GRADIENT_MISTAKES = {
+    "1 / T is missing in the gradient: by the chain rule it comes from s / T": (
+        _changed(first=lambda g, s, t, T: T * g)
+    ),
+    "the gradient of KL itself has one 1 / T; T² belongs to the loss, not to KL": (
+        _changed(first=lambda g, s, t, T: T * T * g)
+    ),
+    "one 1 / T comes from the chain rule; the second one shows only when T is large": (
+        _changed(first=lambda g, s, t, T: g / T)
+    ),
+    "both softmaxes are taken at temperature T": (
+        _changed(first=lambda g, s, t, T: (s.softmax(-1) - t.softmax(-1)) / T)
+    ),
+    "the signs are turned: where the student says too much, the gradient is positive": (
+        _changed(lambda g, s, t, T: -g, lambda limit, s, t, T: -limit)
+    ),
+    "the limit must be centred: adding a constant to all logits changes no probability": (
+        _changed(second=lambda limit, s, t, T: (s - t) / len(s))
+    ),
+    "the limit is divided by the number of classes: e^0 / (e^0 + … + e^0) is 1 / classes": (
+        _changed(second=lambda limit, s, t, T: limit * len(s))
+    ),
+    "the limit holds no T any more: T² has cancelled it": (
+        _changed(second=lambda limit, s, t, T: limit / T**2)
+    ),
+    "the answer is (gradient, limit), in this order": (
+        lambda s, t, T: _soft_gradient(s, t, T)[::-1]
+    ),
+}

@@ -1,0 +1,341 @@
+"""Checks of the exercises of chapter 04."""
+
+import torch
+
+from lightcourse import quantization
+from lightcourse.checks.grading import grade
+
+
+def _normal(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check_affine_qparams(affine_qparams) -> bool:
+    """Check ``affine_qparams(x, bits)``: scale and zero point of the grid that just fits x."""
+    cases = [
+        (_normal(7, seed=0) + 0.3, 4),
+        (torch.tensor([20.0, 22.5, 30.0]), 3),
+        (torch.tensor([-5.0, -1.0, -2.0]), 8),
+        (torch.full((4,), 0.7), 3),
+        (torch.full((3,), -2.0), 4),
+        (torch.zeros(5), 4),
+    ]
+    return grade(affine_qparams, _affine_qparams, cases, AFFINE_QPARAMS_MISTAKES)
+
+
+def _affine_qparams(x, bits):
+    scale, zero_point = quantization.choose_qparams_affine(x, bits)
+    return scale.item(), zero_point.item()
+
+
+def _qparams(x, bits, steps=None, widen=True, start=None):
+    """Return scale and zero point of a grid with one thing about it changed."""
+    low, high = x.min(), x.max()
+    if widen:
+        low, high = low.clamp(max=0), high.clamp(min=0)
+    scale = (high - low) / (steps or 2**bits - 1)
+    if widen and scale == 0:
+        scale = torch.tensor(1.0)
+    start = -(2 ** (bits - 1)) if start is None else start
+    return scale.item(), (start - (low / scale).round()).item()
+
+
+def _unrounded(x, bits):
+    scale, _ = _qparams(x, bits)
+    return scale, -(2 ** (bits - 1)) - min(x.min().item(), 0) / scale
+
+
+def _turned_over(x, bits):
+    scale, zero_point = _qparams(x, bits)
+    return scale, -(2**bits) - zero_point
+
+
+def _divided_by_nothing(x, bits):
+    return _qparams(x, bits) if x.abs().max() > 0 else (0.0, float("nan"))
+
+
+AFFINE_QPARAMS_MISTAKES = {
+    "eight levels have seven steps between them: divide by 2^bits - 1": (
+        lambda x, bits: _qparams(x, bits, steps=2**bits)
+    ),
+    "that is bits, not levels: b bits make 2^b levels": (
+        lambda x, bits: _qparams(x, bits, steps=bits)
+    ),
+    "0 must lie in the range, also where all numbers are positive or all negative": (
+        lambda x, bits: _qparams(x, bits, widen=False)
+    ),
+    "the integers begin at -2^(bits - 1), not at 0": lambda x, bits: _qparams(x, bits, start=0),
+    "the zero point is an integer: round it": _unrounded,
+    "the sign is turned: a negative low moves the zero point up from quant_min": _turned_over,
+    "that is symmetric: the zero point is 0, and a skewed range is not used well": (
+        lambda x, bits: ((x.abs().max() / (2 ** (bits - 1) - 1)).item() or 1.0, 0)
+    ),
+    "nothing but zeros: the range is empty, and 0 / 0 is no number; take a scale of 1": (
+        _divided_by_nothing
+    ),
+}
+
+
+def check_bits_per_weight(bits_per_weight) -> bool:
+    """Check ``bits_per_weight(bits, group_size, symmetric)``: (information, stored) bits."""
+    cases = [(4, 32, True), (3, 32, False), (8, 64, False), (2, 16, True), (5, 128, True)]
+    return grade(bits_per_weight, _bits_per_weight, cases, BITS_PER_WEIGHT_MISTAKES)
+
+
+def _bits_per_weight(bits, group_size, symmetric):
+    information = bits + (16 + (0 if symmetric else bits)) / group_size
+    stored = (4 if bits <= 4 else 8) + (16 + (0 if symmetric else 8)) / group_size
+    return information, stored
+
+
+def _but(place, function):
+    """Return the right answer with one of its two entries replaced."""
+
+    def wrong(bits, group_size, symmetric):
+        answer = list(_bits_per_weight(bits, group_size, symmetric))
+        answer[place] = function(bits, group_size, symmetric)
+        return tuple(answer)
+
+    return wrong
+
+
+def _shifted(bits, group_size, symmetric, scale_bits):
+    """Count scales of another width."""
+    more = (scale_bits - 16) / group_size
+    return tuple(value + more for value in _bits_per_weight(bits, group_size, symmetric))
+
+
+BITS_PER_WEIGHT_MISTAKES = {
+    "the scales are missing: every group stores one": (
+        lambda b, g, s: (float(b), 4.0 if b <= 4 else 8.0)
+    ),
+    "a scale has 16 bits, not 32": lambda b, g, s: _shifted(b, g, s, 32),
+    "the scale is shared by the whole group: divide it by the group's size": (
+        lambda b, g, s: tuple(
+            width + (_bits_per_weight(b, g, s)[place] - width) * g
+            for place, width in enumerate((b, 4 if b <= 4 else 8))
+        )
+    ),
+    "the zero points are missing: an asymmetric group stores one beside its scale": (
+        lambda b, g, s: _bits_per_weight(b, g, True)
+    ),
+    "a symmetric group has no zero point to store": lambda b, g, s: _bits_per_weight(b, g, False),
+    "information: a zero point has as many bits as a weight, not 8": (
+        _but(0, lambda b, g, s: b + (16 + (0 if s else 8)) / g)
+    ),
+    "stored: 2 and 3 bits take half a byte, like 4; 5 to 7 take a whole one": (
+        _but(1, lambda b, g, s: b + (16 + (0 if s else 8)) / g)
+    ),
+    "stored: a zero point takes a whole byte": (
+        _but(1, lambda b, g, s: (4 if b <= 4 else 8) + (16 + (0 if s else b)) / g)
+    ),
+    "stored: up to 4 bits two weights share a byte": (
+        _but(1, lambda b, g, s: 8 + (16 + (0 if s else 8)) / g)
+    ),
+    "that is bytes, not bits": (
+        lambda b, g, s: tuple(value / 8 for value in _bits_per_weight(b, g, s))
+    ),
+    "the order is: information, stored": lambda b, g, s: _bits_per_weight(b, g, s)[::-1],
+}
+
+
+def check_round_trip(round_trip) -> bool:
+    """Check ``round_trip(x, bits)``: what is read back from the integers, 0 exact."""
+    cases = [
+        (_normal(3, 5, seed=1) + 0.4, 4),
+        (torch.tensor([-3.5, -1.2, 0.0, 2.2, 3.5]), 3),
+        (torch.tensor([-1.0, 0.0, 0.3, 1.1]), 3),
+        (torch.full((4,), 0.7), 2),
+        (torch.zeros(3), 4),
+    ]
+    return grade(round_trip, _round_trip, cases, ROUND_TRIP_MISTAKES)
+
+
+def _round_trip(x, bits):
+    scale, zero_point = quantization.choose_qparams_affine(x, bits)
+    return quantization.fake_quantize(x, scale, zero_point, bits)
+
+
+def _broken(x, bits):
+    """Do what the function of the exercise does."""
+    return ((x - x.min()) / (x.max() - x.min()) * bits).round() / bits
+
+
+def _from_smallest(x, steps):
+    step = (x.max() - x.min()) / steps
+    return x.min() + ((x - x.min()) / step).round() * step
+
+
+def _integers(x, bits):
+    scale, zero_point = quantization.choose_qparams_affine(x, bits)
+    return quantization.quantize_affine(x, scale, zero_point, bits), scale, zero_point
+
+
+def _without_clamp(x, bits):
+    scale, _ = quantization.choose_qparams_affine(x, bits)
+    return (x / scale).round() * scale
+
+
+def _floored(x, bits):
+    scale, zero_point = quantization.choose_qparams_affine(x, bits)
+    quant_min, quant_max = quantization.quant_range(bits)
+    q = ((x / scale).floor() + zero_point).clamp(quant_min, quant_max)
+    return (q - zero_point) * scale
+
+
+def _too_many_steps(x, bits):
+    low, high = x.min().clamp(max=0), x.max().clamp(min=0)
+    scale = (high - low) / 2**bits or torch.tensor(1.0)
+    low_end = (low / scale).round()
+    return (x / scale).round().clamp(low_end, low_end + 2**bits - 1) * scale
+
+
+ROUND_TRIP_MISTAKES = {
+    "that is still the broken version": _broken,
+    "the number of steps is right now, but nothing brings the numbers back to their size": (
+        lambda x, bits: (
+            ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() / (2**bits - 1)
+        )
+    ),
+    "it reads back, but with bits steps: b bits make 2^b levels": (
+        lambda x, bits: _from_smallest(x, bits)
+    ),
+    "0 is not exact, and a constant tensor is 0 / 0: the range must hold 0, on a mark": (
+        lambda x, bits: _from_smallest(x, 2**bits - 1)
+    ),
+    "that is the integers: multiply back what they mean": (
+        lambda x, bits: _integers(x, bits)[0].float()
+    ),
+    "on the way back the zero point is missing: scale * (q - zero_point)": (
+        lambda x, bits: _integers(x, bits)[0] * _integers(x, bits)[1]
+    ),
+    "nothing is clamped: a number at the end may round to one level too many": _without_clamp,
+    "floor is no rounding: it makes errors of a whole step": _floored,
+    "2^bits levels have 2^bits - 1 steps between them": _too_many_steps,
+}
+
+
+def check_expected_error(expected_error) -> bool:
+    """Check ``expected_error(low, high, bits)``: the mean squared rounding error."""
+    cases = [(-1.0, 1.0, 4), (-0.5, 2.5, 3), (0.0, 10.0, 8), (-3.0, 0.0, 2)]
+    return grade(expected_error, _expected_error, cases, EXPECTED_ERROR_MISTAKES)
+
+
+def _expected_error(low, high, bits):
+    return _step(low, high, bits) ** 2 / 12
+
+
+def _step(low, high, bits):
+    return (high - low) / (2**bits - 1)
+
+
+EXPECTED_ERROR_MISTAKES = {
+    "that is the largest squared error; most errors are smaller": (
+        lambda low, high, bits: _step(low, high, bits) ** 2 / 4
+    ),
+    "that is the mean absolute error; square before you take the mean": (
+        lambda low, high, bits: _step(low, high, bits) / 4
+    ),
+    "the squared mean is not the mean of the squares": (
+        lambda low, high, bits: _step(low, high, bits) ** 2 / 16
+    ),
+    "the step must be squared: the error has the unit of x squared": (
+        lambda low, high, bits: _step(low, high, bits) / 12
+    ),
+    "the root is one too many: the mean squared error is wanted": (
+        lambda low, high, bits: _step(low, high, bits) / 12**0.5
+    ),
+    "errors reach from -s/2 to s/2, not from 0 to s: that is floor, not rounding": (
+        lambda low, high, bits: _step(low, high, bits) ** 2 / 3
+    ),
+    "2^bits levels have 2^bits - 1 steps between them": (
+        lambda low, high, bits: ((high - low) / 2**bits) ** 2 / 12
+    ),
+    "b bits make 2^b levels, not b": lambda low, high, bits: ((high - low) / bits) ** 2 / 12,
+    "that is the integral over one step; divide by the step to get a mean": (
+        lambda low, high, bits: _step(low, high, bits) ** 3 / 12
+    ),
+    "the range is high - low": lambda low, high, bits: (high / (2**bits - 1)) ** 2 / 12,
+}
+
+
+def check_improve_scale(improve_scale) -> bool:
+    """Check ``improve_scale(x, scale, bits)``: for each row the best scale for its integers."""
+    cases = []
+    for seed, (rows, columns, bits) in enumerate([(3, 16, 3), (2, 8, 4), (4, 32, 2)]):
+        x = _normal(rows, columns, seed=seed + 5) * torch.arange(1.0, rows + 1)[:, None]
+        x[-1] = 0
+        cases.append((x, x.abs().amax(1, keepdim=True) * 0.12 + 0.05, bits))
+    return grade(improve_scale, _improve_scale, cases, IMPROVE_SCALE_MISTAKES)
+
+
+def _rounded(x, scale, bits, function=torch.round):
+    quant_min, quant_max = quantization.quant_range(bits)
+    return function(x / scale).clamp(quant_min, quant_max)
+
+
+def _improve_scale(x, scale, bits):
+    return _fit(x, scale, _rounded(x, scale, bits))
+
+
+def _fit(x, scale, q):
+    below = (q * q).sum(1, keepdim=True)
+    best = (q * x).sum(1, keepdim=True) / below.clamp(min=1)
+    return torch.where(below > 0, best, scale)
+
+
+def _either(x, scale, bits, function):
+    """Keep the scale where all integers are 0, as the right answer does."""
+    q = _rounded(x, scale, bits)
+    return torch.where((q != 0).any(1, keepdim=True), function(x, q), scale)
+
+
+IMPROVE_SCALE_MISTAKES = {
+    "the scale is what it was: the integers are chosen, but nothing is fitted": (
+        lambda x, scale, bits: scale * 1
+    ),
+    "that is the whole range again (absmax): fit the scale to these integers": (
+        lambda x, scale, bits: _either(
+            x, scale, bits, lambda x, q: x.abs().amax(1, True) / (2 ** (bits - 1) - 1)
+        )
+    ),
+    "the fraction is upside down, or divided by <x, x>: s x ≈ q was solved, not s q ≈ x": (
+        lambda x, scale, bits: _either(
+            x, scale, bits, lambda x, q: (q * x).sum(1, True) / (x * x).sum(1, True)
+        )
+    ),
+    "equal lengths are not least squares: the error must stand at right angles to q": (
+        lambda x, scale, bits: _either(
+            x, scale, bits, lambda x, q: x.norm(dim=1, keepdim=True) / q.norm(dim=1, keepdim=True)
+        )
+    ),
+    "a mean of sizes divided by a mean of sizes: that ignores which weight has which integer": (
+        lambda x, scale, bits: _either(
+            x, scale, bits, lambda x, q: x.abs().mean(1, True) / q.abs().mean(1, True)
+        )
+    ),
+    "that is one scale for all rows: each row has its own": (
+        lambda x, scale, bits: torch.full_like(
+            scale,
+            ((_rounded(x, scale, bits) * x).sum() / _rounded(x, scale, bits).square().sum()).item(),
+        )
+    ),
+    "the integers are not clamped, so the fit rests on levels that do not exist": (
+        lambda x, scale, bits: _fit(x, scale, (x / scale).round())
+    ),
+    "the integers are cut off towards 0, not rounded": (
+        lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.trunc))
+    ),
+    "the integers are floored, not rounded": (
+        lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.floor))
+    ),
+    "a row whose integers are all 0 becomes 0 / 0: keep its scale": (
+        lambda x, scale, bits: (
+            (_rounded(x, scale, bits) * x).sum(1, True)
+            / _rounded(x, scale, bits).square().sum(1, True)
+        )
+    ),
+    "the shape must stay (rows, 1), so that it divides x row by row": (
+        lambda x, scale, bits: _improve_scale(x, scale, bits)[:, 0]
+    ),
+}

@@ -1,0 +1,52 @@
+"""The bundled teacher of chapter 06 fits a MiniLM and is what its data sheet says."""
+
+import json
+import re
+
+import pytest
+
+from lightcourse import data, files, lora, models
+
+FOLDER = models.BUNDLED / "factbook-teacher"
+ADAPTER = FOLDER / "adapter.safetensors"
+
+
+def sheet_row(name):
+    """Return the figure of one row of the sheet."""
+    (row,) = (line for line in (FOLDER / "README.md").read_text().splitlines() if name in line)
+    return float(re.search(r"([\d,.]+)\**\s*\|$", row)[1].replace(",", ""))
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    """Return an untrained encoder of MiniLM's shape, but for its words, with the adapter."""
+    from transformers import BertConfig, BertModel
+
+    shape = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+    config = BertConfig(vocab_size=100, num_attention_heads=12, **shape)
+    model = models.EncoderClassifier(BertModel(config, add_pooling_layer=False), num_labels=13)
+    lora.load_lora_(model, ADAPTER)
+    return model
+
+
+def test_the_adapter_fits_minilm_and_merges(teacher):
+    report = lora.merge_lora_(teacher)
+    assert len(report.changed) == 12 and not lora.adapters(teacher)
+
+
+def test_it_names_as_many_classes_as_the_factbook_has_sections():
+    tensors, _ = files.load_tensors(ADAPTER)
+    names = data.load_factbook("section")["test"].features["label"].names
+    assert len(tensors["head.weight"]) == len(names) == 13
+
+
+def test_the_sheet_tells_its_size_and_that_it_is_good():
+    tensors, _ = files.load_tensors(ADAPTER)
+    assert sheet_row("numbers in the file") == sum(t.numel() for t in tensors.values())
+    assert sheet_row("| bytes |") == ADAPTER.stat().st_size
+    assert sheet_row("accuracy, test countries") > 0.95
+
+
+def test_the_curve_has_flattened():
+    scores = [s for _, s in json.loads((FOLDER / "curve.json").read_text())["evaluations"]]
+    assert scores[-3] - scores[-1] < 0.05 * (scores[0] - scores[-1])
