@@ -238,6 +238,8 @@ class EncoderClassifier(nn.Module):
 
 def check_labels(labels: torch.Tensor, num_labels: int) -> None:
     """Raise ``ValueError`` when a label is none of the classes 0 .. ``num_labels`` - 1."""
+    if labels.is_floating_point():
+        raise ValueError(f"labels is {labels.dtype}; whole numbers, torch.int64, are wanted")
     outside = labels[(labels < 0) | (labels >= num_labels)]
     if len(outside):
         raise ValueError(f"labels holds {int(outside[0])}; 0..{num_labels - 1} is wanted")

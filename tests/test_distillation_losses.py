@@ -156,6 +156,7 @@ def test_a_label_that_is_ignored_counts_in_neither_term(weight):
         ({"teacher_logits": torch.zeros(4, 6)}, "student has 5 classes and the teacher 6"),
         ({"labels": torch.full((4,), -100)}, "every label is -100"),
         ({"labels": torch.tensor([0, 1, 2, 5])}, "labels holds 5; 0..4 is wanted"),
+        ({"labels": torch.zeros(4)}, "labels is torch.float32; whole numbers"),
         ({"labels": torch.tensor([0])}, r"labels has shape \(1,\); \(4,\)"),
     ],
 )

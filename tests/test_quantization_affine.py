@@ -110,7 +110,7 @@ def test_groups_are_a_view_and_serve_each_its_own_scale():
     assert scale.shape == (2, 3, 1) and len(scale.unique()) == 6
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 7, 13, 2.5, True])
+@pytest.mark.parametrize("wrong", [0, -1, 7, 13, 2.0, 2.5, True])
 def test_groups_that_do_not_divide_are_refused(wrong):
     with pytest.raises(ValueError, match=f"group_size is {wrong}; a divisor of the 12 columns"):
         quantization.into_groups(torch.ones(2, 12), wrong)

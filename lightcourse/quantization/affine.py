@@ -194,7 +194,7 @@ def into_groups(x: torch.Tensor, group_size: int) -> torch.Tensor:
     (torch.Size([1, 2, 4]), [0.4285714328289032, 1.0])
     """
     columns = x.shape[-1]
-    fits = group_size in range(1, columns + 1) and group_size is not True
+    fits = group_size in range(1, columns + 1) and not isinstance(group_size, bool | float)
     if not fits or columns % group_size:
         raise ValueError(
             f"group_size is {group_size}; a divisor of the {columns} columns is wanted"
