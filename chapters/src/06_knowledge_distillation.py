@@ -39,7 +39,8 @@ adapter = models.BUNDLED / "factbook-teacher" / "adapter.safetensors"
 teacher = models.EncoderClassifier(models.load_minilm(), num_labels=len(sections))
 report = lora.load_lora_(teacher, adapter)
 report = lora.merge_lora_(teacher)
-print(f"{adapter.stat().st_size:,} bytes turn MiniLM into a teacher of {len(sections)} sections")
+print(f"{adapter.stat().st_size:,} bytes turn MiniLM into a teacher of {len(sections)} sections:")
+print(", ".join(sections))
 
 # %% [markdown]
 # Ask it about a sentence that nobody has labelled: "Soldiers guard the oil pipeline."
@@ -64,9 +65,9 @@ ax = plots.answers(said, sections, title=text)
 # %% [markdown]
 # *Figure: three bars for each of the 13 sections. At T = 1, Military and Security has 0.71, Terrorism 0.13, Geography 0.07, Environment 0.03, all others next to nothing. At T = 2 the same four lead, with 0.37, 0.15, 0.12 and 0.07, and nearly every section has a bar that can be seen. At T = 4 Military and Security has 0.19, and the others between 0.03 and 0.12.*
 #
-# A label would say "Military and Security", and no more. The teacher says as well: *a little like Terrorism, and about a place, and not at all like an Introduction.* Such an answer is called a **soft target**; a label is a **hard** one. What a teacher thinks of the wrong classes was learned from thousands of passages, and a student can have it for one.
+# A label would say "Military and Security", and no more. The teacher says as well: *a little like Terrorism, and about a place, and hardly at all like People and Society.* Such an answer is called a **soft target**; a label is a **hard** one. What a teacher thinks of the wrong classes was learned from thousands of passages, and a student can have it for one.
 #
-# But at 0.01 it hardly counts. So both models' logits are divided by a **temperature** $T$ before the softmax:
+# But a wrong class with a probability of 0.01 hardly counts in a loss. So both models' logits are divided by a **temperature** $T$ before the softmax:
 #
 # $$p_i = \frac{e^{t_i / T}}{\sum_j e^{t_j / T}}$$
 #
@@ -76,9 +77,9 @@ ax = plots.answers(said, sections, title=text)
 # | $T$ | `temperature` | 1: as it is; larger: softer; smaller: sharper |
 # | $p$, $q$ | | the softened probabilities of teacher and student |
 #
-# How soft is an answer? Its **entropy** $-\sum_i p_i \ln p_i$ tells, in nats: 0 for an answer that is sure, $\ln 13$ = 2.565 where all 13 sections are equally likely.
+# How soft is an answer? Its **entropy** $-\sum_i p_i \ln p_i$ tells, in nats. It is larger the less sure an answer is.
 #
-# **Predict:** the entropy for $T \to 0$ and for $T \to \infty$. And which of these three sentences is the teacher surest of?
+# **Predict:** the entropy for $T \to 0$ and for $T \to \infty$. And which of these is the teacher surest of: the sentence above, "The army built a new airport.", or "A satellite was launched to watch the forests."?
 
 # %%
 sentences = [
@@ -95,7 +96,7 @@ for sentence in sentences:
         print(f" {T}: {torch.special.entr(p).sum():.2f}", end=";" if T < 100 else "\n")
 
 # %% [markdown]
-# At T = 1 the first two leave room for doubt (an army builds, but airports are transport, and the teacher thinks of spaceports, too), the third hardly any: there a label says it all. Towards $T = 0$ only the first choice is left, a hard label. Towards infinity every answer is the same, and says nothing.
+# At T = 1 the first two leave room for doubt (an army builds, but airports are transport, and the teacher thinks of spaceports, too), the third hardly any: there a label says it all. Towards $T = 0$ only the first choice is left, a hard label: entropy 0. Towards infinity all 13 sections become equally likely, entropy $\ln 13$ = 2.565: every answer is the same, and says nothing.
 #
 # ## 2 · The loss, and what $T^2$ is for
 #
@@ -144,13 +145,13 @@ assert sizes["KL alone"][1] > 150 * sizes["KL alone"][16]
 assert max(sizes["T² · KL"].values()) < 2 * min(sizes["T² · KL"].values())
 
 # %% [markdown]
-# Without the factor the gradient all but vanishes; with it, it keeps its order of size. That matters where the teacher's part stands beside another one. The whole loss, for an example with a true label, is
+# Without the factor the gradient falls 178-fold (not 256-fold: $1/T^2$ is the law for large T, and T = 1 is not large yet); with it, it grows by less than half. That matters where the teacher's part stands beside another one. The whole loss, for an example with a true label, is
 #
 # $$\text{loss} = (1 - w)\,\mathrm{CE}(\text{label}, s) + w\,T^2\,\mathrm{KL}(p \,\|\, q)$$
 #
 # ($w$: `soft_weight`; CE, the cross-entropy, is always taken at temperature 1.) Without $T^2$, a change of $T$ would silently turn $w$ down. Hinton, Vinyals and Dean 2015 (arXiv 1503.02531, section 2) give this reason.
 #
-# ### And then Adam divides it away
+# ### And under Adam?
 #
 # Adam, the optimizer that nearly everybody uses (chapter 02), divides each gradient by its own usual size. So what if there is *no* other part, $w = 1$?
 #
@@ -182,7 +183,7 @@ for name, optimizer, rate in [("SGD", torch.optim.SGD, 0.5), ("Adam", torch.opti
         assert (apart < 0.01) == (name == "Adam" and soft_weight == 1)
 
 # %% [markdown]
-# By SGD the two students go very different ways. By Adam with the teacher alone, they are the same: the factor is divided away (all but a trace, and it would show again where gradients are clipped). Mix labels in, and it matters to Adam as well, because it now decides *between* two parts. (Here the labels are wrong on purpose, so that the two parts disagree.)
+# By SGD, with the teacher alone, the factor is nothing but a learning rate 16 times as large: the student without it has hardly left its start. By Adam with the teacher alone, they are the same: the factor is divided away (all but a trace; where gradients are *clipped*, that is, shortened if they are longer than some limit, it shows again). Mix labels in, and it matters to Adam as well, because it now decides *between* two parts. (Here the labels are wrong on purpose, so that the two parts disagree.)
 #
 # So with `soft_weight=1` and Adam, nobody can show you that $T^2$ helped. It belongs into the loss nevertheless: the day somebody mixes labels in, it is needed.
 #
@@ -191,10 +192,10 @@ for name, optimizer, rate in [("SGD", torch.optim.SGD, 0.5), ("Adam", torch.opti
 # The question for the rest of the chapter: *does a teacher make a better student?* Better than what? Three things must be there, or the answer means nothing:
 #
 # 1. the **same student** on the **same texts** for the same steps, **without** a teacher;
-# 2. a student with a **teacher that knows nothing**, to see whether soft targets do good all by themselves;
+# 2. a student with a **teacher that knows nothing** (a *random* one: its answers belong to other texts), to see whether soft targets do good all by themselves;
 # 3. the student **before** it was taught. It comes from its teacher's layers, so it may know a lot already.
 #
-# The student: layers 0 and 5 of the teacher, with its embeddings (frozen, which saves time) and its head. The job: only **32** passages are labelled, two or three for each section. Besides them there are 256 passages *without* a label. Text is cheap; labels are not. (The teacher has seen none of these 288, see the README beside its adapter. To save time everything reads 12 tokens of a passage; the teacher was trained on 24.)
+# The student: layers 0 and 5 of the teacher, with its embeddings (frozen, which saves time) and its head. The job: only **32** passages are labelled, drawn at random: about a dozen are Government, and five or six of the 13 sections do not occur at all. Besides them there are 256 passages *without* a label. Text is cheap; labels are not. (The teacher has seen none of these 288, see the README beside its adapter. To save time everything reads 12 tokens of a passage; the teacher was trained on 24.)
 #
 # **Predict:** the student's accuracy *before* anybody teaches it.
 
@@ -223,7 +224,7 @@ print(f"teacher {metrics.accuracy(by_teacher, truth):.2f}, two of its layers {un
 # | first choice, many | only the *name* that the teacher gives, as if it were a label | the same 256 |
 # | shuffled, many | to each text the soft answer that belongs to *another* text | the same 256 |
 #
-# Each has its own learning rate, the best of a few on validation texts (the shuffled one has that of "soft, many").
+# Each has its own learning rate, the best of a few on validation texts (the shuffled one has that of "soft, many"). Rule 1, the same texts without a teacher, holds for "soft" against "labels". For "soft, many" there is no such control: without a teacher its texts have no labels. "First choice, many" is its rival on the same texts, and "labels" is what one had to do without the teacher.
 
 # %%
 texts = ("input_ids", "attention_mask")
@@ -284,18 +285,16 @@ for name, found in right.items():
     print(f"{name:19}", *(f"{value:.3f}" for value in found))
 for labels, alone, many, named, chance in zip(*right.values(), strict=True):
     assert min(many, named) > labels + 0.01 and many > alone
-    assert abs(many - named) < 0.04 and chance < untaught - 0.2
+    assert max(abs(many - named), abs(labels - alone)) < 0.04 and chance < untaught - 0.2
 
 # %% [markdown]
-# *Figure: a row for each student, a dot for each seed; the dotted line, at 0.81, is the student before it was taught. "Labels" and "soft" scatter around that line, from 0.77 to 0.83. "Soft, many" and "first choice, many" lie to the right of it, at 0.86 to 0.90. "Shuffled, many" lies far to the left, at 0.34 to 0.39.*
+# *Figure: a row for each student, a dot for each seed; the dotted line, at 0.81, is the student before it was taught. "Labels" and "soft" lie on both sides of that line, from 0.77 to 0.83. "Soft, many" and "first choice, many" lie to the right of it, at 0.86 to 0.90. "Shuffled, many" lies far to the left, at 0.34 to 0.39.*
 #
-# - **Unlabelled text, answered by the teacher, is what made the student better**: by 3 to 8 points over the 32 labels, in all three seeds. Mind that the give or take of 300 texts is 0.04 (chapter 00): the *order* is what we saw three times, not the points. (In trials with other draws the gap was once next to nothing.)
-# - **Soft or hard on the same 32 texts: inconclusive.** The soft answers are behind by one point for each seed, far less than the give or take; in trials on other texts they were ahead by as little.
-# - **Soft answers or just the name: inconclusive.** The names are level for two seeds and ahead for one. This teacher is nearly always sure; then its first choice holds nearly all that it knows. Naming 256 sections is already most of what it has to give.
-# - **Shuffled answers ruin the student.** Soft targets are no tonic; what is in them counts.
+# - **Unlabelled text, answered by the teacher, is what made the student better**: in all three seeds, by 3 to 12 points over the 32 labels. Mind that the give or take of 300 texts is 0.04 (chapter 00): the *order* is what we saw three times, not the points. (In trials with other draws the gap was once next to nothing.)
+# - **Soft or hard on the same 32 texts: inconclusive.** The two are a point apart, far less than the give or take; in trials on other texts it was the other one that was ahead.
+# - **Soft answers or just the name: inconclusive.** Level, or nearly, for each seed; probably because this teacher is mostly sure, and then its first choice holds nearly all that it knows. Naming 256 sections is already most of what it has to give.
+# - **Shuffled answers ruin the student:** it is no better than always saying "Government", which is right for 0.39 of these texts. Soft targets do no good by being soft; what is in them counts.
 # - **And the first thing to beat was 0.81**, for nothing. 32 labels alone did not reliably beat it.
-#
-# (Before you take this teacher for granted: at this job plain word counts are as good, if they get thousands of labels, as chapter 02 saw. The teacher is here to teach.)
 #
 # ## 4 · A language model: half of its layers
 #
@@ -304,7 +303,6 @@ for labels, alone, many, named, chance in zip(*right.values(), strict=True):
 # The teacher is the tiny language model of 4.3 million parameters. The student comes from the smaller one: of its four layers we keep the first and the last.
 
 # %%
-torch.set_num_threads(1)  # for tiny models one is faster
 tiny_tokenizer = models.load_tiny_tokenizer()
 big, small = models.load_tiny_lm("teacher"), models.load_tiny_lm("student")
 half = distillation.student_from(small, [0, 3])
@@ -370,26 +368,41 @@ for text_only, with_teacher, chance in zip(*reached.values(), strict=True):
     assert with_teacher < text_only - 1 and chance > 4 * text_only
 
 # %% [markdown]
-# The teacher's student is ahead of the one that read the same text without a teacher, for all three texts, by 1.4 to 3 points. (The recipe of each is the best of a few learning rates.) The shuffled one is ruined.
+# The teacher's student is ahead of the one that read the same text without a teacher, for all three texts, by 1.4 to 3 points. (Each has the best of a few learning rates, on validation text.) The shuffled one is ruined.
 #
 # This time the *soft* part must be what helped, for both have seen the same tokens in the same order. Of 2,048 possible answers, the text shows one.
 #
 #
-# ### Two cautions
+# ### Two more questions
 #
-# **Predict:** (1) At T = 2 instead of 1, is the student better? (2) What does the teacher cost? By the count of chapter 01, two operations for a parameter and a token, its forward pass takes 8.6 million operations a token. A step of the student, forward and then twice that backward, takes 4.1 million. So what if we save the teacher, and give the student *twice as much text* and twice the steps? That is the cheaper bargain. Is it the better one?
+# **Predict:** (1) At T = 2 instead of 1, is the student better? (2) What does the teacher cost? By the count of chapter 01, two operations for a parameter and a token, its forward pass takes 8.6 million operations a token. A step of the student, forward and then twice that backward, takes 4.1 million. So what if we save the teacher, and give the student *twice as much text* and twice the steps? Which of the two is better?
+
+#
+# For (1) the 64 largest will not do: at a higher temperature more of the probability lies in the tail. So this time all logits are kept, in memory; a batch finds its own by the sum of its token numbers, a poor man's fingerprint.
+
+# %%
+with torch.no_grad():
+    known = {int(window["input_ids"].sum()): big(window["input_ids"]).logits for window in windows}
+assert len(known) == len(windows)
+for T in (1, 2, 4):
+    kept = [(logits / T).softmax(-1).topk(64).values.sum(-1).mean() for logits in known.values()]
+    print(f"T = {T}: the 64 largest of 2,048 hold {sum(kept) / len(kept):.0%}")
 
 
 # %%
-def at_temperature(T):
-    """Return the perplexities of students that were taught at another temperature."""
-    with tempfile.TemporaryDirectory() as warm:
-        distillation.cache_logits(warm, big, windows, k=64, temperature=T)
-        batches = distillation.cached_batches(warm)
-        return [healed(seed, 1.2e-3, batches=batches)[0] for seed in range(3)]
+def at(T):
+    """Return a loss that matches all of the teacher's answers at a temperature."""
+
+    def loss(student, batch):
+        logits = student(input_ids=batch["input_ids"]).logits
+        return distillation.forward_kl(logits, known[int(batch["input_ids"].sum())], T)
+
+    return loss
 
 
-reached["teacher, T = 2"] = at_temperature(2.0)
+for T in (1, 2, 4):
+    found = [healed(seed, 1.2e-3, loss=at(T)) for seed in range(3)]
+    reached[f"all logits, T = {T}"] = [perplexity for perplexity, _ in found]
 more_text = {"loss": model_loss, "batches": data.token_batches(speeches, 64, 8), "steps": 48}
 reached["text, twice as much"] = [healed(seed, 6e-4, **more_text)[0] for seed in range(3)]
 
@@ -399,16 +412,16 @@ shown = {"start": starts, **{name: v for name, v in reached.items() if name != "
 ax = plots.seeds(shown, "perplexity of unseen speeches")
 for name, found in shown.items():
     print(f"{name:19}", *(f"{value:.1f}" for value in found))
-for seed in range(3):
-    at_one, at_two = reached["teacher"][seed], reached["teacher, T = 2"][seed]
-    assert at_one + 1 < at_two and at_two > reached["text"][seed]
-    assert reached["text, twice as much"][seed] < min(at_one, reached["text"][seed])
+for alone, kept, _, one, two, four, more in zip(*reached.values(), strict=True):
+    assert one < two + 0.3 and max(one, two) + 1 < four and max(one, two) + 1 < alone
+    assert one < kept and more + 0.3 < min(kept, alone)
 
 # %% [markdown]
-# *Figure: a row of three dots each, one for each text, on a logarithmic scale; compare a text's own dots. From the start at 66, 55 and 84 all have come down. The teacher's student lies to the left of the one from text alone; that of the teacher at T = 2 lies to the right of both; and "text, twice as much" lies furthest to the left.*
+# *Figure: a row of three dots each, one for each text, on a logarithmic scale; compare a text's own dots. From the start at 66, 55 and 84 all have come down. The students of the teacher at T = 1 and T = 2 lie to the left of the one from text alone, the one at T = 4 level with it. "Text, twice as much" lies furthest to the left, or with the best.*
 #
-# - **A temperature of 2 made it worse**, worse than no teacher at all. It is a setting to try, like a learning rate; that "a temperature above 1 is better" does not hold here. With a vocabulary of 2,048, softened tails drown what the teacher is sure of.
-# - **Twice as much text, and no teacher, was better than the teacher**, in all three seeds, and it is cheaper: 8.2 million operations for each token of the 24 batches, against 12.7. *Equal steps* is not *equal cost*. A teacher pays where text is short, where its answers are used again and again (several epochs, several students: the cache is paid once), or where it knows what no text at hand says, as in section 3. Papers seldom print that row. Ask for it.
+# - **T = 2 against T = 1: inconclusive**, behind by a point or less. **T = 4 was worse for all three texts**, and no better than no teacher at all. A temperature is a setting to try, like a learning rate (each has the rate that was best at T = 1); that "a temperature above 1 is better" does not show here.
+# - **Keeping 64 of 2,048 answers cost about a point**, in all three seeds. At T = 2 they would hold less than half of what the teacher says: choose the two together.
+# - **Twice as much text, and no teacher,** was better than the teacher from the cache in all three seeds, and against all logits it is *inconclusive*: ahead for two texts, level for the third. And it is cheaper: 8.2 million operations for each token of the 24 batches, against 12.7. *Equal steps* is not *equal cost*. A teacher pays where text is short, where its answers are used again and again (several epochs, several students: the cache is paid once), or where it knows what no text at hand says, as in section 3.
 #
 # ## 5 · What to match
 #
@@ -452,7 +465,7 @@ for name, index in best.items():
 ax = plots.densities(x, two.exp(), {name: ones[index].exp() for name, index in best.items()})
 
 # %% [markdown]
-# *Figure: the teacher's density, grey, has a large bump at -2 and a smaller one at 2.5. The forward student is one low, wide hill over both, highest at -0.5, between the bumps, where the teacher has next to nothing. The reverse student covers the large bump exactly and ignores the small one.*
+# *Figure: the teacher's density, grey, has a large bump at -2 and a smaller one at 2.5. The forward student is one low, wide hill over both, highest at -0.5, between the bumps, where the teacher has next to nothing. The reverse student stands over the large bump, and higher, since all its probability is there, and ignores the small one.*
 #
 # Forward KL is weighted by the *teacher*: wherever it says something, the student must say something too, and so it says a little of everything. Reverse KL is weighted by the *student*: wherever it speaks, the teacher must agree, and so it keeps to what it can do well. For a model that *writes*, the second may be the better vice (MiniLLM, arXiv 2306.08543). We judge by perplexity, which is itself a forward measure: it punishes whoever calls impossible what then comes. So guess.
 #
@@ -475,9 +488,9 @@ print({name: tuple(tensor.shape) for name, tensor in heard.items()})
 print("the teacher wrote:", repr(tiny_tokenizer.decode(dictated[0])[:90]))
 
 # %% [markdown]
-# The last way needs no insides and no logits. We give the teacher the first 8 tokens of 64 windows, it writes 56 more, and the student learns from that text alone. As many tokens as the others have, and only one seed: an anecdote. (In trials another order of the batches moved these figures by less than one.)
+# The last way needs no insides and no logits. We give the teacher the first 8 tokens of 64 windows, it writes 56 more, and the student learns from that text alone. As many tokens as the others have.
 #
-# **Predict:** which of the seven is the best, and which is the worst?
+# **Predict:** which of the seven is the best, and which two are worse than text alone?
 
 # %%
 d = distillation
@@ -496,40 +509,46 @@ ways = {
 
 
 # %%
-def matched(way, batches, learning_rate=6e-4):
-    """Return the first text's perplexity after 16 steps of one way to learn."""
+def matched(way, batches, seed):
+    """Return the perplexity of the seed's text after 14 steps of one way to learn."""
     model = copy.deepcopy(half)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model.projection = torch.nn.Linear(128, 256, bias=False)
 
     def loss(model, batch):
         given = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
         return way(model, model(**given, **insides), batch)
 
-    train(model, batches, Recipe(16, learning_rate, warmup=3), loss, progress=False)
-    return metrics.perplexity(model, unseen[0], window=64)
+    train(model, batches, Recipe(14, 6e-4, warmup=3, seed=seed), loss, progress=False)
+    return metrics.perplexity(model, unseen[seed], window=64)
 
 
 # %% [markdown]
-# Seven short runs:
+# Seven short runs for each seed:
 
 # %%
 batches = data.row_batches(heard, 8)
-anecdote = {name: [matched(way, batches)] for name, way in ways.items()}
+by_way = {n: [matched(way, batches, seed) for seed in range(3)] for n, way in ways.items()}
 by_api = data.row_batches({"input_ids": dictated, "labels": dictated}, 8)
-anecdote["its text"] = [matched(ways["text alone"], by_api)]
-for name, (value,) in anecdote.items():
-    print(f"{name:17} {value:.1f}")
-assert anecdote["KL"][0] + 1 < min(v for name, (v,) in anecdote.items() if name != "KL")
+by_way["its text"] = [matched(ways["text alone"], by_api, seed) for seed in range(3)]
+for name, found in by_way.items():
+    print(f"{name:17}", *(f"{value:.1f}" for value in found))
+for text_alone, kl, reverse, squares, hidden, attention, dictation in zip(
+    *by_way.values(), strict=True
+):
+    assert kl + 1 < min(text_alone, reverse, squares, hidden, attention, dictation)
+    assert (
+        squares > text_alone + 1 and max(abs(hidden - text_alone), abs(attention - text_alone)) < 1
+    )
 
 # %% [markdown]
-# (Hidden states and attention maps were added to the text's own loss, with a weight of 0.1, tried beside 1.0, which was no better. All have the same learning rate, the better of two for each but KL, which did well at both.) Read it as an anecdote, with gaps below one taken for nothing:
+# (Hidden states and attention maps were added to the text's own loss, with a weight of 0.1, tried beside 1.0, which was no better. All have the same learning rate, the better of two for each but KL, which did well at both.) Compare within a column; gaps below one we take for nothing.
 #
-# - **KL is ahead** of all others by a point or more. The same order, from KL to squared error, showed when the learning rates were looked for, on other text.
-# - **Reverse KL** is behind text alone. Judged by a forward measure, that is no surprise, and says little about the *texts* that it would write.
-# - **Squared error** is the worst. It spends its effort on 2,048 logits alike, and most of them belong to tokens that nobody would say.
-# - **Hidden states and attention maps** gained nothing in so few steps: a new projection must first be learned, and our student is far shallower than its teacher.
-# - **Its text alone** is as good as real text, or a little better. That is the case of a teacher behind an API: no logits, and any vocabulary. The student learns the teacher's mistakes along with the rest, and its terms of use may forbid all this: read them.
+# - **KL is ahead** of all others, by more than a point in all three seeds.
+# - **Squared error is behind text alone**, in all three. A likely reason: it spends its effort on 2,048 logits alike, and most of them belong to tokens that nobody would say.
+# - **Reverse KL** is behind text alone for two texts and level with it for the third: *inconclusive*. Judged by a forward measure it could not shine, and this says little about the *texts* that it would write.
+# - **Hidden states and attention maps** gained nothing in so few steps: 14 steps are few, a new projection (for the hidden states) must first be learned, and our student is far shallower than its teacher.
+# - **Its text alone** against real text: a little better twice, level once, so *inconclusive*, and good news. It is the case of a teacher behind an API: no logits, and any vocabulary. (The student learns the teacher's mistakes along with the rest, and the API's terms of use may forbid all this: read them.)
 #
 # What to match is a question of what you *have*. With logits, start with KL.
 #
@@ -551,17 +570,24 @@ contest = {
     "8 bits": integers,
     "8 bits, table too": small_table,
 }
+by_student = metrics.predict(student, judge).argmax(-1)
+learned = sum(p.numel() for p in student.parameters() if p.requires_grad)
 one = {name: pool[name][:1] for name in texts}
+torch.set_num_threads(1)  # our kernels take one by default: let all have one
 times = metrics.latencies({name: lambda m=model: m(**one) for name, model in contest.items()})
 
 # %% tags=["nbval-ignore-output"]
 ledger = metrics.Ledger("accuracy")
 for name, model in contest.items():
     answers = metrics.predict(model, judge).argmax(-1)
-    control = {"control_of": "2 layers, taught"} if "labels" in name else {}
+    more = {"trained": learned} if name.startswith("2 layers") else {}
+    more |= {"control_of": "2 layers, taught"} if "labels" in name else {}
     quality, size = metrics.accuracy(answers, truth), metrics.size_in_bytes(model)
-    ledger.add(name, size, quality, latency=times[name], **control)
-    print(f"{name:25} {metrics.flips(by_teacher, answers):5.1%} of the answers differ")
+    ledger.add(name, size, quality, latency=times[name], **more)
+    apart = metrics.flips(by_teacher, answers), metrics.flips(by_student, answers)
+    print(
+        f"{name:20} other answers than the teacher {apart[0]:5.1%}, than the student {apart[1]:.1%}"
+    )
 rows = {row.name: row for row in ledger.rows}
 assert rows["2 layers, taught"].latency.median < 0.67 * rows["teacher"].latency.median
 assert rows["8 bits, table too"].stored < rows["teacher"].stored / 5
@@ -573,19 +599,19 @@ ledger
 
 # %% tags=["nbval-ignore-output"]
 ax = ledger.figure()
-limits = ax.set_xlim(left=-18)
+limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 assert len(ax.texts) == len(ledger.rows)
 
 # %% [markdown]
 # *Figure: accuracy against megabytes. The teacher stands at the top right, at 90 MB. At 62 MB stand the taught student and, below it, tied to it by a dotted line, the one with 32 labels. The same taught student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.*
 #
 # - **Two of six layers are 31 % fewer bytes, not 67 %:** the table of embeddings is half of this model and stays whole. (Two thirds of the *layers'* time are gone, however.) DistilBERT has the same arithmetic.
-# - **Integers on top take the rest:** with the table in 8 bits too, it is a sixth of the teacher, and the answers are the student's own, but for a text or two. Distillation and quantization save in different places, so they add up.
-# - **The price:** about nine points of accuracy, and one answer in nine that is not the teacher's. Is that a good deal? For the 13-section job a frozen encoder of three layers or word counts may be a better one. The ledger shows the deal; it does not make it.
+# - **Integers on top take the rest:** with the table in 8 bits too, it is a sixth of the teacher, and the answers are the student's own, but for a text or two. Distillation and quantization save in different places, so they add up. And here 8 bits are *faster*, unlike in chapter 00: these layers multiply integers with a kernel made for them (chapter 05). The two rows with 2 layers of floats are equally large, so the gap between their times is noise.
+# - **The price:** about nine points of accuracy, and one answer in nine that is not the teacher's. Is that a good deal? For this job word counts may be a better one (with thousands of labels, chapter 02). The ledger shows the deal; it does not make it.
 #
 # ## **Spot the bug:** five versions that circulate
 #
-# In four of the five the loss goes down nicely; in one it has nowhere to go. The first:
+# In four of the five the loss falls, or can be pushed down at will; in one it has nowhere to go. The first:
 
 
 # %%
@@ -637,21 +663,21 @@ assert history.losses[-1] < history.losses[0] - 2 and perplexity > 200
 # **Third: the teacher is trained along.** Its parameters are in the optimizer, and its logits are not detached. **Fourth: the teacher's own checkpoint is the student.** **Predict** for the third: who moves towards whom?
 
 # %%
-torch.manual_seed(0)
-x, knows, learns = torch.randn(256, 16), torch.nn.Linear(16, 4), torch.nn.Linear(16, 4)
-told = knows(x).argmax(-1)
-step = torch.optim.Adam([*knows.parameters(), *learns.parameters()], lr=0.05)
-for _ in range(60):
-    log_p, log_q = knows(x).log_softmax(-1), learns(x).log_softmax(-1)
-    step.zero_grad()
-    (log_p.exp() * (log_p - log_q)).sum(-1).mean().backward()  # the teacher is not detached
-    step.step()
-says, agrees = knows(x).argmax(-1), learns(x).argmax(-1)
-agree, still = metrics.accuracy(says, agrees), metrics.accuracy(says, told)
-print(
-    f"student and teacher agree on {agree:.0%}; the teacher's answers that are as before: {still:.0%}"
-)
-assert agree > 0.9 and still < 0.9
+for detached in (False, True):
+    torch.manual_seed(0)
+    x, knows, learns = torch.randn(256, 16), torch.nn.Linear(16, 4), torch.nn.Linear(16, 4)
+    told, losses = knows(x).argmax(-1), []
+    step = torch.optim.Adam([*knows.parameters(), *learns.parameters()], lr=0.05)
+    for _ in range(60):
+        log_p, log_q = knows(x).log_softmax(-1), learns(x).log_softmax(-1)
+        log_p = log_p.detach() if detached else log_p
+        losses.append((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+        step.zero_grad()
+        losses[-1].backward()
+        step.step()
+    still = metrics.accuracy(knows(x).argmax(-1), told)
+    print(f"{detached=}: loss {losses[0]:.2f} -> {losses[-1]:.2f}, old answers kept {still:.0%}")
+    assert losses[-1] < 0.02 and (still == 1) == detached
 
 # %%
 try:
@@ -665,9 +691,9 @@ loss.backward()
 print(f"loss {loss:.4f}, largest gradient {max(p.grad.abs().max() for p in twin.parameters()):.4f}")
 
 # %% [markdown]
-# Third: they met half-way, and agreement was bought by spoiling the teacher. The library detaches it. Fourth: a copy of the teacher agrees with it from the start. The loss is 0, the gradient is 0, and whatever such a notebook shows afterwards came from somewhere else.
+# Third: they met half-way, and agreement was bought by spoiling the teacher. Detached, the same loop falls just as low, and the teacher is as it was: no loss curve tells the two apart. The library detaches it. Fourth: a copy of the teacher agrees with it from the start. The loss is 0, the gradient is 0, and whatever such a notebook shows afterwards came from somewhere else.
 #
-# **Fifth: "the loss fell, so the student has improved".** You have the data already. Remember the student with shuffled answers, whose perplexity went from 63 to hundreds:
+# **Fifth: "the loss fell, so the student has improved".** You have the data already. Remember the student with shuffled answers, whose perplexity went from 66 to hundreds:
 
 # %%
 _, history = runs["shuffled"][0]
@@ -684,11 +710,11 @@ assert last_steps < first_steps - 1 and reached["shuffled"][0] > 4 * starts[0]
 #
 # | paper says | we measured | same ordering? |
 # |---|---|---|
-# | DistilBERT (Sanh et al. 2019, arXiv 1910.01108): GLUE 77.0 against the teacher's 79.5, 40 % smaller, 60 % faster | 0.87 against 0.96; 31 % smaller; two thirds of the time saved | **yes**: somewhat worse, smaller and faster; our student is far shallower and learned from 256 texts |
-# | Hinton et al. 2015 (arXiv 1503.02531): (section 6) soft targets let a student learn from a small part of the data | 32 labelled texts, soft or hard; and 256 without labels | soft against hard: **inconclusive**; with unlabelled text: **yes** |
-# | the same: answers are softened, with a temperature above 1 | T = 2 against T = 1, a tiny language model, three seeds | **no**: T = 2 is worse |
-# | Kim & Rush 2016 (arXiv 1606.07947): text that the teacher wrote is enough to learn from | 64 windows written by the teacher against 64 real ones, one seed | level: **inconclusive** |
-# | MiniLM (Wang et al. 2020, arXiv 2002.10957): attention maps of the last layer teach | attention maps beside the text's loss, one seed | **does not show** |
+# | DistilBERT (Sanh et al. 2019, arXiv 1910.01108): GLUE (a set of language tasks, higher is better) 77.0 against the teacher's 79.5, 40 % smaller, 60 % faster | 0.87 against 0.96; 31 % smaller; two thirds of the time saved | **yes**: somewhat worse, smaller and faster; our student is far shallower and learned from 256 texts |
+# | Hinton et al. 2015 (arXiv 1503.02531): (section 6) soft targets let a student learn from a small part of the data | 32 labelled texts, soft or hard; and 256 without labels | soft against hard: **inconclusive**; unlabelled text helped, but the teacher's mere first choice did as well, so the *softness* is **not shown** |
+# | the same: answers are softened, with a temperature above 1 | T = 1, 2 and 4, a tiny language model, three seeds | **does not show**: T = 2 inconclusive, T = 4 worse |
+# | Kim & Rush 2016 (arXiv 1606.07947): text that the teacher wrote is enough to learn from | 64 windows written by the teacher against 64 real ones, three seeds | level: **inconclusive** |
+# | MiniLM (Wang et al. 2020, arXiv 2002.10957): attention maps of the last layer teach | attention maps beside the text's loss, three seeds | **does not show** |
 #
 # Their figures are theirs, on their models and data; only the orderings can be compared.
 #
@@ -697,10 +723,10 @@ assert last_steps < first_steps - 1 and reached["shuffled"][0] > 4 * starts[0]
 # - **Soft answers** tell what a teacher thinks of the wrong classes; a temperature makes them visible, and from 0 to infinity takes the entropy from 0 to $\ln C$.
 # - **The loss** is $(1 - w)$ CE + $w\,T^2$ KL. The gradient of KL alone falls as $1/T^2$, which the factor makes up for. Under Adam, with the teacher's part alone, the factor is divided away.
 # - **A classifier:** 256 unlabelled texts with the teacher's answers beat 32 labels for all three seeds; soft against hard answers stayed inconclusive. Two of the teacher's layers had 0.81 before any teaching.
-# - **A language model:** on the same text the teacher's student was ahead for all three seeds, at T = 1, not at T = 2. Twice as much text without a teacher was better still.
-# - **What to match:** KL of the logits was ahead in our one run; text alone from the teacher was as good as real text.
+# - **A language model:** on the same text the teacher's student was ahead for all three seeds, at T = 1 and T = 2, not at T = 4. Twice as much text without a teacher was as good, and cheaper.
+# - **What to match:** KL of the logits was ahead for all three seeds, squared error behind; the teacher's text could not be told from real text.
 # - **What it is worth:** a third of the time and 31 % fewer bytes; with 8 bits on top, a sixth of the bytes; and one answer in nine is another one.
-# - **A falling loss shows nothing.** Four wrong versions had a loss that fell, and one a loss that was zero from the start. Beside each student stands one that was not taught, one that was taught nonsense, and the one that it was before.
+# - **A falling loss shows nothing.** In four wrong versions the loss fell or could be pushed down, and in one it was zero from the start. Beside each student stands one that was not taught, one that was taught nonsense, and the one that it was before.
 #
 # ## Further reading
 #

@@ -226,7 +226,7 @@ print(f"entropy 1.2 at T = {found:.3f}, and with doubled logits at {2 * found:.3
 # %% [markdown]
 # ## Exercise 5 · The gradient, and its limit ★★★ (25 minutes)
 #
-# Derive on paper, for one row of $C$ classes, the derivative of
+# You have seen both results in section 2. The exercise is to get there without looking, and then to check by code. Derive on paper, for one row of $C$ classes, the derivative of
 #
 # $$\mathrm{KL}(p \,\|\, q) = \sum_i p_i \ln\frac{p_i}{q_i}, \qquad p = \mathrm{softmax}(t/T),\quad q = \mathrm{softmax}(s/T)$$
 #
