@@ -1,15 +1,9 @@
 """The figures that come back: one function each, which draws into ``Axes`` and returns them."""
 
 from lightcourse.plots.distillation import answers, densities
-from lightcourse.plots.lines import curves, seeds, sparsity_curves, trade_off
+from lightcourse.plots.lines import bits_curves, curves, seeds, sparsity_curves, trade_off
 from lightcourse.plots.pictures import cells, shares, stages, weights
-from lightcourse.plots.quantization import (
-    bits_curves,
-    clipping,
-    error_parts,
-    number_line,
-    staircase,
-)
+from lightcourse.plots.quantization import clipping, error_parts, number_line, staircase
 from lightcourse.plots.speed import calls, roofline
 
 __all__ = [

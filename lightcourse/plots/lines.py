@@ -54,23 +54,26 @@ def sparsity_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=
     -------
     matplotlib.axes.Axes
     """
-    import statistics
+    percent = {name: {100 * s: y for s, y in points.items()} for name, points in lines.items()}
+    return _bands(percent, "zeros, % of the weights", ylabel, ax)
 
-    import matplotlib.pyplot as plt
 
-    ax = ax or plt.subplots(figsize=(8, 4.2), layout="constrained")[1]
-    for index, (name, points) in enumerate(lines.items()):
-        x = [100 * sparsity for sparsity in points]
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": "os^DvPX"[index % 7]}
-        mean = [statistics.fmean(values) for values in points.values()]
-        ax.plot(x, mean, linewidth=2, markersize=8, label=name, **style)
-        low, high = map(min, points.values()), map(max, points.values())
-        ax.fill_between(x, list(low), list(high), color=style["color"], alpha=0.2, linewidth=0)
-    ax.set(xlabel="zeros, % of the weights", ylabel=ylabel, yscale="log")
-    _plain_numbers(ax.yaxis)
-    ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    ax.grid(alpha=0.3, which="both")
-    return ax
+def bits_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None):
+    """Draw one line for each thing over the bits that a weight takes, scales included.
+
+    Parameters
+    ----------
+    lines : dict of str to dict of float to list of float
+        From a line's name to its points: bits, and one value for each seed, as in
+        :func:`sparsity_curves`.
+    ylabel : str
+        Its axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    return _bands(lines, "bits for each weight, scales included", ylabel, ax)
 
 
 def seeds(rows: dict[str, list[float]], xlabel: str, ax=None):
@@ -131,6 +134,26 @@ def trade_off(
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.grid(alpha=0.3)
+    return ax
+
+
+def _bands(lines, xlabel, ylabel, ax):
+    """Draw lines through means, in bands from the lowest to the highest value."""
+    import statistics
+
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(8, 4.2), layout="constrained")[1]
+    for index, (name, points) in enumerate(lines.items()):
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "os^DvPX"[index % 7]}
+        mean = [statistics.fmean(values) for values in points.values()]
+        ax.plot(list(points), mean, linewidth=2, markersize=8, label=name, **style)
+        low, high = ([end(values) for values in points.values()] for end in (min, max))
+        ax.fill_between(list(points), low, high, color=style["color"], alpha=0.2, linewidth=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, yscale="log")
+    _plain_numbers(ax.yaxis)
+    ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.grid(alpha=0.3, which="both")
     return ax
 
 

@@ -3,7 +3,6 @@
 import torch
 
 from lightcourse.ledger import COLOURS
-from lightcourse.plots.lines import _plain_numbers
 
 
 def number_line(x, scale: float, zero_point: int, quant_min: int, quant_max: int, ax=None):
@@ -126,39 +125,4 @@ def error_parts(parts: dict[str, dict[float, float]], ax=None):
     ax.set(xlabel="share of the full range", ylabel="squared error, %")
     ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.grid(alpha=0.3)
-    return ax
-
-
-def bits_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None):
-    """Draw one line for each thing over the bits that a weight takes, scales included.
-
-    Parameters
-    ----------
-    lines : dict of str to dict of float to list of float
-        From a line's name to its points: bits, and one value for each seed. The line goes
-        through the means, the band from the lowest to the highest.
-    ylabel : str
-        Its axis is logarithmic.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    import statistics
-
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(figsize=(8, 4.2), layout="constrained")[1]
-    for index, (name, points) in enumerate(lines.items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "marker": "os^DvPX"[index % 7]}
-        mean = [statistics.fmean(values) for values in points.values()]
-        ax.plot(list(points), mean, linewidth=2, markersize=8, label=name, **style)
-        low, high = map(min, points.values()), map(max, points.values())
-        ax.fill_between(
-            list(points), list(low), list(high), color=style["color"], alpha=0.2, linewidth=0
-        )
-    ax.set(xlabel="bits for each weight, scales included", ylabel=ylabel, yscale="log")
-    _plain_numbers(ax.yaxis)
-    ax.legend(fontsize=11, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    ax.grid(alpha=0.3, which="both")
     return ax
