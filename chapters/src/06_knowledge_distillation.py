@@ -8,7 +8,7 @@
 # - teach a small classifier and a small language model, each beside the two controls without which nothing is shown;
 # - choose what to match when you have a teacher's logits, its insides, or only its text.
 #
-# **You need:** chapters 00 and 01; of chapter 02 only the idea of fine-tuning. **Time:** 50 minutes of reading; the whole notebook runs in about a minute.
+# **You need:** chapters 00 and 01; of chapter 02 only the idea of fine-tuning. **Time:** 60 minutes of reading; the whole notebook runs in less than a minute and a half.
 #
 # Where a paragraph begins with **Predict**, write down a number before you run the next cell.
 
