@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
+from lightcourse import layers
+
 
 @torch.no_grad()
 def observe_inputs(
@@ -95,9 +97,8 @@ def _run(model, batches, counted):
     """Run the model over all batches; ``counted`` tells the hooks which tokens are real."""
     if callable(batches):
         raise ValueError("batches is a function; its batches are wanted, such as batches(0, 0)")
-    training, empty = model.training, True
-    model.eval()
-    try:
+    empty = True
+    with layers.evaluating(model):
         for batch in batches:
             empty = False
             if not isinstance(batch, Mapping):
@@ -106,7 +107,5 @@ def _run(model, batches, counted):
                 )
             counted["tokens"] = batch.get("attention_mask")
             model(**{key: value for key, value in batch.items() if key != "labels"})
-    finally:
-        model.train(training)
     if empty:
         raise ValueError("batches is empty; at least one batch is wanted")

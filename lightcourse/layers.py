@@ -5,6 +5,8 @@ and stores the matrix transposed: code that looks for ``nn.Linear`` alone finds 
 there. Every in-place verb of the library goes through this module instead.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -159,3 +161,15 @@ def replace(model: nn.Module, name: str, new: nn.Module) -> None:
     for found in [found for found, module in everywhere if module is old]:
         parent, _, child = found.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model into evaluation mode, and afterwards each module back into its own mode."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in before:
+            module.training = training

@@ -112,12 +112,8 @@ def predict(model: nn.Module, batches: Iterable[dict]) -> torch.Tensor:
     ValueError
         When there is no batch.
     """
-    training = model.training
-    model.eval()
-    try:
+    with layers.evaluating(model):
         found = [model(**{k: v for k, v in b.items() if k != "labels"}).logits for b in batches]
-    finally:
-        model.train(training)
     if not found:
         raise ValueError("batches is empty; at least one batch is wanted")
     return torch.cat(found)

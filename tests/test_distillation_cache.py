@@ -1,5 +1,6 @@
 """Answers on disk teach what the living teacher would, bit by bit and resumed at will."""
 
+import copy
 import gc
 import weakref
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_distillation import KINDS, classified, spoiled, text, without
 
-from lightcourse import distillation, files, training
+from lightcourse import distillation, files, quantization, training
 from lightcourse.distillation import cache
 
 KEPT = {"bert": 3, "llama": 50, "gpt2": 50}
@@ -301,3 +302,14 @@ def test_training_from_the_cache_goes_as_with_the_living_teacher(tmp_path, k):
 
 def asked_alone(batch):
     return without(batch, *[name for name in batch if name.startswith("teacher_")])
+
+
+def test_another_setting_of_the_same_teacher_is_another_teacher(tmp_path):
+    model = toys.llama()
+    batches = [{"input_ids": torch.arange(6)[None]}]
+    plain = copy.deepcopy(model)
+    quantization.quantize_(plain)
+    quantization.quantize_(model, activations=8)
+    distillation.cache_logits(tmp_path, plain, batches, k=4)
+    with pytest.raises(ValueError, match="teacher"):
+        distillation.cache_logits(tmp_path, model, batches, k=4)

@@ -89,3 +89,18 @@ def test_layers_that_are_not_there_are_refused(layers):
 def test_a_model_without_a_stack_is_refused():
     with pytest.raises(ValueError, match="without a ModuleList"):
         distillation.student_from(toys.mlp(), [0])
+
+
+def test_a_student_takes_its_layers_kinds_along(tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 8}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "sliding_window": 3}
+    model = Gemma2ForCausalLM(Gemma2Config(vocab_size=50, **shape, **heads)).eval()
+    student = distillation.student_from(model, [1, 3])
+    assert student.config.layer_types == ["full_attention", "full_attention"]
+    assert len(model.config.layer_types) == 4
+    ids = torch.arange(12)[None]
+    student.save_pretrained(tmp_path)
+    again = Gemma2ForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(student(ids).logits, again(ids).logits)

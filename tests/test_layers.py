@@ -3,6 +3,7 @@
 import pytest
 import torch
 import toys
+from torch import nn
 
 from lightcourse import layers
 
@@ -75,3 +76,12 @@ def test_a_report_reads_well():
     two = layers.Report("pruned", "weights", {}, {"c": "tied", "d": "tied", "e": "small"})
     with pytest.raises(ValueError, match=r"why \(c and 1 more: tied; e: small\)"):
         two.raise_if_nothing_changed("why")
+
+
+def test_evaluating_gives_each_module_its_own_mode_back():
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.Linear(2, 2))).train()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    with layers.evaluating(model) as same:
+        assert same is model and not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == before and len(set(before)) == 2

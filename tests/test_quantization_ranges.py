@@ -115,3 +115,9 @@ def test_text_and_layers_that_are_not_there_are_refused():
         quantization.calibrate(toys.mlp(), [{"input": torch.ones(2, 8)}], ["9"])
     with pytest.raises(ValueError, match="without a linear layer"):
         quantization.calibrate(torch.nn.ReLU(), [{"input": torch.ones(2, 8)}])
+
+
+def test_a_histogram_counts_beyond_what_float32_can():
+    histogram = _Histogram()
+    histogram.add(torch.zeros(2**24 + 5))
+    assert histogram.counts.sum() == 2**24 + 5

@@ -246,3 +246,16 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError):
         quantization.load_quantized_(model, tmp_path / "missing")
     assert_untouched(model, before)
+
+
+def test_a_loaded_model_no_longer_reads_its_file(tmp_path):
+    model, path = toys.llama(), tmp_path / "model.safetensors"
+    quantization.quantize_(model)
+    quantization.save_quantized(path, model)
+    fresh = toys.llama()
+    quantization.load_quantized_(fresh, path)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(path.stat().st_size // 2))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name

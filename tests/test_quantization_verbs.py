@@ -373,3 +373,48 @@ def test_a_masked_language_model_shares_its_table_with_a_head_that_has_a_bias():
     report = quantization.quantize_(model, embeddings=8)
     assert "cls.predictions.decoder" in report.changed
     assert 0 < distance(model, before) < 0.05
+
+
+def test_dequantized_layers_run_in_the_dtype_the_model_was_cast_to():
+    model = toys.gpt2()
+    quantization.quantize_(model)
+    model.bfloat16()
+    quantization.dequantize_(model)
+    assert toys.logits(model).dtype == torch.bfloat16
+
+
+def test_moving_a_model_keeps_a_table_and_its_output_layer_shared():
+    model = toys.llama()
+    quantization.quantize_(model, embeddings=8)
+    model.to("meta")
+    assert model.lm_head.qweight is model.model.embed_tokens.qweight
+    assert model.lm_head.qweight.is_meta
+
+
+def test_a_linear_layer_with_a_forward_of_its_own_is_left_and_named():
+    class Louder(nn.Linear):
+        def forward(self, x):
+            return 10 * super().forward(x)
+
+    model = nn.Sequential(Louder(16, 4), nn.Linear(4, 4))
+    report = quantization.quantize_(model)
+    assert list(report.changed) == ["1"] and "Louder" in report.skipped["0"]
+
+
+def test_no_bits_for_a_table_are_refused_like_for_a_layer():
+    with pytest.raises(ValueError, match="bits is 0"):
+        quantization.quantize_(toys.llama(), {"model.embed_tokens": 0})
+
+
+def test_a_table_behind_its_output_layer_takes_one_scale_a_row():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(32, 20, bias=False)
+            self.table = nn.Embedding(20, 32)
+            self.table.weight = self.head.weight
+            self.body = nn.Linear(32, 32)
+
+    model = Tied()
+    quantization.quantize_(model, 4, 32, activations=8, embeddings=8)
+    assert model.table.qweight is model.head.qweight

@@ -88,8 +88,10 @@ def _with_progress(batches):
 
 
 def _fingerprint(model):
-    """Return what tells this model's weights from any others': half of their SHA-256."""
+    """Return half of the SHA-256 of what the model stores, and of settings that are no tensors."""
     digest = hashlib.sha256()
+    for name, module in model.named_modules():  # such as a LoRA's active adapter
+        digest.update(f"{name} {module.extra_repr()} {getattr(module, 'active', '')}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())

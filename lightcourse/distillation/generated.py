@@ -5,6 +5,8 @@ import math
 import torch
 from torch import nn
 
+from lightcourse import layers
+
 
 def generate_targets(
     teacher: nn.Module,
@@ -46,12 +48,8 @@ def generate_targets(
     _check_prompts(teacher, prompts)
     _check_numbers(teacher, prompts, length, temperature)
     generator = torch.Generator(prompts.device).manual_seed(seed)
-    training = teacher.training
-    teacher.eval()
-    try:
+    with layers.evaluating(teacher):
         return _continued(teacher, prompts, length, temperature, generator)
-    finally:
-        teacher.train(training)
 
 
 @torch.no_grad()

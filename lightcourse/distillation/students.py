@@ -44,16 +44,18 @@ def student_from(model: nn.Module, layers: Sequence[int]) -> nn.Module:
     kept = nn.ModuleList(copy.deepcopy(stack[index], copies) for index in layers)
     copies[id(stack)] = kept  # what deepcopy finds there already it does not copy
     student = copy.deepcopy(model, copies).eval()
-    _renumber(student, kept)
+    _renumber(student, kept, layers)
     return student
 
 
-def _renumber(student, kept):
+def _renumber(student, kept, layers):
     """Tell the layers their new positions, the keys of their KV cache, and their number."""
     for index, layer in enumerate(kept):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = index
-    for module in student.modules():
-        if config := getattr(module, "config", None):
-            config.num_hidden_layers = len(kept)
+    found = (getattr(module, "config", None) for module in student.modules())
+    for config in {id(config): config for config in found if config}.values():
+        config.num_hidden_layers = len(kept)
+        if kinds := getattr(config, "layer_types", None):  # which mask a layer gets, as in Gemma
+            config.layer_types = [kinds[index] for index in layers]

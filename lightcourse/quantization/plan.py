@@ -83,7 +83,11 @@ def _reason(name, owner, wanted, skip):
     if isinstance(owner, nn.Embedding):
         if name not in wanted:
             return f"a {type(owner).__name__} that looks rows up in its own way"
-        return None if wanted[name] else "an embedding table; embeddings=8 would convert it"
+        if wanted[name] is None:
+            return "an embedding table; embeddings=8 would convert it"
+        return None
+    if isinstance(owner, nn.Linear) and type(owner).forward is not nn.Linear.forward:
+        return f"a {type(owner).__name__} that multiplies in its own way"
     return "not named in bits" if wanted.get(name, True) is None else None
 
 

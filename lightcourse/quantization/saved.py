@@ -102,6 +102,8 @@ def _read(path):
     if "quantized" not in metadata:
         wanted = "a file of save_quantized is wanted"
         raise ValueError(f"path is {path}, no quantized checkpoint; {wanted}")
+    # Copied: what safetensors returns still reads from the file, which may change.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     return tensors, json.loads(metadata["quantized"])
 
 

@@ -93,7 +93,15 @@ class IntegerMatrix(nn.Module):
     def _apply(self, fn, recurse=True):
         """Follow the model to another device; its dtype decides about the output alone."""
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.qweight.device)).dtype
-        return super()._apply(lambda held: held.to(fn(held.new_empty(0)).device), recurse)
+        # One fn serves a whole model: what a table and its output layer share stays shared.
+        moved = vars(fn).setdefault("moved", {})
+
+        def move(held):
+            if id(held) not in moved:
+                moved[id(held)] = held, held.to(fn(held.new_empty(0)).device)
+            return moved[id(held)][1]
+
+        return super()._apply(move, recurse)
 
     def __getattr__(self, name):
         if name == "weight":

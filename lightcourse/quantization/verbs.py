@@ -64,7 +64,7 @@ def quantize_(
     new = {}
     for names, number in chosen.items():
         how = partial(QuantizedLinear, bits=number, group_size=group_size, symmetric=symmetric)
-        if number > 4 and isinstance(model.get_submodule(names[0]), nn.Embedding):
+        if number > 4 and any(isinstance(model.get_submodule(n), nn.Embedding) for n in names):
             how = partial(QuantizedLinear, bits=number)
         new |= _convert(model, names, how, activations)
     for name, layer in new.items():
@@ -151,6 +151,7 @@ def _as_floats(module, weight):
     else:
         new = nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
         bias = module.bias
-        new.bias = None if bias is None else nn.Parameter(bias.clone(), requires_grad=False)
+        if bias is not None:
+            new.bias = nn.Parameter(bias.to(module.dtype, copy=True), requires_grad=False)
     new.weight = weight
     return new
