@@ -602,7 +602,7 @@ assert wrong > true
 #
 # - **Where the weight is.** Embeddings are 53 % of MiniLM and 21 % of SmolLM2; an encoder looks both ways, a decoder only back. Pretraining makes its own questions from plain text; fine-tuning needs labels, but few.
 # - **Perplexity** compares at the same tokenizer and window only. At unequal windows our student seemed to beat its teacher; across tokenizers our 4-million model seemed to beat SmolLM2 on a speech of 2015. **Bits per byte** set that right.
-# - **Accuracy** of 0.90 was reached by an answer that had learned nothing; its macro-F1 was 0.47. **Flips**: at 4 bits the accuracy moved by about a point, and about one answer in seven changed.
+# - **Accuracy** of 0.90 was reached by an answer that had learned nothing; its macro-F1 was 0.47. **Flips**: at 4 bits the accuracy moved by about a point, and about one answer in fifteen changed.
 # - **Two divisions** tell whether a model fits and how fast it can be: 7 billion parameters at 16 bits are 14 GB; at 4.5 bits 3.94 GB, and 13 tokens a second at most on a phone with 51 GB/s. Then the clock decides: warm-up, median, spread, threads.
 #
 # ## Further reading

@@ -283,16 +283,18 @@ line = ax.axvline(untaught, color="#666666", linestyle=":")
 scale = ax.set_xscale("linear")
 for name, found in right.items():
     print(f"{name:19}", *(f"{value:.3f}" for value in found))
+always = metrics.accuracy(torch.full_like(truth, sections.index("Government")), truth)
+print(f"{'always Government':19} {always:.3f}")
 for labels, alone, many, named, chance in zip(*right.values(), strict=True):
     assert min(many, named) > labels + 0.01 and many > alone
-    assert max(abs(many - named), abs(labels - alone)) < 0.04 and chance < untaught - 0.2
+    assert max(abs(many - named), abs(labels - alone)) < 0.04 and chance < always + 0.04
 
 # %% [markdown]
 # *Figure: a row for each student, a dot for each seed; the dotted line, at 0.81, is the student before it was taught. "Labels" and "soft" lie on both sides of that line, from 0.77 to 0.83. "Soft, many" and "first choice, many" lie to the right of it, at 0.86 to 0.90. "Shuffled, many" lies far to the left, at 0.34 to 0.39.*
 #
 # - **Unlabelled text, answered by the teacher, is what made the student better**: in all three seeds, by 3 to 12 points over the 32 labels. Mind that the give or take of 300 texts is 0.04 (chapter 00): the *order* is what we saw three times, not the points. (In trials with other draws the gap was once next to nothing.)
 # - **Soft or hard on the same 32 texts: inconclusive.** The two are a point apart, far less than the give or take; in trials on other texts it was the other one that was ahead.
-# - **Soft answers or just the name: inconclusive.** Level, or nearly, for each seed; probably because this teacher is mostly sure, and then its first choice holds nearly all that it knows. Naming 256 sections is already most of what it has to give.
+# - **Soft answers or just the name: inconclusive.** Level for two seeds; for the third the name is ahead by 4 points, no more than the give or take. Probably because this teacher is mostly sure, and then its first choice holds nearly all that it knows. Naming 256 sections is already most of what it has to give.
 # - **Shuffled answers ruin the student:** it is no better than always saying "Government", which is right for 0.39 of these texts. Soft targets do no good by being soft; what is in them counts.
 # - **And the first thing to beat was 0.81**, for nothing. 32 labels alone did not reliably beat it.
 #
@@ -329,7 +331,7 @@ print(f"all logits {24 * 8 * 64 * 2048 * 4 / 1e6:.0f} MB, the 64 largest {stored
 cached = distillation.cached_batches(folder.name)
 
 # %% [markdown]
-# Training is the loop of chapter 02 with another loss. `taught_by_cache(soft_weight)` mixes text and teacher as above (T = 1 here); a `soft_weight` of 0 is plain cross-entropy. The teacher that knows nothing is again a shuffled one: each window gets the answers that belong to the next window of its batch.
+# Training is the loop of chapter 02 with another loss. `taught_by_cache(soft_weight)` mixes text and teacher as above (T = 1 here); a `soft_weight` of 0 is plain cross-entropy. The teacher that knows nothing is again a shuffled one: each window gets the answers that belong to the window before it in its batch (the first gets the last one's).
 
 # %%
 from_text, from_teacher = (distillation.taught_by_cache(soft_weight) for soft_weight in (0.0, 1.0))
@@ -370,7 +372,7 @@ for text_only, with_teacher, chance in zip(*reached.values(), strict=True):
 # %% [markdown]
 # The teacher's student is ahead of the one that read the same text without a teacher, for all three texts, by 1.4 to 3 points. (Each has the best of a few learning rates, on validation text.) The shuffled one is ruined.
 #
-# This time the *soft* part must be what helped, for both have seen the same tokens in the same order. Of 2,048 possible answers, the text shows one.
+# This time the teacher's *answers* must be what helped, for both have seen the same tokens in the same order. Of 2,048 possible answers, the text shows one. (That their softness did it is likely, but not shown: a student of the teacher's first choices alone, as in section 3, is not among the controls.)
 #
 #
 # ### Two more questions
@@ -417,14 +419,14 @@ for name, found in shown.items():
     print(f"{name:19}", *(f"{value:.1f}" for value in found))
 for alone, kept, _, one, two, four, more in zip(*reached.values(), strict=True):
     assert one < two + 0.3 and max(one, two) + 1 < four and max(one, two) + 1 < alone
-    assert one < kept and more + 0.3 < min(kept, alone)
+    assert one < kept and more + 0.3 < min(kept, alone) and four > alone - 1
 
 # %% [markdown]
 # *Figure: a row of three dots each, one for each text, on a logarithmic scale; compare a text's own dots. From the start at 66, 55 and 84 all have come down. The students of the teacher at T = 1 and T = 2 lie to the left of the one from text alone, the one at T = 4 level with it. "Text, twice as much" lies furthest to the left, or with the best.*
 #
-# - **T = 2 against T = 1: inconclusive**, behind by a point or less. **T = 4 was worse for all three texts**, and no better than no teacher at all. A temperature is a setting to try, like a learning rate (each has the rate that was best at T = 1); that "a temperature above 1 is better" does not show here.
+# - **T = 2 against T = 1: inconclusive**: behind for all three texts, but for two of them by 0.3 only, which we take for nothing. **T = 4 was worse for all three texts**, and no better than no teacher at all. A temperature is a setting to try, like a learning rate (each has the rate that was best at T = 1); that "a temperature above 1 is better" does not show here.
 # - **Keeping 64 of 2,048 answers cost about a point**, in all three seeds. At T = 2 they would hold less than half of what the teacher says: choose the two together.
-# - **Twice as much text, and no teacher,** was better than the teacher from the cache in all three seeds, and against all logits it is *inconclusive*: ahead for two texts, level for the third. And it is cheaper: 8.2 million operations for each token of the 24 batches, against 12.7. *Equal steps* is not *equal cost*. A teacher pays where text is short, where its answers are used again and again (several epochs, several students: the cache is paid once), or where it knows what no text at hand says, as in section 3.
+# - **Twice as much text, and no teacher,** was better than the teacher from the cache in all three seeds, and against all logits it is *inconclusive*: ahead for two texts, level for the third. And it is cheaper: 8.2 million operations for each token of the 24 batches, against 12.7. *Equal steps* is not *equal cost*. A teacher pays where text is short, where its answers are used again and again (several epochs, that is, passes over the same text; several students: the cache is paid once), or where it knows what no text at hand says, as in section 3.
 #
 # ## 5 · What to match
 #
@@ -493,7 +495,7 @@ print("the teacher wrote:", repr(tiny_tokenizer.decode(dictated[0])[:90]))
 # %% [markdown]
 # The last way needs no insides and no logits. We give the teacher the first 8 tokens of 64 windows, it writes 56 more, and the student learns from that text alone. As many tokens as the others have.
 #
-# **Predict:** which of the seven is the best, and which two are worse than text alone?
+# **Predict:** which of the seven is the best, and is any of them worse than text alone?
 
 # %%
 d = distillation
@@ -608,7 +610,7 @@ assert len(ax.texts) == len(ledger.rows)
 # *Figure: accuracy against megabytes. The teacher stands at the top right, at 90 MB. At 62 MB stand the taught student and, below it, tied to it by a dotted line, the one with 32 labels. The same taught student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.*
 #
 # - **Two of six layers are 31 % fewer bytes, not 67 %:** the table of embeddings is half of this model and stays whole. (Two thirds of the *layers'* time are gone, however.) DistilBERT has the same arithmetic.
-# - **Integers on top take the rest:** with the table in 8 bits too, it is a sixth of the teacher, and the answers are the student's own, but for a text or two. Distillation and quantization save in different places, so they add up. And here 8 bits are *faster*, unlike in chapter 00: these layers multiply integers with a kernel made for them (chapter 05). The two rows with 2 layers of floats are equally large, so the gap between their times is noise.
+# - **Integers on top take the rest:** with the table in 8 bits too, it is a sixth of the teacher, and the answers are the student's own, but for a text or two. Distillation and quantization save in different places, so they add up. And here 8 bits are *faster*, unlike in chapter 00: these layers multiply integers with a kernel made for them (chapter 05). The two rows with 2 layers of floats are equally large, so any gap between their times is noise.
 # - **The price:** about nine points of accuracy, and one answer in nine that is not the teacher's. Is that a good deal? For this job word counts may be a better one (with thousands of labels, chapter 02). The ledger shows the deal; it does not make it.
 #
 # ## **Spot the bug:** five versions that circulate
@@ -662,7 +664,7 @@ assert history.losses[-1] < history.losses[0] - 2 and perplexity > 200
 # %% [markdown]
 # The loss falls by more than two nats, and the model is ruined: it has learned to correct its teacher's guesses, and on the day of use there is no teacher. Both get the *same* input.
 #
-# **Third: the teacher is trained along.** Its parameters are in the optimizer, and its logits are not detached. **Fourth: the teacher's own checkpoint is the student.** **Predict** for the third: who moves towards whom?
+# **Third: the teacher is trained along.** Its parameters are in the optimizer, and its logits are not *detached* (cut off from the gradient). **Fourth: the teacher's own checkpoint (its saved weights) is the student.** **Predict** for the third: who moves towards whom?
 
 # %%
 for detached in (False, True):
