@@ -46,7 +46,8 @@ def quantize_(
         ``symmetric`` apply. An output layer that shares its weight with the table then
         shares its integers; it is skipped where the table stays as it is.
     skip : collection of str
-        Names of layers and tables to leave as they are.
+        Names of layers and tables to leave as they are: those, for instance, whose
+        ``weight`` the model reads itself, as ``nn.MultiheadAttention`` and T5 do.
 
     Returns
     -------
