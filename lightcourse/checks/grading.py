@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 NOT_WRITTEN = "not written yet: the function returns nothing"
 
@@ -155,3 +156,19 @@ def _shown(values):
         else:
             parts.append(str(np.round(array.astype(float), 4).tolist()))
     return ", ".join(parts)
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    """Return normal numbers, always the same ones for a seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def but(reference: Callable, place: int, function: Callable) -> Callable:
+    """Return the reference with one entry of its answer replaced by what ``function`` says."""
+
+    def wrong(*arguments):
+        answer = list(reference(*arguments))
+        answer[place] = function(*arguments)
+        return tuple(answer)
+
+    return wrong

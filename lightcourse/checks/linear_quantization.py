@@ -1,19 +1,17 @@
 """Checks of the exercises of chapter 04."""
 
+from functools import partial
+
 import torch
 
 from lightcourse import quantization
-from lightcourse.checks.grading import grade
-
-
-def _normal(*shape, seed):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from lightcourse.checks.grading import but, grade, normal
 
 
 def check_affine_qparams(affine_qparams) -> bool:
     """Check ``affine_qparams(x, bits)``: scale and zero point of the grid that just fits x."""
     cases = [
-        (_normal(7, seed=0) + 0.3, 4),
+        (normal(7, seed=0) + 0.3, 4),
         (torch.tensor([20.0, 22.5, 30.0]), 3),
         (torch.tensor([-5.0, -1.0, -2.0]), 8),
         (torch.full((4,), 0.7), 3),
@@ -88,15 +86,7 @@ def _bits_per_weight(bits, group_size, symmetric):
     return information, stored
 
 
-def _but(place, function):
-    """Return the right answer with one of its two entries replaced."""
-
-    def wrong(bits, group_size, symmetric):
-        answer = list(_bits_per_weight(bits, group_size, symmetric))
-        answer[place] = function(bits, group_size, symmetric)
-        return tuple(answer)
-
-    return wrong
+_but = partial(but, _bits_per_weight)
 
 
 def _shifted(bits, group_size, symmetric, scale_bits):
@@ -142,7 +132,7 @@ BITS_PER_WEIGHT_MISTAKES = {
 def check_round_trip(round_trip) -> bool:
     """Check ``round_trip(x, bits)``: what is read back from the integers, 0 exact."""
     cases = [
-        (_normal(3, 5, seed=1) + 0.4, 4),
+        (normal(3, 5, seed=1) + 0.4, 4),
         (torch.tensor([-3.5, -1.2, 0.0, 2.2, 3.5]), 3),
         (torch.tensor([-1.0, 0.0, 0.3, 1.1]), 3),
         (torch.full((4,), 0.7), 2),
@@ -263,7 +253,7 @@ def check_improve_scale(improve_scale) -> bool:
     """Check ``improve_scale(x, scale, bits)``: for each row the best scale for its integers."""
     cases = []
     for seed, (rows, columns, bits) in enumerate([(3, 16, 3), (2, 8, 4), (4, 32, 2)]):
-        x = _normal(rows, columns, seed=seed + 5) * torch.arange(1.0, rows + 1)[:, None]
+        x = normal(rows, columns, seed=seed + 5) * torch.arange(1.0, rows + 1)[:, None]
         x[-1] = 0
         cases.append((x, x.abs().amax(1, keepdim=True) * 0.12 + 0.05, bits))
     return grade(improve_scale, _improve_scale, cases, IMPROVE_SCALE_MISTAKES)

@@ -1,19 +1,17 @@
 """Checks of the exercises of chapter 03."""
 
+from functools import partial
+
 import torch
 
 from lightcourse import pruning
-from lightcourse.checks.grading import grade
-
-
-def _normal(*shape, seed):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from lightcourse.checks.grading import but, grade, normal
 
 
 def check_keep_n_of_m(keep_n_of_m) -> bool:
     """Check ``keep_n_of_m(weight, n, m)``: True for the n largest of m neighbours in a row."""
     cases = [
-        (_normal(*shape, seed=seed), n, m)
+        (normal(*shape, seed=seed), n, m)
         for seed, (shape, n, m) in enumerate([((6, 8), 2, 4), ((4, 12), 1, 4), ((8, 8), 3, 8)])
     ]
     return grade(keep_n_of_m, _keep_n_of_m, cases, KEEP_N_OF_M_MISTAKES)
@@ -77,15 +75,7 @@ def _sparse_bytes(rows, columns, nonzeros):
     return 4 * weights, 8 * nonzeros + 4 * (rows + 1), weights // 8 + 4 * nonzeros
 
 
-def _but(place, function):
-    """Return the right answer with one of its three entries replaced."""
-
-    def wrong(rows, columns, nonzeros):
-        answer = list(_sparse_bytes(rows, columns, nonzeros))
-        answer[place] = function(rows, columns, nonzeros)
-        return tuple(answer)
-
-    return wrong
+_but = partial(but, _sparse_bytes)
 
 
 SPARSE_BYTES_MISTAKES = {
@@ -119,7 +109,7 @@ SPARSE_BYTES_MISTAKES = {
 def check_wanda(wanda) -> bool:
     """Check ``wanda(weight, inputs)``: one score for each weight, from inputs of many tokens."""
     cases = [
-        (_normal(outputs, inputs, seed=seed), 0.5 + _normal(tokens, inputs, seed=seed + 10))
+        (normal(outputs, inputs, seed=seed), 0.5 + normal(tokens, inputs, seed=seed + 10))
         for seed, (outputs, inputs, tokens) in enumerate([(4, 6, 9), (3, 3, 3), (5, 2, 30)])
     ]
     return grade(wanda, _wanda, cases, WANDA_MISTAKES)
@@ -179,7 +169,7 @@ def check_keep_largest(keep_largest) -> bool:
 def _parameters(shapes, seed):
     """Return tensors whose scales differ, so that a common threshold shows."""
     return [
-        (place + 1) * _normal(*shape, seed=20 * seed + place) for place, shape in enumerate(shapes)
+        (place + 1) * normal(*shape, seed=20 * seed + place) for place, shape in enumerate(shapes)
     ]
 
 
@@ -242,8 +232,8 @@ def check_obs_remove(obs_remove) -> bool:
     """Check ``obs_remove(weight, hessian, q)``: the cost of removing weight q, and what is left."""
     cases = []
     for seed, (inputs, q) in enumerate([(4, 2), (6, 0), (3, 1)]):
-        x = _normal(3 * inputs, inputs, seed=seed) @ _normal(inputs, inputs, seed=seed + 10)
-        cases.append((_normal(inputs, seed=seed + 20).double(), (x.T @ x).double(), q))
+        x = normal(3 * inputs, inputs, seed=seed) @ normal(inputs, inputs, seed=seed + 10)
+        cases.append((normal(inputs, seed=seed + 20).double(), (x.T @ x).double(), q))
     return grade(obs_remove, _obs_remove, cases, OBS_REMOVE_MISTAKES)
 
 
