@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightcourse import files
+from lightcourse import files, progress
 from lightcourse.distillation import positions
 from lightcourse.distillation.losses import divergence, mixed
 from lightcourse.distillation.teaching import ask
@@ -63,7 +63,7 @@ def cache_logits(
         raise ValueError(f"k is {k}; at least 1 is wanted")
     folder, count = Path(folder), 0
     made = {"k": str(k), "temperature": str(float(temperature)), "teacher": _fingerprint(teacher)}
-    for batch in _with_progress(batches):
+    for batch in progress.bar(batches, desc="asking the teacher"):
         shard = _shard(folder, count)
         if not _is_there(shard, batch, made):
             tensors, classes = _answered(teacher, batch, k, temperature)
@@ -78,13 +78,6 @@ def cache_logits(
 
 def _shard(folder, index):
     return folder / f"{index:06d}.safetensors"
-
-
-def _with_progress(batches):
-    from tqdm.auto import tqdm
-
-    disable = os.environ.get("TQDM_DISABLE", "0") != "0"  # tqdm overlooks it in notebooks
-    return tqdm(batches, desc="asking the teacher", disable=disable)
 
 
 def _fingerprint(model):

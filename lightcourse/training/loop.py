@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from lightcourse import files
+from lightcourse.progress import bar as progress_bar
 from lightcourse.training.losses import model_loss
 from lightcourse.training.recipe import History, Recipe
 from lightcourse.training.updates import optimizer_groups, trainable_parameters
@@ -65,7 +65,8 @@ def train(
     run = _Run(model, recipe, evaluate, Path(checkpoint) if checkpoint else None)
     run.resume()
     try:
-        with _progress_bar(recipe.steps, run.step, progress) as bar:
+        bar = progress_bar(total=recipe.steps, initial=run.step, desc="training", show=progress)
+        with bar:
             stream = _stream(batches, recipe.seed, run.step)
             while not run.finished():
                 run.take_step(loss, next(stream), after_step)
@@ -75,14 +76,6 @@ def train(
         model.eval()
     run.restore_best()
     return run.history
-
-
-def _progress_bar(steps, done, progress):
-    from tqdm.auto import tqdm
-
-    # In notebooks tqdm overlooks its own variable TQDM_DISABLE, which silences a whole run.
-    disable = not progress or os.environ.get("TQDM_DISABLE", "0") != "0"
-    return tqdm(total=steps, initial=done, desc="training", disable=disable)
 
 
 def _stream(batches, seed, skip):
