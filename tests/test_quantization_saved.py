@@ -9,6 +9,7 @@ import toys
 from torch import nn
 
 from lightcourse import files, layers, metrics, quantization
+from lightcourse.quantization.saved import _move
 
 FORMS = [
     {"bits": 8},
@@ -259,3 +260,12 @@ def test_a_loaded_model_no_longer_reads_its_file(tmp_path):
         file.write(bytes(path.stat().st_size // 2))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+def test_layers_move_to_another_device_together():
+    model = toys.llama()
+    quantization.quantize_(model, embeddings=8)
+    new = {name: model.get_submodule(name) for name in ("lm_head", "model.embed_tokens")}
+    _move(toys.llama().to("meta"), new)
+    assert model.lm_head.qweight.is_meta
+    assert model.lm_head.qweight is model.model.embed_tokens.qweight

@@ -85,9 +85,9 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
     _check_others(own, floats, notes["shared"], path)
     for name, tensor in own.items():
         tensor.data = floats[name].to(tensor.device, copy=True)
+    _move(model, new)
     for name, layer in new.items():
-        old = model.get_submodule(name)
-        layers.replace(model, name, layer.to(_device(old)))
+        layers.replace(model, name, layer)
     sizes = {name: tensor.nbytes for name, tensor in stored.items()}
     return layers.Report("loaded", "bytes", sizes)
 
@@ -164,5 +164,12 @@ def _check_others(own, floats, shared, path):
             )
 
 
-def _device(layer):
-    return next(itertools.chain(layer.parameters(), layer.buffers())).device
+def _move(model, new):
+    """Move the new layers to the places of the old: together, so that shared stays shared."""
+    places = {}
+    for name, layer in new.items():
+        old = model.get_submodule(name)
+        device = next(itertools.chain(old.parameters(), old.buffers())).device
+        places.setdefault(device, nn.ModuleList()).append(layer)
+    for device, found in places.items():
+        found.to(device)
