@@ -5,6 +5,7 @@ import os
 from hypothesis import settings
 
 from tools.no_network import network_guard
+from tools.tolerances import pytest_itemcollected as pytest_itemcollected  # for nbval
 
 # The sources of the notebooks are no modules: nbval runs what is made from them.
 collect_ignore_glob = ["*/src/*.py"]

@@ -21,11 +21,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 from lightcourse import headless
+from tools import tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_LIMIT = float(os.environ.get("LIGHTCOURSE_TIME_LIMIT", 90))
 SHOWCASE = Path("chapters", "00_start.ipynb")  # README shows its last figure
 STUB = "...  # your code here"
+KEPT_METADATA = ("tags", *tolerances.KEYS)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "name": "python"},
@@ -86,8 +88,8 @@ def tidy(notebook):
 
 
 def _tidy_cell(cell, identity):
-    tags = cell.metadata.get("tags")
-    common = {"id": identity, "source": cell.source, "metadata": {"tags": tags} if tags else {}}
+    metadata = {key: cell.metadata[key] for key in KEPT_METADATA if cell.metadata.get(key)}
+    common = {"id": identity, "source": cell.source, "metadata": metadata}
     if cell.cell_type != "code":
         return new_markdown_cell(**common)
     return new_code_cell(**common, outputs=cell.outputs, execution_count=cell.execution_count)

@@ -4,6 +4,8 @@ import json
 import re
 from collections.abc import Iterator
 
+from tools import tolerances
+
 LONGEST_CELL = 15
 LONGEST_RUN_OF_CODE = 2
 IGNORE_OUTPUT = "nbval-ignore-output"
@@ -12,6 +14,8 @@ THIS_MACHINE = re.compile(
     r"(?<![\w.])/(home|root|Users|tmp|work|opt|usr|var)/|[A-Z]:\\\w|site-packages|\.venv|"
     r"\bat 0x[0-9a-f]{8,}"
 )
+# Wider ones would hide a change that a reader sees: an accuracy by 5 points, a size by a tenth.
+LARGEST = {"atol": 0.05, "rtol": 0.1, "clock": True}
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TELLING = 12
@@ -135,6 +139,25 @@ def ignored_outputs_are_asserted(notebook) -> Iterator[str]:
             yield f"code cell {number} is tagged {IGNORE_OUTPUT} and asserts nothing"
 
 
+def tolerances_are_needed_and_small(notebook) -> Iterator[str]:
+    """A cell that states a tolerance shows what it is for, and asks for no more than is sane."""
+    for number, cell in enumerate(code_cells(notebook), 1):
+        stated = tolerances.stated(cell)
+        shown = "\n".join(text for output in cell.outputs for text in texts(output))
+        for key, value in stated.items():
+            most = LARGEST[key]
+            if type(value) is not type(most) or not 0 < value <= most:
+                yield f"code cell {number} states {key}={value!r}; {most} at most is allowed"
+        if ignores_output(cell) and stated:
+            yield f"code cell {number} states {stated}, but its output is ignored"
+        elif "clock" in stated and not tolerances.CLOCK.search(shown):
+            yield f"code cell {number} states a clock and shows no time"
+        elif {"atol", "rtol"} & set(stated) and not any(
+            map(tolerances.is_measured, tolerances.FIGURE.findall(shown))
+        ):
+            yield f"code cell {number} states {stated} and shows no measured number"
+
+
 def ignores_output(cell) -> bool:
     """Tell whether nbval compares nothing for this cell."""
     return IGNORE_OUTPUT in cell.metadata.get("tags", [])
@@ -152,6 +175,7 @@ RULES = [
     figures_have_alt_text,
     nothing_skipped,
     ignored_outputs_are_asserted,
+    tolerances_are_needed_and_small,
 ]
 
 

@@ -96,7 +96,7 @@ before = metrics.predict(classifier, test).argmax(-1)
 # %% [markdown]
 # **Predict:** what share of the 400 test sentences does it get right? (Always giving the same answer gets about half.)
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.02
 baseline = metrics.accuracy(before, labels)
 margin = 2 * (baseline * (1 - baseline) / len(labels)) ** 0.5
 print(f"accuracy {baseline:.3f}, give or take {margin:.3f}")
@@ -160,7 +160,7 @@ print(f"stored beside {size_beside:,} bytes, merged {metrics.size_in_bytes(tuned
 # %% [markdown]
 # So LoRA is light in the **trained** ledger, and in that one only. Merged, the model has its old matrices, of the old size (the 3,080 bytes more than the bare encoder are the head). This `tuned` model becomes the first row of the table, and whatever follows is made from it.
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.02
 full, answers = enter("LoRA, merged", tuned, trained=trained)
 alone, _ = enter("head alone", head_only, trained=770, control_of="LoRA, merged")
 print(f"LoRA {full.quality:.3f}, head alone {alone.quality:.3f}, give or take {margin:.3f}")
@@ -184,7 +184,7 @@ print(
     f"zeros in the linear layers: {metrics.sparsity(pruned):.1%}, {metrics.sparsity(unlucky):.1%}"
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.03
 small, _ = enter("half pruned", pruned)
 chance, _ = enter("half, at random", unlucky, control_of="half pruned")
 print(f"smallest gone {small.quality:.3f}, at random {chance.quality:.3f}")
@@ -195,7 +195,7 @@ assert small.quality > chance.quality + 0.05
 #
 # **Predict:** half of the weights in the linear layers are zero now, 24 % of all parameters. What happens to the bytes and to the time? (A time is printed as the median of 20 runs ± half of the distance between the quartiles.)
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 print(f"stored: {full.stored:,} before, {small.stored:,} after")
 times = metrics.latencies({"before": lambda: tuned(**one), "after": lambda: pruned(**one)})
 print(f"time for a sentence: {times['before']} before, {times['after']} after")
@@ -243,7 +243,7 @@ print(
     "packed:", tuple(layer.qweight.shape), layer.qweight.dtype, "scales:", tuple(layer.scale.shape)
 )
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.02
 row8, answers8 = enter("8 bits", eight)
 row4, answers4 = enter("4 bits, groups of 32", four)
 rowc, answersc = enter("4 bits, a scale a row", coarse, control_of="4 bits, groups of 32")
@@ -258,7 +258,7 @@ assert metrics.flips(answers, answers4) < metrics.flips(answers, answersc) + 0.0
 #
 # **Predict:** integers are small. Is the 8-bit model faster?
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 shown = {"32-bit floats": tuned, "8 bits": eight, "4 bits": four}
 times = metrics.latencies({name: lambda m=model: m(**one) for name, model in shown.items()})
 for name, time in times.items():
@@ -290,7 +290,7 @@ print(f"{len(student.encoder.encoder.layer)} layers, {size:,} parameters trained
 # %% [markdown]
 # **Predict:** how fast is a model with two layers instead of six? And which student is better?
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true atol=0.03
 taught, _ = enter("2 layers, distilled", student, trained=size)
 untold, _ = enter("2 layers, labels only", untaught, trained=size, control_of="2 layers, distilled")
 print(f"taught {taught.quality:.3f}, labels only {untold.quality:.3f}")
@@ -305,7 +305,7 @@ assert times["two"].median < 0.7 * times["six"].median
 #
 # Everything measured above, each method with its control. The times are taken now, in turns, so that a moment when the machine is busy hits all models alike. `trained` counts what the step itself trained. Read it column by column: *no method wins them all*.
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true atol=0.03
 times = metrics.latencies({name: lambda m=model: m(**one) for name, model in variants.items()})
 for row in ledger.rows:
     row.latency = times[row.name]
@@ -314,7 +314,7 @@ fastest = min(ledger.rows, key=lambda row: row.latency.median)
 assert smallest.name.startswith("4 bits") and fastest.name.startswith("2 layers")
 ledger
 
-# %% tags=["nbval-ignore-output"]
+# %%
 ax = ledger.figure()
 ax.axhspan(full.quality - margin, full.quality + margin, color="#0072B2", alpha=0.08, zorder=0)
 assert len(ax.texts) == len(ledger.rows)

@@ -162,7 +162,7 @@ print(f"mean loss {loss:.3f}, perplexity {loss.exp():.3f}")
 #
 # Now a real one. The teacher reads the start of a speech that it was not trained on. `logits` become log-probabilities, and from each row we take the one of the token that came:
 
-# %%
+# %% atol=0.001
 some = held_out[:65]
 with torch.no_grad():
     logits = teacher(some[None, :-1]).logits[0]
@@ -199,7 +199,7 @@ assert 2048 < blind < 2300 and trained < 30
 #
 # **Predict:** the same teacher, the same 2,048 tokens. Its perplexity with windows of 256 tokens is some number $P$. What is it with windows of 16: the same, 10 % more, 30 % more? And whom do you expect to be better: the *teacher* with windows of 16, or the four times smaller *student* with windows of 256?
 
-# %%
+# %% rtol=0.01
 curves = {}
 for name, model in {"teacher, 4.3M": teacher, "student, 1.1M": student}.items():
     curves[name] = {w: metrics.perplexity(model, sample, window=w) for w in (4, 16, 64, 256)}
@@ -219,7 +219,7 @@ assert large[16] > 1.1 * large[256] and large[256] < small[256] < large[16]
 #
 # **Predict:** how much lower is SmolLM2's perplexity, in 1815 and in 2015?
 
-# %%
+# %% rtol=0.01
 speeches = {row["year"]: row["text"][:800] for row in data.load_speeches("test")}
 readers = {
     "tiny teacher": (teacher, tiny_tokenizer),
@@ -245,7 +245,7 @@ for name, (model, tokenizer) in readers.items():
 #
 # **Predict** again: who is better, now in bits per byte?
 
-# %%
+# %% rtol=0.01
 for (name, year), bits in per_byte.items():
     print(f"{name:13} {year}: {bits:.2f} bits per byte")
 assert all(per_token["tiny teacher", y] < per_token["SmolLM2", y] for y in (1815, 2015))
@@ -321,7 +321,7 @@ for name, answer in answers.items():
 #
 # **Predict:** the macro-F1 of "always positive". Its F1 for the positives is nearly 1; what is it for the negatives?
 
-# %%
+# %% atol=0.01
 positives, negatives = int((truth == 1).sum()), int((truth == 0).sum())
 f1_positive = 2 * positives / (2 * positives + negatives + 0)
 f1_negative = 0 / (0 + 0 + negatives)
@@ -369,7 +369,7 @@ for bits in (8, 4):
     lost = int(((before == y_test) & (after[bits] != y_test)).sum())
     print(f"{bits} bits: {gained} wrong answers became right, {lost} right ones became wrong")
 
-# %%
+# %% atol=0.01
 for bits, answer in after.items():
     moved = metrics.accuracy(answer, y_test) - metrics.accuracy(before, y_test)
     print(
@@ -403,7 +403,7 @@ print(f"KL(p||q) = {by_hand:.3f}, KL(q||p) = {metrics.kl_divergence(q.log(), p.l
 #
 # **Predict:** by how much does the perplexity rise at 4 bits? And for what share of the positions does the *most likely* next token change?
 
-# %%
+# %% atol=0.01
 windows = [{"input_ids": sample[:2048].view(8, 256)}]
 old = metrics.predict(teacher, windows)
 kl, flipped = {}, {}
@@ -453,16 +453,17 @@ times = metrics.latencies(
 # %% [markdown]
 # **Predict:** SmolLM2 has 134.5 million parameters in 32-bit floats, so 538 million bytes. If your machine reads 10 GB in a second, how many tokens can it write in a second at most? And is a prompt of 64 tokens read at the same speed, for each token?
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 stored = metrics.size_in_bytes(smollm2)
 bandwidth = matrix.nbytes / times["reading"].median
 peak = 2 * 1024**3 / times["computing"].median
 written, read = 1 / times["token"].median, 64 / times["prompt"].median
 print(f"this machine, 1 thread: {bandwidth / 1e9:.1f} GB/s, {peak / 1e9:.0f} billion operations/s")
-print(f"writes {written:.1f} tokens/s, limit {bandwidth / stored:.1f}, by reading {stored:,} bytes")
+limit = bandwidth / stored
+print(f"writes {written:.1f} tokens/s, limit {limit:.1f} tokens/s, by reading {stored:,} bytes")
 can_read = peak / (2 * smollm2.num_parameters())
-print(f"reads {read:.0f} tokens/s, limit {can_read:.0f}, by computing")
-assert written < 2 * bandwidth / stored and read < 2 * can_read
+print(f"reads {read:.0f} tokens/s, limit {can_read:.0f} tokens/s, by computing")
+assert written < 2 * limit and read < 2 * can_read
 assert read > 1.5 * written
 matrix = None  # gives back 268 MB
 
@@ -519,7 +520,7 @@ ax = plots.roofline({**machines, "this machine, 1 thread": (bandwidth, peak)}, w
 #
 # **Predict:** how many times too long is that for one sentence through MiniLM?
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 sentence = tokenizer("The plot is thin, but the actors are a joy.", return_tensors="pt")
 start = time.perf_counter()
 models.load_minilm()(**sentence)
@@ -546,7 +547,7 @@ ax = plots.calls(seconds)
 #
 # Compare two *single* calls, and you may "prove" that a model is faster than itself. Time model A before such a slow block and model B during it, and A "wins": that is why we measure in turns. And two comparisons that were never fair: other inputs, and other numbers of threads.
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 long = tokenizer(" ".join(["thin plot"] * 80), return_tensors="pt")
 texts = {"short text": lambda: minilm(**sentence), "long text": lambda: minilm(**long)}
 runs = metrics.latencies(texts, repeats=5)
@@ -567,7 +568,7 @@ assert [run.threads for run in runs.values()] == [1, 1, 1, 2]
 # This function stands, in many versions, in tutorials on language models. It looks just like the real one. What is wrong with it?
 
 
-# %%
+# %% rtol=0.01
 def perplexity_of_text(model, tokens, window):
     """Return the perplexity of a text. (This is the version with the bug.)"""
     pieces = tokens.split(window + 1)

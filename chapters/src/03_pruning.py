@@ -88,7 +88,7 @@ print("the first text begins:", tokenizer.decode(texts[0][:14]))
 # Two small helpers, used everywhere below:
 
 
-# %%
+# %% rtol=0.01
 def ppl(model, seed):
     """Return the perplexity on the seed's own text."""
     return metrics.perplexity(model, texts[seed], window=128)
@@ -109,7 +109,7 @@ print("dense:", [round(value, 1) for value in whole])
 #
 # **Predict:** half of all weights go, the smallest of each layer. From 25, the perplexity of the first text rises to …? And if the same number is chosen at random?
 
-# %%
+# %% rtol=0.02
 half = pruned(pruning.layer_mask(magnitude, 0.5))
 for seed in SEEDS:
     chance = pruned(pruning.layer_mask(pruning.random_scores(dense, seed), 0.5))
@@ -203,7 +203,7 @@ for q in range(3):
 #
 # To do this exactly for every weight of a large matrix would take an inverse for each set of zeros in each row. **SparseGPT** (Frantar & Alistarh 2023, arXiv 2301.00774) goes through the columns from left to right, and lets only the columns to the *right* make up for it: then all rows share the same inverses, and they all come out of one Cholesky factor (a triangular matrix whose product with its own transpose is the given one). Our `sparsegpt` is that algorithm. It *raises* the error of the weights and lowers the error of the output:
 
-# %%
+# %% rtol=0.01
 samples = [next(iter(data.token_batches(learn, 128, 64)(0, seed))) for seed in SEEDS]
 hessians = [pruning.hessians(dense, [sample]) for sample in samples]
 name = "model.layers.2.mlp.down_proj"
@@ -257,7 +257,7 @@ for s in GRID:
         for line, model in zip(curves.values(), found, strict=True):
             line.setdefault(s, []).append(ppl(model, seed))
 
-# %%
+# %% rtol=0.03
 ax = plots.sparsity_curves({**curves, "dense": {s: whole for s in GRID}}, "perplexity")
 for s in (0.5, 0.7):
     rows = list(zip(*(line[s] for line in curves.values()), strict=True))
@@ -272,7 +272,7 @@ for s in (0.5, 0.7):
 #
 # At 50 % and at 70 %, for each of the three seeds: random is worst by far, then magnitude, Wanda, SparseGPT. The control stands between: at 70 %, competing in rows helps magnitude a little, and Wanda's score helps more than that; at 50 % rows do not help. At 30 %:
 
-# %%
+# %% rtol=0.02
 for seed in SEEDS:
     print(f"seed {seed}:", {name: round(line[0.3][seed], 1) for name, line in curves.items()})
     close = [line[0.3][seed] for name, line in curves.items() if name != "at random"]
@@ -320,7 +320,7 @@ for seed in SEEDS:
         angle = torch.cosine_similarity(embed(small, seed), before[seed]).mean()
         cosine.setdefault(name, []).append(angle.item())
 
-# %%
+# %% atol=0.01
 for name, values in cosine.items():
     print(f"{name:17} {[round(value, 2) for value in values]}")
 ranked = zip(cosine["at random"], cosine["magnitude, layer"], cosine["Wanda, row"], strict=True)
@@ -329,7 +329,7 @@ assert all(chance + 0.3 < plain < wanda - 0.1 for chance, plain, wanda in ranked
 # %% [markdown]
 # The same ordering, and here Wanda's lead is far larger: about 0.87 against 0.70. And SparseGPT? For matrices with 1,536 inputs it takes half a second each, so here are only the 30 of 36 that have 384 inputs, for the first seed. The other six stay dense, for all three methods:
 
-# %%
+# %% atol=0.01
 narrow = {name: score for name, score in sizes.items() if score.shape[1] == 384}
 adjusted, loud = copy.deepcopy(minilm), pruning.wanda_scores(minilm, heard[0])
 found = pruning.hessians(minilm, read[:1], list(narrow))
@@ -350,7 +350,7 @@ assert ranked[0] + 0.1 < ranked[1] < ranked[2]
 #
 # Wanda and SparseGPT *trust* their calibration text. **Predict** two failures at 50 %. Wanda, calibrated on random tokens instead of speeches: still better than magnitude? And SparseGPT, calibrated on 1 window instead of 64?
 
-# %%
+# %% rtol=0.02
 for seed in SEEDS:
     torch.manual_seed(seed)
     noise = {"input_ids": torch.randint(2048, (64, 128))}
@@ -373,7 +373,7 @@ for seed in SEEDS:
 #
 # **Predict:** order these five by perplexity, all by magnitude, all with 50 % zeros.
 
-# %%
+# %% rtol=0.02
 groups = {
     "global": pruning.global_mask(magnitude, 0.5),
     "layer": pruning.layer_mask(magnitude, 0.5),
@@ -391,7 +391,7 @@ for row, wider, narrower in zip(*list(by_group.values())[2:], strict=True):
 # %% [markdown]
 # Row, 4 of 8, 2 of 4: the less choice, the worse, as expected. Layer and row are within a point of each other: no verdict. But *global*, the freest of all, is clearly worse than layer! Look where it took its zeros:
 
-# %%
+# %% rtol=0.01
 for freest, each in zip(by_group["global"], by_group["layer"], strict=True):
     assert freest > 1.1 * each
 taken = {name: 1 - mask.float().mean().item() for name, mask in groups["global"].items()}
@@ -401,7 +401,7 @@ for name in sorted(taken, key=taken.get)[:2] + sorted(taken, key=taken.get)[-2:]
 # %% [markdown]
 # It took nearly nine of ten weights from two matrices of layer 0 that simply have *smaller numbers*. Is that the damage? Give just these two the usual 50 %, and leave all others as *global* wants them:
 
-# %%
+# %% rtol=0.02
 two = sorted(taken, key=taken.get)[-2:]
 mended = groups["global"] | {name: groups["layer"][name] for name in two}
 for seed in SEEDS:
@@ -414,7 +414,7 @@ for seed in SEEDS:
 #
 # The same for n of m with the other two scores. (`block_size=4`: SparseGPT chooses its mask four columns at a time, as the pattern needs.)
 
-# %%
+# %% rtol=0.02
 two_of_four = []
 for seed in SEEDS:
     wanda = pruning.n_of_m_mask(pruning.wanda_scores(dense, norms[seed]), 2, 4)
@@ -432,7 +432,7 @@ for seed in SEEDS:
 #
 # **Predict:** which of the eight is the most sensitive: the first, the last, or one in the middle? By how much?
 
-# %%
+# %% rtol=0.02
 trials = [learn[40_000 * seed :][:2049] for seed in SEEDS]
 trial = [metrics.perplexity(dense, text, window=128) for text in trials]
 sensitivity = {}
@@ -456,7 +456,7 @@ print(f"the other seven: {min(rest):.2f} to {max(rest):.2f}")
 #
 # **Predict:** on average from 96 for 70 % everywhere, to …?
 
-# %%
+# %% rtol=0.02
 first = {n: s for n, s in magnitude.items() if "layers.0.mlp" in n}
 spared = sum(s.numel() for s in first.values())
 others = (0.7 * weights - 0.5 * spared) / (weights - spared)
@@ -500,7 +500,7 @@ print(f"zeros: {metrics.sparsity(leaky):.1%} without holding, {metrics.sparsity(
 #
 # **Predict:** after how many of the 20 steps has the cubic curve made half of its zeros?
 
-# %%
+# %% atol=0.01
 print([round(pruning.gradual_schedule(step, 0, 20, 0.7), 2) for step in range(0, 21, 2)])
 
 
@@ -550,7 +550,7 @@ for seed in SEEDS:
     runs[again].append(ppl(beside, seed))
     runs["control: dense"].append(recovered(copy.deepcopy(dense), seed))
 
-# %%
+# %% rtol=0.02
 start = curves["magnitude"][0.7]
 ax = plots.seeds({"pruned": start, **runs, "dense, as it came": whole}, "perplexity")
 print(f"LoRA trained {report.total:,} parameters of {parameters:,}")
@@ -688,7 +688,7 @@ assert all(a < b < c < d for a, b, c, d in zip(*lost.values(), strict=True))
 #
 # What the neurons buy is time, with no kernel and no format. (Which neurons go does not matter for the time; for quality one would use Wanda.) MiniLM, one sentence:
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true
 halved, masked = copy.deepcopy(minilm), copy.deepcopy(minilm)
 neurons = pruning.neuron_scores(minilm, sizes)
 pruning.remove_neurons_(halved, pruning.layer_mask(neurons, 0.5))
@@ -746,7 +746,7 @@ assert metrics.sparsity(broken) > 0.7
 # The means over our three seeds:
 
 
-# %%
+# %% rtol=0.02
 def mean(values):
     """Return the mean, to one decimal."""
     return round(sum(values) / len(values), 1)

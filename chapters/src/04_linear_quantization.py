@@ -140,7 +140,7 @@ assert back[1] == 0 and shifted[1] != 0
 #
 # A thousand ordinary numbers, 4 bits. Then *one* of them becomes 100. **Predict:** how many of the other 999 are read back as exactly 0?
 
-# %%
+# %% rtol=0.01
 torch.manual_seed(0)
 x = torch.randn(1000)
 loud = torch.cat([x[:-1], torch.tensor([100.0])])
@@ -263,7 +263,7 @@ for bits in (4, 3):
 #
 # What does it cost in quality? The tiny *student* of chapter 01, 1.1 million parameters. Its 28 matrices are rounded; its embedding table, which is also its output layer, waits for section 4. One result is an anecdote, so we take three **texts** of 2,048 guesses each, and call them seeds 0, 1 and 2. When we write that A is better than B, it held for all three, and the cell asserts it. Otherwise the word is *inconclusive*.
 
-# %%
+# %% rtol=0.01
 SEEDS = (0, 1, 2)
 tokenizer = models.load_tiny_tokenizer()
 learn, held_out = (data.speech_tokens(tokenizer, split) for split in ("validation", "test"))
@@ -292,7 +292,7 @@ def changed(model, rule):
 # %% [markdown]
 # **Predict:** from a perplexity of 28.6, the mean of the three, to …? For 8, 4, 3 and 2 bits; with one scale for each matrix, and with groups of 32.
 
-# %%
+# %% rtol=0.02
 WAYS = {"tensor": ("tensor", True), "row": ("row", True)}
 WAYS |= {"groups of 32": (32, True), "groups, asymmetric": (32, False)}
 table = {name: {} for name in WAYS}
@@ -316,7 +316,7 @@ limits = ax.set(ylim=(25, 150))
 # %% [markdown]
 # *Figure: perplexity, on a logarithmic axis that ends at 150, over the real bits for each weight. Four lines, each in a band that reaches from the best to the worst text. At 8 bits all are at 28.6. Towards fewer bits they part: with rows or groups the lines are still near 29 at 4 bits, with one scale a tensor the line is at 32, at 3 bits at 68, and then leaves the picture; with a scale a row and with groups of 32 it is at 36 and 32, and leaves the picture before 2 bits; asymmetric groups are at 31, and end at 51 with 2 bits (2.6 in truth).*
 
-# %%
+# %% rtol=0.01
 for seed in SEEDS:
     for bits in (2, 3):
         tensor, row, group, free = (line[bits][seed] for line in table.values())
@@ -383,7 +383,7 @@ def turned(model):
 # %% [markdown]
 # **Predict:** on the tiny language model one scale a tensor was free at 8 bits. Here?
 
-# %%
+# %% rtol=0.02
 plan = {"8 bits, tensor": (8, "tensor"), "8 bits, row": (8, "row"), "4 bits, tensor": (4, "tensor")}
 plan |= {"4 bits, row": (4, "row"), "4 bits, groups of 32": (4, 32)}
 plan |= {"4 bits, groups, asymmetric": (4, 32, False)}
@@ -394,7 +394,7 @@ for name, how in plan.items():
     told = [round(value, 1) for value in encoder[name][2]]
     print(f"{name:26} {width(embedder, *how):.2f} bits a weight, turned by {told} degrees")
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.02
 for name, (right, flipped, _) in encoder.items():
     print(f"{name:26} accuracy {right:.3f}, flips {flipped:.1%}")
 for seed in SEEDS:
@@ -421,7 +421,7 @@ for name, model in {"tiny model": dense, "MiniLM": embedder}.items():
 #
 # **Predict:** from about 15 degrees to …?
 
-# %%
+# %% rtol=0.03
 for title, spared in {"the four largest": ranked[-4:], "the four smallest": ranked[:4]}.items():
     small = copy.deepcopy(embedder)
     for name, layer in layers.linear_layers(small).items():
@@ -452,7 +452,7 @@ for name, (bits, group_size) in plan.items():
 #
 # `dequantize_` makes floats again. **Predict:** does that bring the old model back? A tutorial promises just this.
 
-# %%
+# %% rtol=0.01
 small = copy.deepcopy(dense)
 quantization.quantize_(small, 3, 32)
 four = metrics.size_in_bytes(small), ppl(small)
@@ -504,7 +504,7 @@ ax = plots.error_parts(parts)
 # %% [markdown]
 # *Figure: squared error in percent over the share of the full range, from 1/8 to 1. "Rounded" (dashed) climbs steeply with the range; "clipped" falls from a high value at 1/8 to 0 at 1. Their sum, the solid line, is a valley with its bottom at about a third of the range.*
 
-# %%
+# %% rtol=0.01
 best = min(parts["both"], key=parts["both"].get)
 print(f"absmax {parts['both'][1.0]:.1f} %, at a share of {best} {parts['both'][best]:.1f} %")
 low, high = quantization.least_squares_range(weight, 3, symmetric=True)
@@ -543,7 +543,7 @@ CHOICES = {
 # %% [markdown]
 # **Predict:** with 3 bits and one scale a tensor, absmax gave a perplexity of 68 (the mean). What is it with the least squares?
 
-# %%
+# %% rtol=0.02
 cut = {}
 for bits, dim in [(4, None), (3, None), (3, -1)]:
     print(f"{bits} bits, a scale a {'tensor' if dim is None else 'row'}")
@@ -592,7 +592,7 @@ def with_activations(model, activations):
 # %% [markdown]
 # **Predict:** the tiny model with 8-bit weights: what do 8-bit activations add to the perplexity, dynamic and static? And if the static range holds 99 % of the calibration's values: as helpful as with weights?
 
-# %%
+# %% rtol=0.01
 ways = {"weights only": None, "dynamic": 8, "static": quantization.calibrate(dense, [samples])}
 ways["static, 99 %"] = quantization.calibrate(dense, [samples], percent=99)
 acts = {name: ppl(with_activations(dense, how)) for name, how in ways.items()}
@@ -614,7 +614,7 @@ for seed in SEEDS:
 #
 # **Predict:** which of these calibration texts ruins the static ranges of the tiny model most: random tokens, eight tokens of a speech, or one single token repeated?
 
-# %%
+# %% rtol=0.01
 torch.manual_seed(0)
 strange = {
     "speeches": samples["input_ids"],
@@ -683,7 +683,7 @@ for block in synthetic.model.layers:
 loud = {"floats": ppl(synthetic)}
 loud |= {n: ppl(with_activations(synthetic, k)) for n, k in {"weights": None, "W8A8": 8}.items()}
 
-# %%
+# %% rtol=0.02
 for name, values in loud.items():
     print(f"SYNTHETIC outliers, {name:7} {[round(value, 1) for value in values]}")
 for plain, floats, light, both in zip(whole, *loud.values(), strict=True):
@@ -711,7 +711,7 @@ for name, group_size in {"tables 4, a scale a row": None, "tables 4, groups of 3
     quantization.quantize_(small, 8)
     found[name] = metrics.size_in_bytes(small), turned(small)
 
-# %%
+# %% rtol=0.03
 print(f"{'as it came':24} {metrics.size_in_bytes(embedder):>10,} bytes")
 for name, (size, values) in found.items():
     print(f"{name:24} {size:>10,} bytes, degrees {[round(value, 1) for value in values]}")
@@ -738,7 +738,7 @@ print(type(fixed.encoder.embeddings.word_embeddings))
 # %% [markdown]
 # A tied table (chapter 01) is the output layer too. In the tiny model both then share one set of integers:
 
-# %%
+# %% rtol=0.01
 small = copy.deepcopy(dense)
 quantization.quantize_(small, 4, 32, embeddings=8)
 table_layer, output = small.model.embed_tokens, small.lm_head
@@ -815,7 +815,7 @@ def from_the_smallest(rows, bits):
     return low + ((rows - low) / step).round() * step
 
 
-# %%
+# %% rtol=0.02
 again = {}
 for name, rows in groups.items():
     for bits in (4, 3):
@@ -860,7 +860,7 @@ for weights_only, ao, ours, theirs, per_row in zip(*programs.values(), strict=Tr
 # %% [markdown]
 # torchao and ours agree: both take a scale for each row of the weights and for each token. torch's default loses several times more. Where? Its answer for one layer can be rebuilt by hand: **one** scale for the whole weight; **one** range for *all* tokens of a batch; and for the activations only 7 of the 8 bits (`reduce_range`, a precaution for older processors, whose sums of products could overflow).
 
-# %%
+# %% rtol=0.02
 layer = embedder.encoder.encoder.layer[1].intermediate.dense
 inputs = before[:30]
 y = quantize_dynamic(nn.Sequential(layer), {nn.Linear})(inputs)
@@ -899,7 +899,7 @@ orders = {"pruned": prune(dense), "3 bits": to_three(dense)}
 orders["pruned, then 3 bits"] = to_three(orders["pruned"])
 orders["3 bits, then pruned"] = prune(orders["3 bits"])
 
-# %%
+# %% rtol=0.02
 quality = {name: ppl(model) for name, model in orders.items()}
 for name, values in quality.items():
     zeros = metrics.sparsity(orders[name])
@@ -969,7 +969,7 @@ def mixed(bits):
     return ppl(small)
 
 
-# %%
+# %% atol=0.02
 plans = {"2 bits": 2, "by sensitivity": budget(ranked), "reversed": budget(ranked[::-1])}
 for seed in SEEDS:
     plans[f"at random, {seed}"] = budget(random.Random(seed).sample(ranked, len(ranked)))
@@ -988,7 +988,7 @@ for two, chosen, turned_over, *chances, three in zip(*spent.values(), strict=Tru
 #
 # Half of the extra bits buy more than 70 % of the gain, if they go where they are needed; the same bits in reversed order buy little. (HAWQ, arXiv 1905.03696, ranks layers by the curvature of the loss instead of trying each.) The dict from layer to bits is exactly what `quantize_` takes. A warning, too: *mixing* is not better by itself. The same budget as 3 bits everywhere, spent as 4 for half of the weights and 2 for the others:
 
-# %%
+# %% rtol=0.02
 halves = mixed(budget(ranked, 2, 4))
 for mix, same in zip(halves, spent["3 bits"], strict=True):
     print(f"2 and 4 bits {mix:.1f}, 3 bits for all {same:.1f}")
@@ -1028,7 +1028,7 @@ print(f"error below 15 %: {bool(error < 0.15)}")
 #
 # </details>
 
-# %%
+# %% rtol=0.02
 for factor in (1, 0.05, 10):
     scaled = weight * factor
     error = [(f(scaled) - scaled).norm() / scaled.norm() for f in (binary, lambda w: fake(w, 4)[0])]

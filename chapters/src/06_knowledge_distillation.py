@@ -81,7 +81,7 @@ ax = plots.answers(said, sections, title=text)
 #
 # **Predict:** the entropy for $T \to 0$ and for $T \to \infty$. And which of these is the teacher surest of: the sentence above, "The army built a new airport.", or "A satellite was launched to watch the forests."?
 
-# %%
+# %% atol=0.02
 sentences = [
     text,
     "The army built a new airport.",
@@ -131,7 +131,7 @@ print("the same gradient, and the same KL as the library's (but for a factor T²
 #
 # **Predict:** from T = 1 to T = 16, by what factor does the size of the gradient fall without $T^2$? And with it?
 
-# %%
+# %% rtol=0.01
 sizes = {"KL alone": {}, "T² · KL": {}}
 for T in (1, 2, 4, 8, 16):
     for name, factor in zip(sizes, (1, T**2), strict=True):
@@ -174,7 +174,7 @@ def way(optimizer, learning_rate, factor, soft_weight=1.0, T=4.0):
     return student.weight.detach() - start
 
 
-# %%
+# %% atol=0.02
 for name, optimizer, rate in [("SGD", torch.optim.SGD, 0.5), ("Adam", torch.optim.Adam, 0.02)]:
     for soft_weight in (1.0, 0.5):
         plain, scaled = (way(optimizer, rate, factor, soft_weight) for factor in (1, 16))
@@ -199,7 +199,7 @@ for name, optimizer, rate in [("SGD", torch.optim.SGD, 0.5), ("Adam", torch.opti
 #
 # **Predict:** the student's accuracy *before* anybody teaches it.
 
-# %%
+# %% atol=0.02
 pool = data.encode(factbook["train"].select(range(640)), tokenizer, 12, batch_size=640)[0]
 judge = data.encode(factbook["test"].select(range(300)), tokenizer, 12, batch_size=60)
 truth = torch.cat([batch["labels"] for batch in judge])
@@ -277,7 +277,7 @@ for seed in range(3):
         answers = metrics.predict(student, judge).argmax(-1)
         right[name].append(metrics.accuracy(answers, truth))
 
-# %% tags=["nbval-ignore-output"]
+# %% atol=0.03
 ax = plots.seeds(right, "accuracy on unseen countries")
 line = ax.axvline(untaught, color="#666666", linestyle=":")
 scale = ax.set_xscale("linear")
@@ -304,7 +304,7 @@ for labels, alone, many, named, chance in zip(*right.values(), strict=True):
 #
 # The teacher is the tiny language model of 4.3 million parameters. The student comes from the smaller one: of its four layers we keep the first and the last.
 
-# %%
+# %% rtol=0.01
 tiny_tokenizer = models.load_tiny_tokenizer()
 big, small = models.load_tiny_lm("teacher"), models.load_tiny_lm("student")
 half = distillation.student_from(small, [0, 3])
@@ -356,7 +356,7 @@ def healed(seed, learning_rate, loss=from_teacher, batches=cached, steps=24):
 # %% [markdown]
 # **Predict:** the perplexity after 24 steps from the text alone, from the teacher alone, and from shuffled answers.
 
-# %%
+# %% rtol=0.02
 variants = {
     "text": {"learning_rate": 6e-4, "loss": from_text},
     "teacher": {"learning_rate": 1.2e-3},
@@ -381,7 +381,7 @@ for text_only, with_teacher, chance in zip(*reached.values(), strict=True):
 #
 # For (1) the 64 largest will not do: at a higher temperature more of the probability lies in the tail. So this time all logits are kept, in memory; a batch finds its own by the sum of its token numbers, a poor man's fingerprint.
 
-# %%
+# %% atol=0.02
 with torch.no_grad():
     known = {int(window["input_ids"].sum()): big(window["input_ids"]).logits for window in windows}
 assert len(known) == len(windows)
@@ -411,7 +411,7 @@ for T in (1, 2, 4):
 more_text = {"loss": model_loss, "batches": data.token_batches(speeches, 64, 8), "steps": 48}
 reached["text, twice as much"] = [healed(seed, 6e-4, **more_text)[0] for seed in range(3)]
 
-# %%
+# %% rtol=0.02
 starts = [metrics.perplexity(half, text, window=64) for text in unseen]
 shown = {"start": starts, **{name: v for name, v in reached.items() if name != "shuffled"}}
 ax = plots.seeds(shown, "perplexity of unseen speeches")
@@ -456,7 +456,7 @@ def bump(mean, width):
     return (-(((x - mean) / width) ** 2) / 2).log_softmax(-1)
 
 
-# %%
+# %% atol=0.05
 two = (0.65 * bump(-2, 0.7).exp() + 0.35 * bump(2.5, 0.7).exp()).log()
 choices = list(itertools.product(torch.linspace(-4, 4, 81), torch.linspace(0.4, 4, 37)))
 ones = torch.stack([bump(mean, width) for mean, width in choices])
@@ -531,7 +531,7 @@ def matched(way, batches, seed):
 # %% [markdown]
 # Seven short runs for each seed:
 
-# %%
+# %% rtol=0.02
 batches = data.row_batches(heard, 8)
 by_way = {n: [matched(way, batches, seed) for seed in range(3)] for n, way in ways.items()}
 by_api = data.row_batches({"input_ids": dictated, "labels": dictated}, 8)
@@ -582,7 +582,7 @@ times = metrics.latencies({name: lambda m=model: m(**one) for name, model in con
 by_student = metrics.predict(student, judge).argmax(-1)
 learned = sum(p.numel() for p in student.parameters() if p.requires_grad)
 
-# %% tags=["nbval-ignore-output"]
+# %% clock=true atol=0.02
 ledger = metrics.Ledger("accuracy")
 for name, model in contest.items():
     answers = metrics.predict(model, judge).argmax(-1)
@@ -601,7 +601,7 @@ ledger
 # %% [markdown]
 # Quality against bytes:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 ax = ledger.figure()
 limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 assert len(ax.texts) == len(ledger.rows)
@@ -637,7 +637,7 @@ print("a student equal to its teacher gets a loss of 0:", bool(equal.abs() < 0.0
 #
 # </details>
 
-# %%
+# %% rtol=0.01
 for push in (0, 10, 100):
     broken, sound = copied_loss(row + push, row), distillation.forward_kl(row + push, row)
     print(f"all logits + {push:3}: copied loss {broken:6.1f}, KL {abs(sound):.1f}")
@@ -666,7 +666,7 @@ assert history.losses[-1] < history.losses[0] - 2 and perplexity > 200
 #
 # **Third: the teacher is trained along.** Its parameters are in the optimizer, and its logits are not *detached* (cut off from the gradient). **Fourth: the teacher's own checkpoint (its saved weights) is the student.** **Predict** for the third: who moves towards whom?
 
-# %%
+# %% atol=0.02
 for detached in (False, True):
     torch.manual_seed(0)
     x, knows, learns = torch.randn(256, 16), torch.nn.Linear(16, 4), torch.nn.Linear(16, 4)

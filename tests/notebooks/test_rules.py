@@ -14,8 +14,8 @@ def shown(**data):
     return new_output("display_data", data={k.replace("_", "/"): v for k, v in data.items()})
 
 
-def code(source="1 + 1", *outputs, count=1, tags=()):
-    metadata = {"tags": list(tags)} if tags else {}
+def code(source="1 + 1", *outputs, count=1, tags=(), **metadata):
+    metadata |= {"tags": list(tags)} if tags else {}
     return new_code_cell(source, outputs=list(outputs), execution_count=count, metadata=metadata)
 
 
@@ -28,7 +28,9 @@ GOOD = book(
     code("x = 1\nprint('3/4 of /dev')", stream("3/4 of /dev\n")),
     code("draw()", shown(image_png="aGk="), count=2),
     new_markdown_cell("*Figure: a curve that falls.*"),
-    code("assert fast < slow", stream("12 ms\n"), count=3, tags=["nbval-ignore-output"]),
+    code("assert fast < slow", stream("fast\n"), count=3, tags=["nbval-ignore-output"]),
+    new_markdown_cell("Learned, and timed:"),
+    code("print(x)", stream("0.71 in 12 ms\n"), count=4, atol=0.02, rtol=0.01, clock=True),
 )
 FIGURE = shown(image_png="aGk=")
 BAD = [
@@ -64,6 +66,15 @@ BAD = [
     (rules.nothing_skipped, book(code(tags=["nbval-skip"]))),
     (rules.nothing_skipped, book(code(tags=["raises-exception"]))),
     (rules.nothing_skipped, book(code("# NBVAL_IGNORE_OUTPUT\n1"))),
+    (rules.tolerances_are_needed_and_small, book(code("x", stream("12\n"), clock=True))),
+    (rules.tolerances_are_needed_and_small, book(code("x", stream("3 of 4\n"), rtol=0.01))),
+    (rules.tolerances_are_needed_and_small, book(code("x", stream("0.5\n"), atol=0.5))),
+    (rules.tolerances_are_needed_and_small, book(code("x", stream("0.5\n"), rtol="0.01"))),
+    (rules.tolerances_are_needed_and_small, book(code("x", stream("0.5\n"), atol=-0.01))),
+    (
+        rules.tolerances_are_needed_and_small,
+        book(code("x", stream("0.5"), atol=0.01, tags=["nbval-ignore-output"])),
+    ),
     (rules.ignored_outputs_are_asserted, book(code("print(t)", tags=["nbval-ignore-output"]))),
 ]
 
