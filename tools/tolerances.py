@@ -21,10 +21,7 @@ import re
 
 KEYS = ("atol", "rtol", "clock")
 NUMBER = r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?"
-UNITS = (
-    "ns|µs|ms|s|times|% of the time|tokens/s|GB/s|"
-    "(?:billion )?operations/s|operations/byte"
-)
+UNITS = "ns|µs|ms|s|times|% of the time|tokens/s|GB/s|(?:billion )?operations/s|operations/byte"
 FIGURE = re.compile(rf"({NUMBER}(?: ?%)?)(?![\w.]*\d)")
 CLOCK = re.compile(rf"{NUMBER} ?(?:{UNITS})(?![\w/])(?: ± {NUMBER})?")
 PARTS = re.compile(r"(?P<size>[-+]?[\d,]+(?:\.(?P<decimals>\d+))?)(?:e(?P<power>[-+]\d+))?")

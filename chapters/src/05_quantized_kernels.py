@@ -509,7 +509,9 @@ right = {name: metrics.accuracy(answer, truth) for name, answer in answers.items
 for name, answer in answers.items():
     gained = ((answers["floats"] != truth) & (answer == truth)).float().mean()
     lost = ((answers["floats"] == truth) & (answer != truth)).float().mean()
-    print(f"{name:11} accuracy {right[name]:.3f}; {gained:.1%} became right, {lost:.1%} became wrong")
+    print(
+        f"{name:11} accuracy {right[name]:.3f}; {gained:.1%} became right, {lost:.1%} became wrong"
+    )
 assert flipped["floats"] == 0 and flipped["W8A8"] < 0.04 < flipped["W4A8"]
 
 # %% [markdown]
