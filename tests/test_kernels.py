@@ -284,9 +284,9 @@ def test_more_inputs_than_a_32_bit_sum_holds_are_refused():
 
 def ask(code, **environment):
     """Run code in a fresh Python, whose environment says which kernels it has."""
-    environment = os.environ | environment
+    inherited = {name: value for name, value in os.environ.items() if name != "LIGHTCOURSE_KERNELS"}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True
     )
 
 
