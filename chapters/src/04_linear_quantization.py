@@ -404,7 +404,7 @@ assert encoder["8 bits, row"][1] < 0.03 < encoder["8 bits, tensor"][1]
 assert encoder["4 bits, tensor"][1] > 0.2
 
 # %% [markdown]
-# On this model one scale a tensor costs something even at 8 bits (on the machine that built this page, 7 in 100 answers flipped), and at 4 bits it makes a ruin of it. A scale for each row costs nothing more than a few bytes; it mends nearly all at 8 bits, and much at 4. Look also at the accuracy: give or take 0.06 for 210 sentences, most of these rows cannot be told apart by it. The flips tell the ruin from the rest (one in ten of 210, give or take 4 points); only the angle orders all six.
+# On this model one scale a tensor costs something even at 8 bits (about 7 in 100 answers flipped), and at 4 bits it makes a ruin of it. A scale for each row costs nothing more than a few bytes; it mends nearly all at 8 bits, and much at 4. Look also at the accuracy: give or take 0.06 for 210 sentences, most of these rows cannot be told apart by it. The flips tell the ruin from the rest (one in ten of 210, give or take 4 points); only the angle orders all six.
 #
 # Why is MiniLM so much more delicate than the tiny model? Look at how far the largest weight of a matrix stands out:
 

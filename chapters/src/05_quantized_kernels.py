@@ -72,7 +72,7 @@ assert one["dequantize"] > 1.2 * one["float"] and one["integers"] < one["dequant
 #
 # </details>
 #
-# And the integers? At batch 1 they read a quarter of the bytes; at 64 one instruction multiplies four times as many numbers. So four times as fast as floats would be fair, at either batch. On an idle machine of the kind that built this page it was five to seven times, on a busy one also less. (What goes beyond four tells of a smaller matrix that stays in a cache, or of a slow float routine, not of int8.)
+# And the integers? At batch 1 they read a quarter of the bytes; at 64 one instruction multiplies four times as many numbers. So four times as fast as floats would be fair, at either batch. On an idle AMD with VNNI (Zen 4) it was five to seven times; on a busy machine it may be less. (What goes beyond four tells of a smaller matrix that stays in a cache, or of a slow float routine, not of int8.)
 #
 # So a small *file* is one thing, a fast *multiplication* another. To be faster, the kernel must compute with the integers as they are. Three questions follow, one a section: is the result still right? how must the bytes lie? and what limits the speed?
 #
@@ -349,7 +349,7 @@ ax = plots.roofline({"this machine, 1 thread": (bandwidth, peak)}, points=dots)
 names = ax.set(ylabel="billion operations/s: limit and reached")
 
 # %% [markdown]
-# *Figure: over the operations for each byte, the roof of this machine: a slope where memory is the limit, then a flat part where arithmetic is. Four dots stand for the same layer at batches of 1, 4, 16 and 128, from left to right. On the machine this was written on, the first dot lies under the slope, the last under the flat roof.*
+# *Figure: over the operations for each byte, the roof of this machine: a slope where memory is the limit, then a flat part where arithmetic is. Four dots stand for the same layer at batches of 1, 4, 16 and 128, from left to right. With VNNI the first dot lies near the slope, the last under the flat roof.*
 #
 # <details><summary>The prediction</summary>
 #
@@ -458,7 +458,7 @@ ax = plots.sparsity_curves(lines, "time, the dense int8 kernel = 1")
 # %% [markdown]
 # *Figure: time over the share of zeros, from none to 90 %, on a logarithmic axis where the dense kernel without zeros is 1. The dense kernel's line would stay at 1 all the way if nothing disturbed the clock; how far its end is from 1 shows the noise. "One by one" and "whole blocks" fall as zeros become more; below 1 zeros pay. At 90 % whole blocks are fastest.*
 #
-# First look at the control: zeros cannot change the dense kernel's time, so its distance from 1 is the noise, and a gain no larger than that is *inconclusive*. Then read your own break-even off the figure. For comparison, an idle machine of the kind that built this page, on the path `vnni`, where one instruction puts the stored weights into their places (times, dense = 1):
+# First look at the control: zeros cannot change the dense kernel's time, so its distance from 1 is the noise, and a gain no larger than that is *inconclusive*. Then read your own break-even off the figure. For comparison, an idle AMD (Zen 4) on the path `vnni`, where one instruction puts the stored weights into their places (times, dense = 1):
 #
 # | zeros | 2 of 4 | one by one | whole blocks |
 # |---|---|---|---|
@@ -541,7 +541,7 @@ for sentence in ("To bake bread, you need", "The capital of France is"):
     assert torch.equal(written[0][: read + 1], written[1][: read + 1])
 
 # %% [markdown]
-# On the machine that built this page the first text never parts; the second does after "Paris.\n\nThe". How likely were the two words there?
+# Where the texts part depends on the processor, too, since floats are summed in another order there. On an AMD (Zen 4) the first pair never parted, on an Intel with AMX at the very end; the second pair parted on both after "Paris.\n\nThe". How likely were the two words there?
 
 # %% atol=0.01
 start = words("The capital of France is Paris.\n\nThe", return_tensors="pt")
