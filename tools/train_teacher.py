@@ -64,15 +64,15 @@ def train_teacher():
         checkpoint=CHECKPOINT,
     )
     BUNDLED.mkdir(parents=True, exist_ok=True)
-    lora.save_lora(teacher, BUNDLED / "adapter.safetensors")
+    lora.save_lora(teacher, BUNDLED)
     curve = [(step, round(score, 4)) for step, score in history.evaluations]
     (BUNDLED / "curve.json").write_text(json.dumps({"evaluations": curve}) + "\n")
 
 
 SHEET = """# The teacher of chapter 06
 
-An adapter (LoRA, rank 8 beside `query` and `value` of all six layers) and a head, made by
-`tools/train_teacher.py`: with them MiniLM tells from which of 13 sections of the CIA World
+An adapter in peft's format (LoRA, rank 8 beside `query` and `value` of all six layers) and a
+head, made by `tools/train_teacher.py`: with them MiniLM tells from which of 13 sections of the CIA World
 Factbook a passage comes.
 
 | | |
@@ -95,15 +95,14 @@ def write_sheet():
     """Measure the teacher on countries it has not seen; write the sheet."""
     factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
     teacher = models.EncoderClassifier(models.load_minilm(), num_labels=13)
-    file = BUNDLED / "adapter.safetensors"
-    lora.load_lora_(teacher, file)
+    lora.load_lora_(teacher, BUNDLED)
     judged = data.encode(factbook["test"], tokenizer, TOKENS)
     labels = torch.cat([batch["labels"] for batch in judged])
     answers = metrics.predict(teacher, judged).argmax(-1)
     steps = json.loads((BUNDLED / "curve.json").read_text())["evaluations"][-1][0]
     sheet = SHEET.format(
         numbers=sum(p.numel() for p in training.trainable_parameters(teacher).values()),
-        size=file.stat().st_size,
+        size=(BUNDLED / "adapter_model.safetensors").stat().st_size,
         passages=len(factbook["train"]) - LEFT_OUT,
         tokens=TOKENS,
         steps=steps,

@@ -35,11 +35,12 @@ lightcourse.setup(threads=2)
 # %%
 factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
 sections = factbook["test"].features["label"].names
-adapter = models.BUNDLED / "factbook-teacher" / "adapter.safetensors"
+adapter = models.BUNDLED / "factbook-teacher"
 teacher = models.EncoderClassifier(models.load_minilm(), num_labels=len(sections))
 report = lora.load_lora_(teacher, adapter)
 report = lora.merge_lora_(teacher)
-print(f"{adapter.stat().st_size:,} bytes turn MiniLM into a teacher of {len(sections)} sections:")
+size = (adapter / "adapter_model.safetensors").stat().st_size
+print(f"{size:,} bytes turn MiniLM into a teacher of {len(sections)} sections:")
 print(", ".join(sections))
 
 # %% [markdown]

@@ -1,45 +1,70 @@
 """Adapters as files: what was trained is stored, and nothing else."""
 
-import json
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from lightcourse import files, layers
-from lightcourse.lora import verbs
-from lightcourse.lora.layer import plain_names, shape, updates
+from lightcourse import layers
+from lightcourse.lora import peft_format, verbs
+from lightcourse.lora.layer import innermost, plain_names, shape, updates
+from lightcourse.lora.peft_format import Adapter
 
 
-def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = None) -> None:
-    """Write an adapter, and whatever else is trainable (a new head), to a safetensors file.
+def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = None) -> Path:
+    """Write an adapter, and whatever else is trainable (a new head), as peft does.
+
+    ``peft.PeftModel.from_pretrained(model, path)`` loads it, and so do the engines that read
+    peft's files.
 
     Parameters
     ----------
     model : nn.Module
         With an adapter; unchanged.
     path : path
-        Usually ends in ``.safetensors``. Its header tells the adapter's name, rank, alpha
-        and targets (the names of its layers).
+        A folder, made where it is missing: ``adapter_config.json`` tells rank, alpha and the
+        names of the layers, ``adapter_model.safetensors`` holds the numbers.
     adapter : str, optional
         Which one; the only one without it.
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
     ValueError
-        When the model has no such adapter, or several and none is named.
+        When the model has no such adapter, or several and none is named; when ``path`` is a
+        file; when a parameter of an adapted layer itself is trainable, for which the format
+        has no place.
     """
     adapter = verbs.the_adapter(model, adapter)
     plain = plain_names(model)
     found = {plain[name]: layer for name, layer in updates(model, adapter).items()}
     if not found:
         raise ValueError("model has no LoRA layer; add_lora_ makes them")
-    tensors = {f"{name}.lora_a": layer.lora_a for name, layer in found.items()}
-    tensors |= {f"{name}.lora_b": layer.lora_b for name, layer in found.items()}
-    tensors |= {name: p for name, p in _others(model).items() if p.requires_grad}
+    tensors = {}
+    for name, layer in found.items():
+        tensors |= {f"{name}.lora_a": layer.lora_a, f"{name}.lora_b": layer.lora_b}
+    tensors |= _trained_modules(model, found)
+    transposed = any(layers.is_conv1d(innermost(layer)) for layer in found.values())
     layer = next(iter(found.values()))
-    header = {"adapter": adapter, "rank": str(layer.rank), "alpha": str(float(layer.alpha))}
-    files.save_tensors(path, tensors, header | {"targets": json.dumps(list(found))})
+    kept = Adapter(adapter, layer.rank, float(layer.alpha), tensors, transposed)
+    return peft_format.write(kept, Path(path))
+
+
+def _trained_modules(model, adapted):
+    """Return all parameters of the modules in which one is trainable: peft saves whole ones."""
+    others = _others(model)
+    modules = {name.rpartition(".")[0] for name, p in others.items() if p.requires_grad}
+    if both := sorted(modules & set(adapted)):
+        raise ValueError(
+            f"{both[0]} has an update and trains parameters of its own, which peft's format "
+            "cannot hold; freeze those, or save the whole model"
+        )
+    return {name: p for name, p in others.items() if name.rpartition(".")[0] in modules}
 
 
 def _others(model):
@@ -58,7 +83,7 @@ def _others(model):
 def load_lora_(
     model: nn.Module, path: str | os.PathLike, adapter: str | None = None
 ) -> layers.Report:
-    """Put an adapter that :func:`save_lora` wrote beside a model's layers.
+    """Put an adapter that :func:`save_lora` or peft wrote beside a model's layers.
 
     Parameters
     ----------
@@ -66,6 +91,7 @@ def load_lora_(
         Changed as by :func:`add_lora_`; the other parameters in the file, such as a head,
         replace the model's own and are trainable. Its matrices may be quantized ones.
     path : path
+        A folder in peft's format; or one file, as earlier versions of this library wrote.
     adapter : str, optional
         Another name for it than the file's.
 
@@ -77,46 +103,39 @@ def load_lora_(
     Raises
     ------
     ValueError
-        When the file holds no adapter, or one of another model (a layer is missing or has
-        another shape), or its name is taken. Nothing is changed then.
+        When there is no adapter, or one of another model (a layer is missing or has another
+        shape), or one that needs what a LoRALinear has not (DoRA, a rank for each layer), or
+        its name is taken. Nothing is changed then.
     """
-    tensors, header = _read(path)
-    chosen = _fitting_layers(model, tensors, header, path)
-    rank, alpha = int(header["rank"]), float(header["alpha"])
-    report = verbs.put_beside(model, chosen, rank, alpha, adapter or header["adapter"])
+    stored = peft_format.read(Path(path))
+    chosen = _fitting_layers(model, stored, path)
+    report = verbs.put_beside(model, chosen, stored.rank, stored.alpha, adapter or stored.name)
     for name in chosen:
         layer = model.get_submodule(name)
-        layer.lora_a.copy_(tensors[f"{name}.lora_a"])
-        layer.lora_b.copy_(tensors[f"{name}.lora_b"])
+        layer.lora_a.copy_(stored.tensors[f"{name}.lora_a"])
+        layer.lora_b.copy_(stored.tensors[f"{name}.lora_b"])
     for name, parameter in _others(model).items():
-        if name in tensors:
-            parameter.requires_grad_().copy_(tensors[name])
+        if name in stored.tensors:
+            parameter.requires_grad_().copy_(stored.tensors[name])
     return report
 
 
-def _read(path):
-    tensors, header = files.load_tensors(path)
-    if not {"adapter", "rank", "alpha", "targets"} <= set(header):
-        raise ValueError(f"{os.fspath(path)} holds no adapter; a file of save_lora is wanted")
-    return tensors, header
-
-
-def _fitting_layers(model, tensors, header, path):
+def _fitting_layers(model, stored, path):
     """Return the layers that an adapter's file is for, or raise where it fits not all."""
-    candidates = verbs.may_adapt(model)
-    rank, names = int(header["rank"]), json.loads(header["targets"])
+    candidates, tensors = verbs.may_adapt(model), stored.tensors
     wanted = {name: tuple(p.shape) for name, p in _others(model).items() if name in tensors}
-    for name in names:
+    for name in stored.targets:
         if name not in candidates:
             raise ValueError(_another(path, f"this one has no linear layer {name}"))
         outputs, inputs = shape(candidates[name])
+        rank = stored.rank
         wanted |= {f"{name}.lora_a": (rank, inputs), f"{name}.lora_b": (outputs, rank)}
     for name in sorted(set(tensors) | set(wanted)):
         given = tuple(tensors[name].shape) if name in tensors else "nothing"
         if wanted.get(name) != given:
             need = wanted.get(name, "nothing")
             raise ValueError(_another(path, f"{name} is {given} there, {need} is wanted"))
-    return {name: candidates[name] for name in names}
+    return {name: candidates[name] for name in stored.targets}
 
 
 def _another(path, why):
@@ -135,7 +154,7 @@ def unmerge_lora_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
         Changed in place, as by :func:`load_lora_`. Its matrices do not tell whether the
         adapter was ever merged into them.
     path : path
-        A file of :func:`save_lora`.
+        As for :func:`load_lora_`.
 
     Returns
     -------
@@ -147,9 +166,9 @@ def unmerge_lora_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
     ValueError
         As :func:`load_lora_`, or where a layer stores integers.
     """
-    tensors, header = _read(path)
-    verbs.require_matrices(_fitting_layers(model, tensors, header, path))
+    stored = peft_format.read(Path(path))
+    verbs.require_matrices(_fitting_layers(model, stored, path))
     report = load_lora_(model, path)
-    for layer in updates(model, header["adapter"]).values():
+    for layer in updates(model, stored.name).values():
         verbs.add_to_matrix(layer, -layer.delta())
     return report

@@ -1,0 +1,147 @@
+"""Adapters on disk as peft writes them: what peft, vLLM and llama.cpp read.
+
+A folder with ``adapter_config.json`` (rank, alpha, names of layers) and
+``adapter_model.safetensors``. There the matrices are called ``lora_A`` and ``lora_B``, and every
+name begins with the two wrappers that peft puts around a model.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lightcourse import files
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+ENDS = {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
+# What peft can do and a LoRALinear cannot: from a setting to the value that asks for nothing.
+PLAIN = {
+    "peft_type": "LORA",
+    "use_dora": False,
+    "lora_bias": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layer_replication": None,
+    "trainable_token_indices": None,
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter, away from its model.
+
+    Parameters
+    ----------
+    name : str
+    rank : int
+    alpha : float
+    tensors : dict of str to Tensor
+        By their names in the model: ``….lora_a``, ``….lora_b``, and whole parameters that
+        were trained beside them.
+    transposed : bool
+        Whether its layers keep their matrix transposed, as GPT-2's do.
+    """
+
+    name: str
+    rank: int
+    alpha: float
+    tensors: dict[str, torch.Tensor]
+    transposed: bool = False
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of the layers that have an update."""
+        ends = (name for name in self.tensors if name.endswith(".lora_a"))
+        return [name.removesuffix(".lora_a") for name in ends]
+
+    @property
+    def others(self) -> list[str]:
+        """The names of the parameters that were trained as a whole."""
+        return [name for name in self.tensors if not name.endswith((".lora_a", ".lora_b"))]
+
+
+def write(adapter: Adapter, folder: Path) -> Path:
+    """Write an adapter into a folder; what else is in there stays.
+
+    Raises
+    ------
+    ValueError
+        When ``folder`` is a file, or is called like one.
+    """
+    if folder.suffix == ".safetensors" or folder.is_file():
+        raise ValueError(
+            f"path is {folder}; a folder is wanted, for the two files of peft's format"
+        )
+    tensors = {_outside(name): tensor for name, tensor in adapter.tensors.items()}
+    header = {"format": "pt", "adapter": adapter.name}
+
+    def both(temporary):
+        temporary.write_text(json.dumps(_config(adapter), indent=2) + "\n", encoding="utf-8")
+        files.save_tensors(folder / WEIGHTS, tensors, header)
+
+    files.write_atomically(folder / CONFIG, both)
+    return folder
+
+
+def _config(adapter):
+    modules = sorted({name.rpartition(".")[0] for name in adapter.others})
+    return PLAIN | {
+        "r": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "target_modules": adapter.targets,
+        "modules_to_save": modules or None,
+        "fan_in_fan_out": adapter.transposed,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "inference_mode": True,
+        "base_model_name_or_path": None,
+        "task_type": None,
+    }
+
+
+def read(path: Path) -> Adapter:
+    """Read a folder of peft's, or the one file that this library once wrote.
+
+    Raises
+    ------
+    ValueError
+        When there is no adapter, or one that does what a LoRALinear cannot.
+    """
+    if path.is_file():
+        return _read_old(path)
+    if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
+        raise ValueError(f"{path} holds no adapter; a folder with {CONFIG} and {WEIGHTS} is wanted")
+    config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    for key, plain in PLAIN.items():
+        if config.get(key, plain) not in (plain, None, {}):
+            raise ValueError(f"{path} wants {key}={config[key]!r}, which a LoRALinear has not")
+    tensors, header = files.load_tensors(path / WEIGHTS)
+    rank, alpha = config["r"], float(config["lora_alpha"])
+    alpha *= math.sqrt(rank) if config.get("use_rslora") else 1  # alpha / sqrt(rank), there
+    inside = {_inside(name): tensor for name, tensor in tensors.items()}
+    return Adapter(header.get("adapter", "default"), rank, alpha, inside)
+
+
+def _read_old(path):
+    tensors, header = files.load_tensors(path)
+    if not {"adapter", "rank", "alpha", "targets"} <= set(header):
+        raise ValueError(f"{path} holds no adapter; a folder that save_lora wrote is wanted")
+    return Adapter(header["adapter"], int(header["rank"]), float(header["alpha"]), tensors)
+
+
+def _outside(name):
+    for theirs, ours in ENDS.items():
+        if name.endswith(ours):
+            name = name.removesuffix(ours) + theirs
+    return PREFIX + name
+
+
+def _inside(name):
+    name = name.removeprefix(PREFIX)
+    for theirs, ours in ENDS.items():
+        if name.endswith(theirs):
+            name = name.removesuffix(theirs) + ours
+    return name
