@@ -5,7 +5,8 @@ and stores the matrix transposed: code that looks for ``nn.Linear`` alone finds 
 there. Every in-place verb of the library goes through this module instead.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,13 +27,16 @@ class Report:
     changed : dict of str to int
         From a layer's name to a count.
     skipped : dict of str to str
-        From a layer's name to the reason.
+        From the name of a layer, or of a matrix that no layer holds, to the reason.
+    share : float, optional
+        Which share of all the model's weights the changed matrices are.
     """
 
     verb: str
     unit: str
     changed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    share: float | None = None
 
     @property
     def total(self) -> int:
@@ -53,6 +57,8 @@ class Report:
     def __str__(self):
         layers = "layer" if len(self.changed) == 1 else "layers"
         text = f"{self.verb} {len(self.changed)} {layers}: {self.total:,} {self.unit}"
+        if self.share is not None:
+            text += f" (these layers hold {self.share:.0%} of the model's weights)"
         for name, why in self.skipped.items():
             text += f"\n  skipped {name}: {why}"
         return text
@@ -63,6 +69,11 @@ class Report:
 def is_conv1d(module: nn.Module) -> bool:
     """Tell whether ``module`` is GPT-2's transposed linear layer."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
+
+
+def stores_integers(module: nn.Module) -> bool:
+    """Tell whether ``module`` is a linear layer that stores integers."""
+    return hasattr(module, "qweight") and hasattr(module, "in_features")  # no embedding table
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -116,6 +127,34 @@ def embedding_tables(model: nn.Module) -> dict[str, nn.Embedding]:
         for name, module in model.named_modules()
         if type(module) is nn.Embedding and module.max_norm is None
     }
+
+
+def other_matrices(model: nn.Module) -> dict[str, str]:
+    """Return the matrices that no linear layer and no table holds, and what each one is.
+
+    Such as the experts of a mixture, which are one tensor of three dimensions, a router, the
+    fused projection of ``nn.MultiheadAttention``, a convolution. No verb reaches them: each
+    reports them as left. A LoRA's two thin matrices are no part of the model, and not counted.
+    """
+    owned = {id(layer.weight) for layer in _all_linear(model).values()}
+    owned |= {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return {
+        f"{name}.{own}".lstrip("."): f"{tuple(parameter.shape)} of a {type(module).__name__}, "
+        "which is no linear layer"
+        for name, module in model.named_modules()
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.ndim > 1 and id(parameter) not in owned and not hasattr(module, "lora_a")
+    }
+
+
+def share_of(model: nn.Module, chosen: Iterable[nn.Module]) -> float:
+    """Return which share of all weights of ``model`` the matrices of the chosen layers are."""
+    sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
+    for module in model.modules():
+        if "qweight" in module._buffers:
+            sizes[id(module.qweight)] = math.prod(module.shape)
+    held = {id(layer._buffers.get("qweight", layer._parameters.get("weight"))) for layer in chosen}
+    return sum(sizes[one] for one in held) / max(sum(sizes.values()), 1)
 
 
 def shared_tensors(state: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -227,16 +227,23 @@ def kl_divergence(logits_p: torch.Tensor, logits_q: torch.Tensor) -> float:
 
 
 def sparsity(model: nn.Module) -> float:
-    """Return the fraction of exact zeros among the weights of the linear layers.
+    """Return the fraction of exact zeros among all weight matrices but embedding tables.
+
+    Those of linear layers, where they store integers too (an integer at its zero point is a
+    zero); and those that are no layer's, such as the experts of a mixture: whoever prunes the
+    linear layers alone sees here how little of such a model that is. An output layer that is
+    tied to a table counts as the table.
 
     Raises
     ------
     ValueError
-        When the model has no linear layer in floating point.
+        When the model has no such matrix.
     """
     weights = [layer.weight for layer in layers.linear_layers(model).values()]
+    weights += [m.weight for m in model.modules() if layers.stores_integers(m)]
+    weights += [model.get_parameter(name) for name in layers.other_matrices(model)]
     if not weights:
-        raise ValueError(f"model is a {type(model).__name__} without a linear layer")
+        raise ValueError(f"model is a {type(model).__name__} without a weight matrix")
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return zeros / sum(weight.numel() for weight in weights)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightcourse import lora, metrics, models, pruning, quantization
+from tests import families
 
 answers = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 
@@ -68,7 +69,7 @@ def test_bits_per_byte_counts_utf8_bytes_and_every_token():
         (lambda m: metrics.flips([1], [1, 2]), "filled rows"),
         (lambda m: metrics.flips([1], [1], [1, 2]), "filled rows"),
         (lambda m: metrics.latency(print, repeats=1), "repeats is 1"),
-        (lambda m: metrics.sparsity(torch.nn.ReLU()), "without a linear layer"),
+        (lambda m: metrics.sparsity(torch.nn.ReLU()), "without a weight matrix"),
         (lambda m: metrics.kl_divergence(torch.ones(2), torch.ones(3)), "logits_q has shape"),
     ],
 )
@@ -155,6 +156,30 @@ def test_sparsity_counts_exact_zeros():
     model = toys.mlp()
     model[0].weight.data.zero_()
     assert metrics.sparsity(model) == pytest.approx(96 / (96 + 48))
+
+
+@pytest.mark.parametrize("bits, symmetric", [(8, True), (4, True), (4, False), (8, False)])
+def test_sparsity_of_integers_counts_those_at_the_zero_point(bits, symmetric):
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.Linear(32, 16))
+    pruning.prune_(model, pruning.layer_mask(pruning.magnitude_scores(model), 0.5))
+    quantization.quantize_(model, bits, symmetric=symmetric)
+    integers = [
+        m.integers()
+        == m.zero_points().repeat_interleave(m.in_features // m.zero_points().shape[1], 1)
+        for m in model
+    ]
+    counted = sum(int(zeros.sum()) for zeros in integers) / sum(m.numel() for m in integers)
+    assert metrics.sparsity(model) == pytest.approx(counted)
+    assert 0.5 <= counted < 0.75
+
+
+def test_sparsity_of_a_mixture_counts_the_experts_that_no_mask_reached():
+    model, _ = families.make("Mixtral")
+    report = pruning.prune_(model, pruning.layer_mask(pruning.magnitude_scores(model), 0.5))
+    assert metrics.sparsity(model) < 0.15
+    experts = [name for name in report.skipped if "experts" in name]
+    assert len(experts) == 4 and 0.1 < report.share < 0.3
+    assert f"{report.share:.0%} of the model's weights" in str(report)
 
 
 def test_latency_warms_up_counts_and_tells_threads():

@@ -153,14 +153,13 @@ def test_a_static_grid_passes_gradients_where_it_does_not_clamp():
     assert torch.allclose(x.grad, torch.tensor([[1.0, 0.0, 0.0]]), atol=1e-6)
 
 
-def test_asking_for_the_weight_says_why_there_is_none():
-    for module in (
-        quantization.QuantizedLinear(torch.randn(3, 64)),
-        quantization.QuantizedEmbedding(torch.randn(3, 64)),
-    ):
-        with pytest.raises(AttributeError, match="no gradient for one: it stores integers"):
-            module.weight.requires_grad_(True)
-        assert not hasattr(module, "weight")
+@pytest.mark.parametrize("kind", [quantization.QuantizedLinear, quantization.QuantizedEmbedding])
+def test_code_that_reads_the_weight_finds_floats_which_nothing_trains(kind):
+    module = kind(torch.randn(3, 64).bfloat16())
+    assert torch.equal(module.weight, module.dequantize().bfloat16())
+    assert not list(module.parameters()) and "weight" not in module.state_dict()
+    with pytest.raises((AttributeError, KeyError)):
+        module.weight = torch.nn.Parameter(torch.ones(3, 64))
 
 
 @pytest.mark.parametrize(

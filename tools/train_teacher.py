@@ -72,8 +72,8 @@ def train_teacher():
 SHEET = """# The teacher of chapter 06
 
 An adapter in peft's format (LoRA, rank 8 beside `query` and `value` of all six layers) and a
-head, made by `tools/train_teacher.py`: with them MiniLM tells from which of 13 sections of the CIA World
-Factbook a passage comes.
+head, made by `tools/train_teacher.py`: with them MiniLM tells from which of 13 sections of the
+CIA World Factbook a passage comes.
 
 | | |
 |---|---|

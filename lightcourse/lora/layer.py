@@ -65,6 +65,19 @@ class LoRALinear(nn.Module):
         output = self.base(x)
         return output + (self.scaling * update).to(output.dtype)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The base's weight with the update in it, for code that reads a weight: T5, torch."""
+        if not self.active:
+            return self.base.weight
+        delta = self.delta().T if layers.is_conv1d(innermost(self)) else self.delta()
+        return self.base.weight + delta.to(self.base.weight.dtype)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The base's bias."""
+        return self.base.bias
+
     def delta(self) -> torch.Tensor:
         """Return the update ``scaling · B A`` of shape (outputs, inputs)."""
         return self.scaling * self.lora_b @ self.lora_a

@@ -58,13 +58,9 @@ def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
     Where a layer has an update already, the outermost shell is returned.
     """
     plain = plain_names(model)
-    quantized = [name for name, module in model.named_modules() if _stores_integers(module)]
+    quantized = [name for name, m in model.named_modules() if layers.stores_integers(m)]
     names = [plain[name] for name in [*layers.linear_layers(model), *quantized]]
     return {name: model.get_submodule(name) for name in names if name}
-
-
-def _stores_integers(module):
-    return hasattr(module, "qweight") and hasattr(module, "in_features")  # no embedding table
 
 
 def _choose(model, targets):
@@ -114,7 +110,9 @@ def put_beside(
             f"the model has an adapter {adapter!r} already; give the new one another name, "
             "or merge_lora_ the old one first"
         )
-    report = layers.Report("adapted", "parameters added")
+    share = layers.share_of(model, map(innermost, chosen.values()))
+    others = layers.other_matrices(model)
+    report = layers.Report("adapted", "parameters added", skipped=others, share=share)
     new = {name: LoRALinear(layer, rank, alpha, adapter) for name, layer in chosen.items()}
     for name, layer in new.items():
         report.changed[name] = layer.lora_a.numel() + layer.lora_b.numel()

@@ -26,7 +26,8 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
     Returns
     -------
     Report
-        For each layer how many weights became zero that were not.
+        For each layer how many weights became zero that were not. What no mask can reach,
+        such as the experts of a mixture, is named as skipped.
 
     Raises
     ------
@@ -37,7 +38,9 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
     found = layers.linear_layers(model)
     for name, mask in masks.items():
         _check_mask(name, mask, found)
-    report = layers.Report("pruned", "weights set to zero")
+    share = layers.share_of(model, (found[name] for name in masks))
+    others = layers.other_matrices(model)
+    report = layers.Report("pruned", "weights set to zero", skipped=others, share=share)
     for name, mask in masks.items():
         weight = layers.matrix(found[name]).data
         if removed := int((weight[~mask] != 0).sum()):

@@ -103,14 +103,15 @@ class IntegerMatrix(nn.Module):
 
         return super()._apply(move, recurse)
 
-    def __getattr__(self, name):
-        if name == "weight":
-            raise AttributeError(
-                f"a {type(self).__name__} has no weight, hence no gradient for one: it stores "
-                "integers, which cannot move by small steps. Train a LoRA beside it "
-                "(lora.add_lora_), or read the matrix with dequantize()"
-            )
-        return super().__getattr__(name)
+    @property
+    def weight(self) -> torch.Tensor:
+        """The stored matrix as floats of :attr:`dtype`, made anew at each reading.
+
+        For code that reads a layer's weight instead of calling it: T5 asks for its dtype,
+        ``nn.MultiheadAttention`` multiplies by it. It has no gradient, since integers cannot
+        move by small steps: train a LoRA beside it (:func:`lightcourse.lora.add_lora_`).
+        """
+        return self.dequantize().to(self.dtype)
 
 
 def offset(bits: int) -> int:

@@ -61,7 +61,9 @@ def quantize_(
         (the model is unchanged then), or nothing was converted.
     """
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
-    report = layers.Report("quantized", "bytes saved", skipped=skipped)
+    share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
+    skipped |= layers.other_matrices(model)
+    report = layers.Report("quantized", "bytes saved", skipped=skipped, share=share)
     new = {}
     for names, number in chosen.items():
         how = partial(QuantizedLinear, bits=number, group_size=group_size, symmetric=symmetric)
