@@ -1,6 +1,10 @@
 """lightcourse: prune, quantize, distill and fine-tune real language models on a laptop."""
 
+import importlib
+import importlib.abc
+import importlib.util
 import logging
+import sys
 
 __version__ = "0.1.0"
 
@@ -8,6 +12,36 @@ __version__ = "0.1.0"
 # for GPUs; neither line is one that a reader of a notebook could act on.
 for _name in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+
+QUANTIZERS = "transformers.quantizers.auto"
+
+
+class _AfterQuantizers(importlib.abc.MetaPathFinder):
+    """Register our checkpoints once transformers has its list of quantizers.
+
+    So ``import lightcourse`` is enough for ``from_pretrained``, and imports no transformers.
+    """
+
+    def find_spec(self, name, path, target=None):
+        """Wrap the loader of that one module; all others are found as ever."""
+        if name != QUANTIZERS:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def load_and_register(module):
+            load(module)
+            importlib.import_module("lightcourse.quantization.pretrained")
+
+        spec.loader.exec_module = load_and_register
+        return spec
+
+
+if QUANTIZERS in sys.modules:
+    importlib.import_module("lightcourse.quantization.pretrained")
+else:
+    sys.meta_path.insert(0, _AfterQuantizers())
 
 
 def setup(seed: int = 0, threads: int = 1) -> None:

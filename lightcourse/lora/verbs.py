@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import layers, pretrained
 from lightcourse.lora.layer import LoRALinear, innermost, plain_names, updates
 
 
@@ -124,6 +124,7 @@ def put_beside(
         layer.active = False
     for name, layer in new.items():
         layers.replace(model, name, layer)
+    pretrained.watch_(model)
     return report
 
 

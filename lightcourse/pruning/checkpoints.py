@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lightcourse import files, layers
+from lightcourse import files, layers, pretrained
 from lightcourse.pruning.structured import note_sizes
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -105,6 +105,7 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
             setattr(model.get_submodule(layer), kind, new)
         report.changed[name] = tensor.numel()
     note_sizes(model)
+    pretrained.watch_(model)
     return report
 
 

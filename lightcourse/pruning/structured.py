@@ -7,7 +7,7 @@ neurons too, but not its heads (one matrix makes queries, keys and values).
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import layers, pretrained
 
 # Layers that make the neurons or heads, and the one that reads them, below one module.
 FEED_FORWARD = [
@@ -200,6 +200,7 @@ def _remove_(model, masks, found, sizes, what):
             report.changed[name] = removed + _drop_inputs_(reader, mask)
     report.raise_if_nothing_changed(f"the masks keep all {what}")
     note_sizes(model)
+    pretrained.watch_(model)
     return report
 
 

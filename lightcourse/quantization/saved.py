@@ -41,13 +41,14 @@ def save_quantized(path: str | Path, model: nn.Module) -> Path:
         raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
     state = model.state_dict()
     shared = layers.shared_tensors(state)
-    notes = {"layers": {name: _noted(layer) for name, layer in found.items()}, "shared": shared}
+    notes = {"layers": {name: noted(layer) for name, layer in found.items()}, "shared": shared}
     tensors = {name: tensor for name, tensor in state.items() if name not in shared}
     # One entry: the header's entries stand in no fixed order, and equal models get equal files.
     return files.save_tensors(path, tensors, {"quantized": json.dumps(notes)})
 
 
-def _noted(layer):
+def noted(layer: IntegerMatrix) -> dict:
+    """Return what a header tells of a layer: its kind and its settings."""
     kind = "embedding" if isinstance(layer, QuantizedEmbedding) else "linear"
     dtype = str(layer.dtype).removeprefix("torch.")
     return {"kind": kind, "symmetric": layer.symmetric} | layer.settings() | {"dtype": dtype}

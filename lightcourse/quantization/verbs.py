@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import layers, pretrained
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.plan import plan_bits
@@ -77,7 +77,9 @@ def quantize_(
     for first, *others in chosen:
         for name in others:  # the weight and the integers are counted once, at the first name
             report.changed[name] = _stored_bytes(new[first]) - _stored_bytes(new[name])
-    return report.raise_if_nothing_changed("the model has no linear layer in floating point")
+    report.raise_if_nothing_changed("the model has no linear layer in floating point")
+    pretrained.watch_(model)
+    return report
 
 
 def _convert(model, names, how, activations):
