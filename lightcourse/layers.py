@@ -137,6 +137,11 @@ def _all_linear(model):
     }
 
 
+def has_linear(module: nn.Module) -> bool:
+    """Tell whether there is a linear layer in a module, one that stores integers included."""
+    return bool(_all_linear(module)) or any(hasattr(m, "qweight") for m in module.modules())
+
+
 def matrix(layer: nn.Module) -> torch.Tensor:
     """Return a layer's weight as a view of shape (outputs, inputs), whatever its class."""
     return layer.weight.T if is_conv1d(layer) else layer.weight
