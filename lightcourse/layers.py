@@ -122,7 +122,8 @@ def shared_tensors(state: dict[str, torch.Tensor]) -> dict[str, str]:
     """Return the tensors of a ``state_dict`` that stand in it before, with their first name."""
     first, shared = {}, {}
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        somewhere = tensor.numel() and not tensor.is_meta
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if somewhere else name
         owner = first.setdefault(place, name)
         if owner != name:
             shared[name] = owner
@@ -166,6 +167,17 @@ def replace(model: nn.Module, name: str, new: nn.Module) -> None:
     for found in [found for found, module in everywhere if module is old]:
         parent, _, child = found.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
+
+
+def check_values(model: nn.Module) -> None:
+    """Raise ``ValueError`` where a tensor of the model lies on ``meta``: it has no values."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise ValueError(
+                f"model holds {name} on the device meta: a shape without values; load all of its "
+                "weights first (from_pretrained without device_map, or to_empty(device='cpu') "
+                "and then load_state_dict)"
+            )
 
 
 @contextmanager

@@ -234,6 +234,7 @@ def sparsity(model: nn.Module) -> float:
     ValueError
         When the model has no linear layer in floating point.
     """
+    layers.check_values(model)
     weights = [layer.weight for layer in layers.linear_layers(model).values()]
     if not weights:
         raise ValueError(f"model is a {type(model).__name__} without a linear layer")
@@ -247,7 +248,9 @@ def size_in_bytes(model: nn.Module) -> int:
     Real buffers as they are held, packed integers and scales included; a tensor that two
     modules share counts once.
     """
-    tensors = {(t.data_ptr(), t.nbytes): t.nbytes for t in model.state_dict().values()}
+    state = model.state_dict(keep_vars=True).values()
+    # On meta all tensors lie at 0: there the objects tell which are shared.
+    tensors = {id(t) if t.is_meta else (t.data_ptr(), t.nbytes): t.nbytes for t in state}
     return sum(tensors.values())
 
 

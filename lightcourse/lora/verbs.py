@@ -107,6 +107,7 @@ def put_beside(
     model: nn.Module, chosen: dict[str, nn.Module], rank: int, alpha: float, adapter: str
 ) -> layers.Report:
     """Put an update beside each of the chosen layers, and train nothing else."""
+    layers.check_values(model)
     if not adapter:
         raise ValueError("adapter is empty; a name is wanted")
     if adapter in adapters(model):
@@ -211,6 +212,7 @@ def merge_lora_(model: nn.Module, adapter: str | None = None) -> layers.Report:
         layer stores integers, into which an update cannot be added without rounding it
         away (nothing is changed then).
     """
+    layers.check_values(model)
     found = updates(model, the_adapter(model, adapter))
     plain = plain_names(model)
     require_matrices({plain[name]: layer for name, layer in found.items()})

@@ -190,6 +190,7 @@ def _outgoing(name, path, scores):
 
 
 def _remove_(model, masks, found, sizes, what):
+    layers.check_values(model)
     for name, mask in masks.items():
         _check_mask(name, mask, sizes, what)
     report = layers.Report("shrunk", "parameters removed")

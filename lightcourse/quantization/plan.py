@@ -33,8 +33,10 @@ def plan_bits(
     Raises
     ------
     ValueError
-        When ``bits`` or ``embeddings`` is out of range, or a name is unknown.
+        When ``bits`` or ``embeddings`` is out of range, a name is unknown, or the model lies
+        on ``meta``.
     """
+    layers.check_values(model)
     wanted = _wanted(model, bits, embeddings, skip)
     chosen, skipped = {}, {}
     for names in layers.weight_owners(model):

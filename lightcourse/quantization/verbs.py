@@ -57,8 +57,9 @@ def quantize_(
     Raises
     ------
     ValueError
-        When a layer cannot be converted, ``activations`` lacks one, or a name is unknown
-        (the model is unchanged then), or nothing was converted.
+        When a layer cannot be converted, ``activations`` lacks one or is 8 beside a GPU, a
+        name is unknown, or a weight lies on ``meta`` (the model is unchanged then), or
+        nothing was converted.
     """
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
     report = layers.Report("quantized", "bytes saved", skipped=skipped)
@@ -85,7 +86,7 @@ def _convert(model, names, how, activations):
     name = (heads or names)[0]
     old = owners[name]
     try:
-        inputs = _inputs_of(name, activations) if heads else None
+        inputs = _inputs_of(name, activations, old.weight.device) if heads else None
         matrix = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from error
@@ -95,12 +96,23 @@ def _convert(model, names, how, activations):
     }
 
 
-def _inputs_of(name, activations):
+def _inputs_of(name, activations, device):
     if not isinstance(activations, Mapping):
+        if activations == 8:
+            _check_device(device)
         return activations
     if name not in activations:
         raise ValueError("activations holds no range for it; calibrate it, or name it in skip")
     return activations[name]
+
+
+def _check_device(device):
+    """Raise where a layer lies that no integer kernel reaches."""
+    if device.type != "cpu":
+        raise ValueError(
+            f"its weight lies on the device {device}, but activations=8 multiplies on the CPU; "
+            "model.to('cpu') first, or activations=None"
+        )
 
 
 def _stored_bytes(layer):
@@ -132,6 +144,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
     ValueError
         When nothing stores integers.
     """
+    layers.check_values(model)
     report = layers.Report("dequantized", "bytes added")
     weights = {}
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, IntegerMatrix)]
