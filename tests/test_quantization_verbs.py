@@ -118,15 +118,13 @@ def test_tables_are_skipped_and_named_together_with_what_shares_them():
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
-def test_linear_layers_that_share_among_themselves_are_left():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
+def test_a_weight_that_is_read_both_ways_round_is_left():
+    conv1d = transformers.pytorch_utils.Conv1D(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), conv1d, nn.Linear(4, 4))
+    model[0].weight = conv1d.weight
     report = quantization.quantize_(model)
     assert list(report.changed) == ["2"]
-    assert report.skipped == {
-        "0": "shares its weight with 1",
-        "1": "shares its weight with 0",
-    }
+    assert report.skipped == {"0": "shares its weight with 1", "1": "shares its weight with 0"}
 
 
 def test_a_layer_that_stands_twice_is_converted_in_both_places():
@@ -399,6 +397,30 @@ def test_a_linear_layer_with_a_forward_of_its_own_is_left_and_named():
     model = nn.Sequential(Louder(16, 4), nn.Linear(4, 4))
     report = quantization.quantize_(model)
     assert list(report.changed) == ["1"] and "Louder" in report.skipped["0"]
+
+
+def test_a_subclass_that_multiplies_as_its_parent_does_is_converted():
+    shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
+    config = transformers.FalconConfig(**shape, num_attention_heads=2)
+    model = transformers.FalconForCausalLM(config).eval()
+    before = toys.logits(model)
+    report = quantization.quantize_(model)
+    assert len(report.changed) == 4 and 0 < distance(model, before) < 0.05
+
+
+def test_a_forward_put_on_one_layer_is_seen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].forward = lambda x: x
+    model[1].forward = lambda: None
+    report = quantization.quantize_(model)
+    assert list(report.skipped) == ["0", "1"]
+
+
+def test_a_weight_that_is_computed_is_left_and_named():
+    model = toys.mlp()
+    nn.utils.parametrizations.weight_norm(model[0])
+    report = quantization.quantize_(model)
+    assert list(report.changed) == ["2"] and "computed from other tensors" in report.skipped["0"]
 
 
 def test_no_bits_for_a_table_are_refused_like_for_a_layer():

@@ -158,7 +158,7 @@ def _find(model, kinds, what):
 
 
 def _matches(model, kinds):
-    linear = layers.linear_layers(model)
+    linear = layers.linear_layers(model).keys() - layers.shared_layers(model)
     found = {}
     for name, _ in model.named_modules():
         for kind in kinds:

@@ -50,6 +50,11 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
 def _check_mask(name, mask, found):
     if name not in found:
         raise ValueError(f"masks names {name!r}, which is no linear layer of this model")
+    if "weight" not in found[name]._parameters:
+        raise ValueError(
+            f"masks names {name}, whose weight is computed from other tensors at each reading; "
+            "make it its own parameter first (torch.nn.utils.parametrize.remove_parametrizations)"
+        )
     shape = tuple(layers.matrix(found[name]).shape)
     if mask.dtype != torch.bool or tuple(mask.shape) != shape:
         raise ValueError(

@@ -43,8 +43,8 @@ def quantize_(
     embeddings : int, optional
         Bits for every ``nn.Embedding``, which becomes a :class:`QuantizedEmbedding`. Above
         4 bits a row has one scale, and no zero point; up to 4 bits ``group_size`` and
-        ``symmetric`` apply. An output layer that shares its weight with the table then
-        shares its integers; it is skipped where the table stays as it is.
+        ``symmetric`` apply. Layers that share their weight with the table then share its
+        integers; they are skipped where the table stays as it is.
     skip : collection of str
         Names of layers and tables to leave as they are: those, for instance, whose
         ``weight`` the model reads itself, as ``nn.MultiheadAttention`` and T5 do.
@@ -83,15 +83,20 @@ def _convert(model, names, how, activations):
     """Return the new modules for names that share one weight."""
     owners = {name: model.get_submodule(name) for name in names}
     heads = [name for name, owner in owners.items() if not isinstance(owner, nn.Embedding)]
-    name = (heads or names)[0]
-    old = owners[name]
-    try:
-        inputs = _inputs_of(name, activations, old.weight.device) if heads else None
-        matrix = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
-    except ValueError as error:
-        raise ValueError(f"layer {name}: {error}") from error
+    new = {}
+    for name in heads or names[:1]:
+        old = owners[name]
+        try:
+            inputs = _inputs_of(name, activations, old.weight.device) if heads else None
+            layer = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+        matrix = next(iter(new.values()), layer)
+        for buffer in IntegerMatrix.BUFFERS:  # equal ones, of which one is enough
+            setattr(layer, buffer, getattr(matrix, buffer))
+        new[name] = layer
     return {
-        name: matrix if name in heads else QuantizedEmbedding.sharing(matrix, owner.padding_idx)
+        name: new[name] if name in heads else QuantizedEmbedding.sharing(matrix, owner.padding_idx)
         for name, owner in owners.items()
     }
 
