@@ -440,3 +440,40 @@ def test_a_table_behind_its_output_layer_takes_one_scale_a_row():
     model = Tied()
     quantization.quantize_(model, 4, 32, activations=8, embeddings=8)
     assert model.table.qweight is model.head.qweight
+
+
+def test_quantizing_twice_says_that_it_was_done():
+    model = toys.mlp()
+    quantization.quantize_(model)
+    with pytest.raises(ValueError, match="nothing was quantized: .*0 and 1 more: stores integers"):
+        quantization.quantize_(model)
+
+
+def test_a_second_call_takes_what_the_first_one_left():
+    model = toys.llama()
+    quantization.quantize_(model)
+    report = quantization.quantize_(model, embeddings=8)
+    assert list(report.changed) == ["model.embed_tokens", "lm_head"]
+
+
+def test_a_model_that_is_itself_one_layer_is_refused_unchanged():
+    model = nn.Linear(8, 4)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match="model is itself the Linear to replace"):
+        quantization.quantize_(model)
+    with pytest.raises(ValueError, match="nothing was adapted"):
+        lora.add_lora_(model)
+    assert torch.equal(model.weight, before) and model.weight.requires_grad
+
+
+def test_buffers_are_kept_through_a_checkpoint(tmp_path):
+    def make():
+        return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+
+    model, x = make(), torch.randn(16, 8)
+    model(x)
+    quantization.quantize_(model.eval())
+    quantization.save_quantized(model=model, path=tmp_path / "q")
+    again = make().eval()
+    quantization.load_quantized_(model=again, path=tmp_path / "q")
+    assert torch.equal(again(x), model(x)) and int(again[1].num_batches_tracked) == 1

@@ -43,7 +43,10 @@ def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     scores = magnitude_scores(model)
-    return {name: torch.rand(score.shape, generator=generator) for name, score in scores.items()}
+    return {
+        name: torch.rand(score.shape, generator=generator).to(score.device)
+        for name, score in scores.items()
+    }
 
 
 def _finite(name, weight):
