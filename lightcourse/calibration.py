@@ -42,9 +42,10 @@ def observe_inputs(
     Raises
     ------
     ValueError
-        When there is no batch, one is no dict, no layer saw an input, or an input is not
-        finite.
+        When there is no batch, one is no dict, no layer saw an input, an input is not finite,
+        or the model lies on ``meta``.
     """
+    layers.check_values(model)
     states, counted = {}, {}
     hooks = [
         layer.register_forward_pre_hook(_folder(name, states, counted, fold))

@@ -87,16 +87,33 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     Returns
     -------
     dict of str to nn.Module
-        ``nn.Linear`` and ``Conv1D`` layers in the model's order. Layers whose weight is
-        shared with another module (an output layer tied to the embedding table) are
-        left out: see :func:`tied_layers`.
+        ``nn.Linear`` and ``Conv1D`` layers in the model's order. A weight that several of
+        them share stands there once, by its first layer; one that belongs to another module
+        too (an output layer tied to the embedding table) not at all: see
+        :func:`tied_layers`.
     """
     tied = tied_layers(model)
     return {name: layer for name, layer in _all_linear(model).items() if name not in tied}
 
 
 def tied_layers(model: nn.Module) -> dict[str, str]:
-    """Return the linear layers that share their weight, with the name of the other owner."""
+    """Return the linear layers whose weight counts as another's, with the other's name.
+
+    Of layers that share among themselves, all but the first. Of those that share with another
+    module, such as an embedding table, each.
+    """
+    linear, tied = _all_linear(model), {}
+    for names in weight_owners(model):
+        owner = next((name for name in names if name not in linear), names[0])
+        tied |= {name: owner for name in names if name in linear and name != owner}
+    return tied
+
+
+def shared_layers(model: nn.Module) -> dict[str, str]:
+    """Return every linear layer that does not own its weight alone, with another owner's name.
+
+    What changes a weight's shape, or one layer's weight and not the other's, must leave these.
+    """
     linear = _all_linear(model)
     return {
         name: next(other for other in names if other != name)
@@ -161,7 +178,8 @@ def shared_tensors(state: dict[str, torch.Tensor]) -> dict[str, str]:
     """Return the tensors of a ``state_dict`` that stand in it before, with their first name."""
     first, shared = {}, {}
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else name
+        somewhere = tensor.numel() and not tensor.is_meta
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride()) if somewhere else name
         owner = first.setdefault(place, name)
         if owner != name:
             shared[name] = owner
@@ -174,6 +192,30 @@ def _all_linear(model):
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) or is_conv1d(module)
     }
+
+
+def has_linear(module: nn.Module) -> bool:
+    """Tell whether there is a linear layer in a module, one that stores integers included."""
+    return bool(_all_linear(module)) or any(hasattr(m, "qweight") for m in module.modules())
+
+
+@torch.no_grad()
+def multiplies_plainly(layer: nn.Module) -> bool:
+    """Tell whether a linear layer computes ``x @ weight.T + bias`` and nothing else.
+
+    A subclass with a ``forward`` of its own is tried: Falcon's does just that.
+    """
+    own = "forward" in vars(layer) or not is_conv1d(layer)
+    if not own or (type(layer).forward is nn.Linear.forward and "forward" not in vars(layer)):
+        return True
+    weight = matrix(layer)
+    x = torch.linspace(-1, 1, 2 * weight.shape[1]).view(1, 2, -1).to(weight)
+    wanted = nn.functional.linear(x, weight, layer.bias)
+    try:
+        apart = (layer.forward(x) - wanted).norm()
+    except Exception:  # whatever else it wants, it is not x alone
+        return False
+    return bool(apart <= torch.finfo(weight.dtype).eps ** 0.5 * wanted.norm())
 
 
 def matrix(layer: nn.Module) -> torch.Tensor:
@@ -200,6 +242,17 @@ def replace(model: nn.Module, name: str, new: nn.Module) -> None:
     for found in [found for found, module in everywhere if module is old]:
         parent, _, child = found.rpartition(".")
         setattr(model.get_submodule(parent), child, new)
+
+
+def check_values(model: nn.Module) -> None:
+    """Raise ``ValueError`` where a tensor of the model lies on ``meta``: it has no values."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise ValueError(
+                f"model holds {name} on the device meta: a shape without values; load all of its "
+                "weights first (from_pretrained without device_map, or to_empty(device='cpu') "
+                "and then load_state_dict)"
+            )
 
 
 @contextmanager

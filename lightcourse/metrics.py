@@ -239,6 +239,7 @@ def sparsity(model: nn.Module) -> float:
     ValueError
         When the model has no such matrix.
     """
+    layers.check_values(model)
     weights = [layer.weight for layer in layers.linear_layers(model).values()]
     weights += [m.weight for m in model.modules() if layers.stores_integers(m)]
     weights += [model.get_parameter(name) for name in layers.other_matrices(model)]
@@ -254,7 +255,9 @@ def size_in_bytes(model: nn.Module) -> int:
     Real buffers as they are held, packed integers and scales included; a tensor that two
     modules share counts once.
     """
-    tensors = {(t.data_ptr(), t.nbytes): t.nbytes for t in model.state_dict().values()}
+    state = model.state_dict(keep_vars=True).values()
+    # On meta all tensors lie at 0: there the objects tell which are shared.
+    tensors = {id(t) if t.is_meta else (t.data_ptr(), t.nbytes): t.nbytes for t in state}
     return sum(tensors.values())
 
 

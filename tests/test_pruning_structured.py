@@ -208,3 +208,16 @@ def test_wrong_masks_change_nothing():
     with pytest.raises(ValueError, match="nothing was shrunk"):
         pruning.remove_heads_(model, {})
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_expert_that_is_always_asked_has_a_width_of_its_own(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2}
+    widths = {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 12}
+    config = transformers.Qwen2MoeConfig(vocab_size=50, **shape, **experts, **widths)
+    model = transformers.Qwen2MoeForCausalLM(config).eval()
+    scores = pruning.neuron_scores(model, pruning.magnitude_scores(model))
+    pruning.remove_neurons_(model, pruning.layer_mask(scores, 0.5))
+    model.save_pretrained(tmp_path)
+    again = transformers.Qwen2MoeForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(toys.logits(again), toys.logits(model))

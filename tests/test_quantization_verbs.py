@@ -118,15 +118,13 @@ def test_tables_are_skipped_and_named_together_with_what_shares_them():
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
-def test_linear_layers_that_share_among_themselves_are_left():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
+def test_a_weight_that_is_read_both_ways_round_is_left():
+    conv1d = transformers.pytorch_utils.Conv1D(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), conv1d, nn.Linear(4, 4))
+    model[0].weight = conv1d.weight
     report = quantization.quantize_(model)
     assert list(report.changed) == ["2"]
-    assert report.skipped == {
-        "0": "shares its weight with 1",
-        "1": "shares its weight with 0",
-    }
+    assert report.skipped == {"0": "shares its weight with 1", "1": "shares its weight with 0"}
 
 
 def test_a_layer_that_stands_twice_is_converted_in_both_places():
@@ -401,6 +399,30 @@ def test_a_linear_layer_with_a_forward_of_its_own_is_left_and_named():
     assert list(report.changed) == ["1"] and "Louder" in report.skipped["0"]
 
 
+def test_a_subclass_that_multiplies_as_its_parent_does_is_converted():
+    shape = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
+    config = transformers.FalconConfig(**shape, num_attention_heads=2)
+    model = transformers.FalconForCausalLM(config).eval()
+    before = toys.logits(model)
+    report = quantization.quantize_(model)
+    assert len(report.changed) == 4 and 0 < distance(model, before) < 0.05
+
+
+def test_a_forward_put_on_one_layer_is_seen():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    model[0].forward = lambda x: x
+    model[1].forward = lambda: None
+    report = quantization.quantize_(model)
+    assert list(report.skipped) == ["0", "1"]
+
+
+def test_a_weight_that_is_computed_is_left_and_named():
+    model = toys.mlp()
+    nn.utils.parametrizations.weight_norm(model[0])
+    report = quantization.quantize_(model)
+    assert list(report.changed) == ["2"] and "computed from other tensors" in report.skipped["0"]
+
+
 def test_no_bits_for_a_table_are_refused_like_for_a_layer():
     with pytest.raises(ValueError, match="bits is 0"):
         quantization.quantize_(toys.llama(), {"model.embed_tokens": 0})
@@ -418,3 +440,40 @@ def test_a_table_behind_its_output_layer_takes_one_scale_a_row():
     model = Tied()
     quantization.quantize_(model, 4, 32, activations=8, embeddings=8)
     assert model.table.qweight is model.head.qweight
+
+
+def test_quantizing_twice_says_that_it_was_done():
+    model = toys.mlp()
+    quantization.quantize_(model)
+    with pytest.raises(ValueError, match="nothing was quantized: .*0 and 1 more: stores integers"):
+        quantization.quantize_(model)
+
+
+def test_a_second_call_takes_what_the_first_one_left():
+    model = toys.llama()
+    quantization.quantize_(model)
+    report = quantization.quantize_(model, embeddings=8)
+    assert list(report.changed) == ["model.embed_tokens", "lm_head"]
+
+
+def test_a_model_that_is_itself_one_layer_is_refused_unchanged():
+    model = nn.Linear(8, 4)
+    before = model.weight.clone()
+    with pytest.raises(ValueError, match="model is itself the Linear to replace"):
+        quantization.quantize_(model)
+    with pytest.raises(ValueError, match="nothing was adapted"):
+        lora.add_lora_(model)
+    assert torch.equal(model.weight, before) and model.weight.requires_grad
+
+
+def test_buffers_are_kept_through_a_checkpoint(tmp_path):
+    def make():
+        return nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+
+    model, x = make(), torch.randn(16, 8)
+    model(x)
+    quantization.quantize_(model.eval())
+    quantization.save_quantized(model=model, path=tmp_path / "q")
+    again = make().eval()
+    quantization.load_quantized_(model=again, path=tmp_path / "q")
+    assert torch.equal(again(x), model(x)) and int(again[1].num_batches_tracked) == 1

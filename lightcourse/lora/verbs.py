@@ -40,7 +40,8 @@ def add_lora_(
     Returns
     -------
     Report
-        For each adapted layer the parameters added.
+        For each adapted layer the parameters added. A layer that shares its weight is
+        skipped and named: merging its update would change the other owner too.
 
     Raises
     ------
@@ -49,7 +50,12 @@ def add_lora_(
         that name, or one of ``targets`` fits no layer (nothing is changed then).
     """
     chosen = _choose(model, targets)
-    return put_beside(model, chosen, rank, alpha, adapter)
+    shared = {
+        name: f"shares its weight with {o}" for name, o in layers.shared_layers(model).items()
+    }
+    report = put_beside(model, chosen, rank, alpha, adapter)
+    report.skipped |= shared
+    return report
 
 
 def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
@@ -60,7 +66,8 @@ def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
     plain = plain_names(model)
     quantized = [name for name, m in model.named_modules() if layers.stores_integers(m)]
     names = [plain[name] for name in [*layers.linear_layers(model), *quantized]]
-    return {name: model.get_submodule(name) for name in names if name}
+    shared = {plain[name] for name in layers.shared_layers(model)}
+    return {name: model.get_submodule(name) for name in names if name and name not in shared}
 
 
 def _choose(model, targets):
@@ -87,7 +94,7 @@ def _fits(name, target, is_pattern):
 
 def _no_layer(model, target, targets, candidates):
     known = sorted({name.rpartition(".")[2] for name in candidates})
-    tied = layers.tied_layers(model)
+    tied = layers.shared_layers(model)
     shared = [f"{name} shares its weight with {tied[name]}" for name in tied if target in name]
     kind = "a regular expression for whole names; " if isinstance(targets, str) else ""
     return "; ".join(
@@ -103,6 +110,7 @@ def put_beside(
     model: nn.Module, chosen: dict[str, nn.Module], rank: int, alpha: float, adapter: str
 ) -> layers.Report:
     """Put an update beside each of the chosen layers, and train nothing else."""
+    layers.check_values(model)
     if not adapter:
         raise ValueError("adapter is empty; a name is wanted")
     if adapter in adapters(model):
@@ -208,11 +216,13 @@ def merge_lora_(model: nn.Module, adapter: str | None = None) -> layers.Report:
     ValueError
         When there is nothing to merge, no or more than one adapter is meant, or a base
         layer stores integers, into which an update cannot be added without rounding it
-        away (nothing is changed then).
+        away, shares its weight, or does not simply multiply by it (nothing is changed then).
     """
+    layers.check_values(model)
     found = updates(model, the_adapter(model, adapter))
     plain = plain_names(model)
     require_matrices({plain[name]: layer for name, layer in found.items()})
+    _require_own(model, found)
     report = layers.Report("merged", "parameters folded in")
     for name, layer in found.items():
         add_to_matrix(layer, layer.delta())
@@ -229,6 +239,21 @@ def require_matrices(found: dict[str, nn.Module]) -> None:
                 f"layer {name} stores integers: adding the update would round it; "
                 "dequantize the layer first, or keep the update beside it"
             )
+
+
+def _require_own(model, found):
+    """Raise where adding to a matrix would change another layer, or not do what it shall."""
+    shared, plain = layers.shared_layers(model), plain_names(model)
+    owner = {plain[name]: plain.get(other, other) for name, other in shared.items()}
+    for name, layer in found.items():
+        base = innermost(layer)
+        if plain[name] in owner:
+            why = f"shares its weight with {owner[plain[name]]}, which would change too"
+        elif "weight" not in base._parameters or not layers.multiplies_plainly(base):
+            why = f"is a {type(base).__name__} that multiplies, or makes its weight, its own way"
+        else:
+            continue
+        raise ValueError(f"layer {plain[name]} {why}; keep the update beside it")
 
 
 def add_to_matrix(layer: LoRALinear, change: torch.Tensor) -> None:

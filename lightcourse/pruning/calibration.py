@@ -71,7 +71,11 @@ def _sums(model, batches, names, statistic):
         return statistic(rows) if total is None else total + statistic(rows)
 
     chosen = calibration.choose_layers(model, layers.linear_layers(model), names)
-    sums = calibration.observe_inputs(model, batches, chosen, add)
+    tied = {name: owner for name, owner in layers.tied_layers(model).items() if owner in chosen}
+    observed = chosen | {name: model.get_submodule(name) for name in tied}
+    sums = calibration.observe_inputs(model, batches, observed, add)
+    for name in tied.keys() & sums.keys():  # one matrix, multiplied by the inputs of them all
+        sums[tied[name]] = sums.pop(name) + sums.get(tied[name], 0)
     for name, total in sums.items():
         if not torch.isfinite(total).all():
             raise ValueError(f"the inputs of {name} are too large: their sum is infinite")

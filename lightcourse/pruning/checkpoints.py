@@ -91,6 +91,7 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no pruned checkpoint, or its tensors do not fit the model (nothing
         has been changed then).
     """
+    layers.check_values(model)
     tensors = _read(path)
     own = model.state_dict(keep_vars=True)
     _check_fits(model, own, tensors, path)

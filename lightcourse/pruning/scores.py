@@ -22,8 +22,9 @@ def magnitude_scores(model: nn.Module) -> dict[str, torch.Tensor]:
     Raises
     ------
     ValueError
-        When the model has no linear layer, or a weight is not finite.
+        When the model has no linear layer, or a weight is not finite or lies on ``meta``.
     """
+    layers.check_values(model)
     found = layers.linear_layers(model)
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without a linear layer to score")
@@ -42,7 +43,10 @@ def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     scores = magnitude_scores(model)
-    return {name: torch.rand(score.shape, generator=generator) for name, score in scores.items()}
+    return {
+        name: torch.rand(score.shape, generator=generator).to(score.device)
+        for name, score in scores.items()
+    }
 
 
 def _finite(name, weight):
@@ -88,6 +92,7 @@ def wanda_scores(
     """
     if isinstance(weight, torch.Tensor):
         return _wanda("weight", weight, input_norms)
+    layers.check_values(weight)
     found = layers.linear_layers(weight)
     if not input_norms or (unknown := sorted(set(input_norms) - set(found))):
         wrong = f"names {unknown}" if input_norms else "is empty"

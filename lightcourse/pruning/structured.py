@@ -158,7 +158,7 @@ def _find(model, kinds, what):
 
 
 def _matches(model, kinds):
-    linear = layers.linear_layers(model)
+    linear = layers.linear_layers(model).keys() - layers.shared_layers(model)
     found = {}
     for name, _ in model.named_modules():
         for kind in kinds:
@@ -190,6 +190,7 @@ def _outgoing(name, path, scores):
 
 
 def _remove_(model, masks, found, sizes, what):
+    layers.check_values(model)
     for name, mask in masks.items():
         _check_mask(name, mask, sizes, what)
     report = layers.Report("shrunk", "parameters removed")
@@ -252,8 +253,17 @@ def note_sizes(model: nn.Module) -> None:
             layer.nf, layer.nx = outputs, inputs
         else:
             layer.out_features, layer.in_features = outputs, inputs
-    widths = {_outputs(model, paths[0]) for paths in _matches(model, FEED_FORWARD).values()}
+    widths = {}
+    for name, paths in _matches(model, FEED_FORWARD).items():
+        asked_by_all = name.rpartition(".")[2].startswith("shared_expert")  # Qwen2-MoE's
+        # n_inner is GPT-2's name for it.
+        keys = ("shared_expert_intermediate_size",) * asked_by_all or (
+            "intermediate_size",
+            "n_inner",
+        )
+        for key in keys:
+            widths.setdefault(key, set()).add(_outputs(model, paths[0]))
     config = getattr(model, "config", None)
-    for key in ("intermediate_size", "n_inner"):  # the latter is GPT-2's
-        if len(widths) == 1 and hasattr(config, key):
-            setattr(config, key, *widths)
+    for key, found in widths.items():
+        if len(found) == 1 and hasattr(config, key):
+            setattr(config, key, *found)

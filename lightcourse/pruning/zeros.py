@@ -35,6 +35,7 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
         When a mask fits no layer or not its shape (nothing has been changed then), or
         when no weight was changed at all.
     """
+    layers.check_values(model)
     found = layers.linear_layers(model)
     for name, mask in masks.items():
         _check_mask(name, mask, found)
@@ -52,6 +53,11 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
 def _check_mask(name, mask, found):
     if name not in found:
         raise ValueError(f"masks names {name!r}, which is no linear layer of this model")
+    if "weight" not in found[name]._parameters:
+        raise ValueError(
+            f"masks names {name}, whose weight is computed from other tensors at each reading; "
+            "make it its own parameter first (torch.nn.utils.parametrize.remove_parametrizations)"
+        )
     shape = tuple(layers.matrix(found[name]).shape)
     if mask.dtype != torch.bool or tuple(mask.shape) != shape:
         raise ValueError(
@@ -139,6 +145,7 @@ def hold_masks(
     >>> int((model[0].weight != 0).sum())
     2
     """
+    layers.check_values(model)
     found = layers.linear_layers(model)
     masks = _zeros_now(found) if masks is None else masks
     handles = [_hold_gradient(name, layer, masks) for name, layer in found.items()]

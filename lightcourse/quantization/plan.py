@@ -25,30 +25,50 @@ def plan_bits(
     Returns
     -------
     chosen : dict of tuple of str to int
-        From the names that share one weight (a layer's name alone, or those of a table and
-        its output layer) to the number of bits.
+        From the names that share one weight (a layer's name alone, or those of tables and
+        layers) to the number of bits.
     skipped : dict of str to str
         From the names of all other layers and tables to the reason.
 
     Raises
     ------
     ValueError
-        When ``bits`` or ``embeddings`` is out of range, or a name is unknown.
+        When ``bits`` or ``embeddings`` is out of range, a name is unknown, ``bits`` gives one
+        shared weight two numbers, or the model lies on ``meta``.
     """
+    layers.check_values(model)
     wanted = _wanted(model, bits, embeddings, skip)
-    chosen, skipped = {}, {}
+    chosen, skipped = {}, _computed(model)
     for names in layers.weight_owners(model):
         owners = {name: model.get_submodule(name) for name in names}
+        _agree(names, bits, wanted)
         why = {name: _reason(name, owner, wanted, skip) for name, owner in owners.items()}
         if not any(why.values()) and _may_convert(owners, wanted):
             chosen[tuple(names)] = next(wanted[name] for name in names if name in wanted)
             continue
         others = {name: next((n for n in names if n != name), None) for name in names}
         for name, owner in owners.items():
-            if why[name] or isinstance(owner, nn.Linear | nn.Embedding):
+            if why[name] or isinstance(owner, nn.Linear | nn.Embedding) or layers.is_conv1d(owner):
                 skipped[name] = why[name] or f"shares its weight with {others[name]}"
     stored = [name for name, module in model.named_modules() if isinstance(module, IntegerMatrix)]
     return chosen, skipped | dict.fromkeys(stored, "stores integers already")
+
+
+def _computed(model):
+    """Return the layers whose weight is made from other tensors at each reading, and why."""
+    linear = {**layers.linear_layers(model), **layers.tied_layers(model)}
+    own = {name: "weight" in model.get_submodule(name)._parameters for name in linear}
+    why = "its weight is computed from other tensors, as torch.nn.utils.parametrize does"
+    return {name: why for name in linear if not own[name]}
+
+
+def _agree(names, bits, wanted):
+    """Let the number that ``bits`` names for one owner of a weight count for all of them."""
+    named = {name: bits[name] for name in names if isinstance(bits, Mapping) and name in bits}
+    if len(set(named.values())) > 1:
+        raise ValueError(f"bits is {named} for one weight that they share; one number is wanted")
+    if named:
+        wanted |= dict.fromkeys(wanted.keys() & set(names), next(iter(named.values())))
 
 
 def _wanted(model, bits, embeddings, skip):
@@ -86,14 +106,13 @@ def _reason(name, owner, wanted, skip):
         if wanted[name] is None:
             return "an embedding table; embeddings=8 would convert it"
         return None
-    if isinstance(owner, nn.Linear) and type(owner).forward is not nn.Linear.forward:
+    if isinstance(owner, nn.Linear) and not layers.multiplies_plainly(owner):
         return f"a {type(owner).__name__} that multiplies in its own way"
     return "not named in bits" if wanted.get(name, True) is None else None
 
 
 def _may_convert(owners, wanted):
-    """Tell whether they are a layer of its own, or tables with one output layer at most."""
-    if len(owners) == 1:
-        return owners.keys() <= wanted.keys()
-    heads = [owner for name, owner in owners.items() if name not in wanted]
-    return len(heads) < min(2, len(owners)) and all(isinstance(head, nn.Linear) for head in heads)
+    """Tell whether they are tables and layers that all read one matrix the same way round."""
+    alike = [isinstance(owner, nn.Linear | nn.Embedding) for owner in owners.values()]
+    turned = [layers.is_conv1d(owner) for owner in owners.values()]
+    return owners.keys() & wanted.keys() and (all(alike) or all(turned))

@@ -75,6 +75,7 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no quantized checkpoint, or does not fit the model (nothing has
         been changed then).
     """
+    layers.check_values(model)
     stored, notes = _read(path)
     tensors = stored | {name: stored[owner] for name, owner in notes["shared"].items()}
     new = {name: _restored(name, note, tensors, path) for name, note in notes["layers"].items()}

@@ -43,8 +43,8 @@ def quantize_(
     embeddings : int, optional
         Bits for every ``nn.Embedding``, which becomes a :class:`QuantizedEmbedding`. Above
         4 bits a row has one scale, and no zero point; up to 4 bits ``group_size`` and
-        ``symmetric`` apply. An output layer that shares its weight with the table then
-        shares its integers; it is skipped where the table stays as it is.
+        ``symmetric`` apply. Layers that share their weight with the table then share its
+        integers; they are skipped where the table stays as it is.
     skip : collection of str
         Names of layers and tables to leave as they are: those, for instance, whose
         ``weight`` the model reads itself, as ``nn.MultiheadAttention`` and T5 do.
@@ -57,8 +57,9 @@ def quantize_(
     Raises
     ------
     ValueError
-        When a layer cannot be converted, ``activations`` lacks one, or a name is unknown
-        (the model is unchanged then), or nothing was converted.
+        When a layer cannot be converted, ``activations`` lacks one or is 8 beside a GPU, a
+        name is unknown, or a weight lies on ``meta`` (the model is unchanged then), or
+        nothing was converted.
     """
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
     share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
@@ -86,25 +87,41 @@ def _convert(model, names, how, activations):
     """Return the new modules for names that share one weight."""
     owners = {name: model.get_submodule(name) for name in names}
     heads = [name for name, owner in owners.items() if not isinstance(owner, nn.Embedding)]
-    name = (heads or names)[0]
-    old = owners[name]
-    try:
-        inputs = _inputs_of(name, activations) if heads else None
-        matrix = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
-    except ValueError as error:
-        raise ValueError(f"layer {name}: {error}") from error
+    new = {}
+    for name in heads or names[:1]:
+        old = owners[name]
+        try:
+            inputs = _inputs_of(name, activations, old.weight.device) if heads else None
+            layer = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+        matrix = next(iter(new.values()), layer)
+        for buffer in IntegerMatrix.BUFFERS:  # equal ones, of which one is enough
+            setattr(layer, buffer, getattr(matrix, buffer))
+        new[name] = layer
     return {
-        name: matrix if name in heads else QuantizedEmbedding.sharing(matrix, owner.padding_idx)
+        name: new[name] if name in heads else QuantizedEmbedding.sharing(matrix, owner.padding_idx)
         for name, owner in owners.items()
     }
 
 
-def _inputs_of(name, activations):
+def _inputs_of(name, activations, device):
     if not isinstance(activations, Mapping):
+        if activations == 8:
+            _check_device(device)
         return activations
     if name not in activations:
         raise ValueError("activations holds no range for it; calibrate it, or name it in skip")
     return activations[name]
+
+
+def _check_device(device):
+    """Raise where a layer lies that no integer kernel reaches."""
+    if device.type != "cpu":
+        raise ValueError(
+            f"its weight lies on the device {device}, but activations=8 multiplies on the CPU; "
+            "model.to('cpu') first, or activations=None"
+        )
 
 
 def _stored_bytes(layer):
@@ -136,6 +153,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
     ValueError
         When nothing stores integers.
     """
+    layers.check_values(model)
     report = layers.Report("dequantized", "bytes added")
     weights = {}
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, IntegerMatrix)]
