@@ -17,6 +17,9 @@ def quantize(x, q, sums, scale, width, first, last):
     bits, scale_bits = x.view(np.int32), scale.view(np.int32)
     for i in range(first, last):
         scale_bits[i] = _largest(bits[i])
+        if scale_bits[i] >= np.int32(0x7F800000):  # infinity, or above it NaN
+            scale[i], q[i], sums[i] = np.nan, 0, 0
+            continue
         scale[i] /= np.float32(127)
         if scale[i] < np.float32(1.1754944e-38):  # below the normal float32
             scale[i] = np.float32(1)
@@ -27,26 +30,21 @@ def quantize(x, q, sums, scale, width, first, last):
 
 @njit(cache=True, nogil=True)
 def _largest(bits):
-    """Return the bits of the largest finite value, whatever its sign.
+    """Return the bits of the largest value, whatever its sign; those of NaN are larger still.
 
     Without their sign bit, floats are ordered as the integers with the same bits; integers
     have no NaN to mind, so the compiler compares many of them at once.
     """
     largest = np.int32(0)
     for j in range(len(bits)):
-        size = bits[j] & np.int32(0x7FFFFFFF)
-        size = size if size < np.int32(0x7F800000) else np.int32(0)  # infinity and NaN
-        largest = max(largest, size)
+        largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
     return largest
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _round_row(x, steps_per_unit, q):
     for j in range(len(x)):
-        steps = x[j] * steps_per_unit
-        steps = steps if steps == steps else np.float32(0)  # NaN
-        steps = min(max(steps, np.float32(-127)), np.float32(127))
-        q[j] = np.int8(np.int32(np.rint(steps)))
+        q[j] = np.int8(np.int32(np.rint(x[j] * steps_per_unit)))
     for j in range(len(x), len(q)):
         q[j] = 0
 
