@@ -60,6 +60,7 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     import random
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _place_matplotlib()
     import numpy as np
     import torch
     import transformers
@@ -73,3 +74,16 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     kernels.set_threads(min(threads, kernels.most_threads()))
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _place_matplotlib():
+    """Give matplotlib a folder where the home cannot be written: it would warn on each start."""
+    import contextlib
+    import os
+
+    from lightcourse import folders
+
+    named = os.environ.keys() & {"MPLCONFIGDIR", "XDG_CONFIG_HOME"}
+    if not named and not os.access(os.path.expanduser("~"), os.W_OK):
+        with contextlib.suppress(OSError):
+            os.environ["MPLCONFIGDIR"] = str(folders.private_temporary() / "matplotlib")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from lightcourse import files
 from lightcourse.catalog import CATALOG
+from lightcourse.folders import cache_dir
 
 MANIFEST = "manifest.json"
 ATTEMPTS = 3
@@ -35,14 +36,6 @@ class AssetMissing(FileNotFoundError):
 
 class AssetError(OSError):
     """An asset could not be fetched; the message says why and what to do next."""
-
-
-def cache_dir() -> Path:
-    """Return the folder of all assets: ``$LIGHTCOURSE_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    chosen = os.environ.get("LIGHTCOURSE_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lightcourse")
 
 
 def path(name: str) -> Path:

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ FEATURES = (
 LITTLE_MEMORY = 2 * 2**30
 GIB = 2**30
 REINSTALL = "in the course's folder: python -m pip install -c constraints.txt -e ."
+OWN_FOLDER = "set LIGHTCOURSE_CACHE to a folder of yours"
 RESTORE = "in the course's folder: git checkout -- lightcourse/bundled; or get the course anew"
 
 
@@ -171,8 +173,9 @@ def check_disk() -> Iterator[Finding]:
     wanted = 2 * sum(asset.size + asset.unpacked for asset in missing)
     detail = f"{free / GIB:.1f} GiB free in {folder}"
     if not os.access(existing, os.W_OK):
-        step = "set LIGHTCOURSE_CACHE to a folder of yours"
-        yield Finding("✗", "disk", f"{folder} cannot be written", step)
+        # A room may share one folder that holds all; only converted models are then not kept.
+        mark, detail = ("✗" if missing else "!"), f"{folder} cannot be written"
+        yield Finding(mark, "disk", detail, OWN_FOLDER)
     elif free < wanted:
         step = f"free {wanted / GIB:.1f} GiB, or set LIGHTCOURSE_CACHE to a roomier folder"
         yield Finding("✗", "disk", detail, step)
@@ -221,11 +224,12 @@ def check_kernels() -> Iterator[Finding]:
     import numba
 
     from lightcourse import kernels
+    from lightcourse.kernels import caching
 
     path = kernels.path()
     wrong = _wrong_kernels()
     if wrong:
-        step = "unset NUMBA_* variables, delete lightcourse/kernels/__pycache__, and look again"
+        step = f"unset NUMBA_* variables, delete {caching.folder()}, and look again"
         detail = f"{path}: Numba and NumPy disagree on {', '.join(wrong)}"
         yield Finding("✗", "kernels", detail, step)
     elif numba.config.DISABLE_JIT:
@@ -234,6 +238,21 @@ def check_kernels() -> Iterator[Finding]:
     else:
         compiled = f"compiled by Numba {numba.__version__}"
         yield Finding("✓", "kernels", f"path {path}, equal to NumPy, {compiled}")
+
+
+def check_kernel_cache() -> Iterator[Finding]:
+    """Ask where compiled kernels are kept from one run to the next."""
+    from lightcourse.kernels import caching
+
+    folder = caching.folder()
+    if folder is None:
+        detail = "compiled anew in each process: no folder can be written"
+        yield Finding("!", "kernel cache", detail, OWN_FOLDER)
+    elif folder.is_relative_to(tempfile.gettempdir()):
+        detail = f"{folder}: the system may empty it"
+        yield Finding("!", "kernel cache", detail, OWN_FOLDER)
+    else:
+        yield Finding("✓", "kernel cache", str(folder))
 
 
 def _wrong_kernels():
@@ -275,4 +294,5 @@ PROBES = {
     "assets": check_assets,
     "bundled files": check_bundled,
     "kernels": check_kernels,
+    "kernel cache": check_kernel_cache,
 }

@@ -22,10 +22,11 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     q : ndarray of int8, shape (rows, columns)
-        Values in -127..127; NaN becomes 0, infinities become -127 or 127.
+        Values in -127..127.
     scale : ndarray of float32, shape (rows,)
-        Chosen from the finite values alone. A row whose largest value is 0 (or so small
-        that the scale is not a normal float32) has scale 1 and q = 0.
+        A row whose largest value is 0 (or so small that the scale is not a normal float32)
+        has scale 1 and q = 0. A row that holds NaN or infinity fits no grid: it has scale
+        NaN and q = 0, so that all that is computed from it is NaN.
 
     Raises
     ------
@@ -39,13 +40,13 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([[50, -127, 0]], 0.02)
     """
     x = as_rows(x)
-    finite = np.where(np.isfinite(x), x, np.float32(0))
-    scale = np.abs(finite).max(axis=1, initial=0) / np.float32(127)
+    finite = np.isfinite(x).all(axis=1)
+    x = np.where(finite[:, None], x, np.float32(0))
+    scale = np.abs(x).max(axis=1, initial=0) / np.float32(127)
     # Values of a row with so small a scale are far below 1/2, and round to 0 at scale 1.
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
-    steps = x * (np.float32(1) / scale)[:, None]
-    steps = np.nan_to_num(steps, nan=0.0, posinf=127.0, neginf=-127.0)
-    return np.clip(np.rint(steps), -127, 127).astype(np.int8), scale
+    q = np.rint(x * (np.float32(1) / scale)[:, None]).astype(np.int8)
+    return q, np.where(finite, scale, np.float32(np.nan))
 
 
 def linear_w8a8(
@@ -60,7 +61,7 @@ def linear_w8a8(
     Parameters
     ----------
     x : ndarray of floats, shape (rows, inputs)
-        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+        Quantized by :func:`quantize_rows`: a row that holds NaN or infinity gives NaN.
     qweight : ndarray of uint8, shape (panels, blocks, 16, 4)
         As :func:`lightcourse.panels.pack_w8` stores it.
     scale : ndarray of float32, shape (outputs,)
@@ -111,7 +112,7 @@ def linear_w4a8(
     Parameters
     ----------
     x : ndarray of floats, shape (rows, inputs)
-        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+        Quantized by :func:`quantize_rows`: a row that holds NaN or infinity gives NaN.
     qweight : ndarray of uint8, shape (panels, blocks, 16, 4)
         As :func:`lightcourse.panels.pack_w4` stores it: ``q + 8``.
     scale : ndarray of float16, shape (panels, groups, 16)
@@ -162,7 +163,7 @@ def linear_sparse(
     Parameters
     ----------
     x : ndarray of floats, shape (rows, inputs)
-        Quantized by :func:`quantize_rows`, which also says what becomes of NaN and infinity.
+        Quantized by :func:`quantize_rows`: a row that holds NaN or infinity gives NaN.
     weight : lightcourse.panels.SparseWeight
     scale : ndarray of float32, shape (outputs,)
         Of each row of the weight.

@@ -3,12 +3,15 @@
 import importlib.metadata
 import os
 import shutil
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from lightcourse import assets, data, doctor, kernels, models
+from lightcourse.kernels import caching
 
 Version = namedtuple("Version", "major minor micro")
 
@@ -169,6 +172,12 @@ def test_a_cache_that_cannot_be_written_fails(store, monkeypatch):
     assert marks(doctor.check_disk) == ["✗"]
 
 
+def test_a_whole_cache_may_be_read_only(store, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    store["must"] = "intact"
+    assert marks(doctor.check_disk) == ["!"]
+
+
 @pytest.mark.parametrize("status", ["missing", "partial", "corrupt"])
 def test_a_needed_asset_that_is_not_whole_fails_with_its_command(store, status):
     store["must"] = status
@@ -209,3 +218,12 @@ def test_kernels_must_equal_their_reference(monkeypatch):
     right = kernels.quantize_rows
     monkeypatch.setattr(kernels, "quantize_rows", lambda x: (right(x)[0], right(x)[1] * 2))
     assert marks(doctor.check_kernels) == ["✗"]
+
+
+def test_it_says_where_compiled_kernels_are_kept(monkeypatch):
+    temporary = Path(tempfile.gettempdir(), "lightcourse-0", "numba")
+    for folder, mark in [(Path("/home/me"), "✓"), (temporary, "!"), (None, "!")]:
+        monkeypatch.setattr(caching, "folder", lambda folder=folder: folder)
+        finding = only(doctor.check_kernel_cache)
+        assert finding.mark == mark and bool(finding.step) is (mark == "!")
+        assert folder is None or str(folder) in finding.detail

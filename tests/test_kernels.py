@@ -65,17 +65,19 @@ def integers(rng, outputs, inputs, low=-127, high=127):
 
 
 def rows(rng, count, inputs):
-    """Rows of very different sizes, some with values that are no numbers."""
+    """Rows of very different sizes, a few with a value that is no number."""
     x = rng.standard_normal((count, inputs)) * 10.0 ** rng.integers(-6, 6, (count, 1))
-    x[rng.random(x.shape) < 0.02] = np.inf
-    x[rng.random(x.shape) < 0.02] = np.nan
+    for bad in (np.inf, np.nan):
+        x[rng.random(count) < 0.05, inputs // 2 : inputs // 2 + 1] = bad
     return x.astype(np.float32)
 
 
 def assert_close(got, want, terms, count=4):
     """Compare within the budget: ``count`` roundings of float32, relative to the terms."""
     assert got.dtype == np.float32 and got.shape == want.shape
-    assert (np.abs(got - want) <= count * EPSILON * terms + 1e-37).all()
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    close = np.abs(got - want) <= count * EPSILON * terms + 1e-37
+    assert (close | np.isnan(want)).all()
 
 
 # --- quantize_rows --------------------------------------------------------------------------
@@ -107,12 +109,48 @@ def test_rounding_is_off_by_half_a_step_at_most(x):
     assert (error <= bound).all()
 
 
-def test_not_a_number_and_infinity_have_documented_answers():
-    x = np.array([[np.nan, np.inf, -np.inf, 2.0], [0.0, np.inf, np.nan, 0.0]], np.float32)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_is_not_finite_has_no_scale(bad):
+    x = np.array([[bad, -2.0, 1.0], [-2.0, 1.0, 0.0], [1.0, 0.0, bad]], np.float32)
     for module in (kernels, reference):
         q, scale = module.quantize_rows(x)
-        assert q.tolist() == [[0, 127, -127, 127], [0, 127, 0, 0]]
-        assert scale[1] == 1
+        assert q.tolist() == [[0, 0, 0], [-127, 64, 0], [0, 0, 0]]
+        assert np.isnan(scale).tolist() == [True, False, True]
+
+
+# NaN of either sign and both kinds, and infinity.
+NOT_FINITE = np.array(
+    [0x7FC00000, 0xFFC00001, 0x7F800001, 0xFF800001, 0x7F800000, 0xFF800000], np.uint32
+).view(np.float32)
+
+
+@FEW
+@given(st.integers(1, 20), st.integers(1, SIDE), st.integers(1, SIDE), seeds)
+@on_every_path
+def test_what_is_not_finite_spoils_its_row_and_no_other(count, inputs, outputs, seed):
+    """Row by row NaN on every path, wherever it stands; other rows bit for bit as without it."""
+    rng = np.random.default_rng(seed)
+    clean = rng.standard_normal((min(count, SIDE), inputs)).astype(np.float32)
+    x, spoilt = clean.copy(), rng.random(len(clean)) < 0.4
+    x[spoilt, rng.integers(0, inputs, spoilt.sum())] = rng.choice(NOT_FINITE, spoilt.sum())
+    for name, rest in products(rng, outputs, inputs).items():
+        kernel, twin = getattr(kernels, name), getattr(reference, name)
+        got, want = kernel(x, *rest), kernel(clean, *rest)
+        assert np.isnan(got[spoilt]).all() and np.isfinite(got[~spoilt]).all()
+        np.testing.assert_array_equal(got[~spoilt], want[~spoilt])
+        np.testing.assert_array_equal(np.isnan(twin(x, *rest)), np.isnan(got))
+
+
+def products(rng, outputs, inputs):
+    """Return the arguments after x of each product, and of each form of weights."""
+    q, scale = integers(rng, outputs, inputs), rng.random(outputs, np.float32)
+    half = panels.pack_groups(rng.random((outputs, 1)).astype(np.float16))
+    points = rng.integers(0, 16, half.shape).astype(np.uint8)
+    return {
+        "linear_w8a8": (panels.pack_w8(q), scale, scale),
+        "linear_w4a8": (panels.pack_w4(q >> 4), half, points, scale),
+        "linear_sparse": (panels.pack_sparse(np.where(q > 0, q, 0)), scale, None),
+    }
 
 
 # --- packing --------------------------------------------------------------------------------
@@ -407,7 +445,7 @@ def test_calls_from_several_python_threads_do_not_disturb_each_other():
         thread.join()
     for results, wanted in zip(got, want, strict=True):
         assert len(results) == 20
-        assert all(np.array_equal(result, wanted) for result in results)
+        assert all(np.array_equal(result, wanted, equal_nan=True) for result in results)
 
 
 def test_threads_are_given_back_after_an_error(monkeypatch):

@@ -168,14 +168,17 @@ def test_ranges_that_end_before_they_start_are_refused():
         quantization.choose_qparams_from_range(2.0, 1.0)
 
 
-def test_infinity_is_clamped_and_nan_refused_when_quantizing():
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_no_integer_stands_for_what_is_not_finite_and_no_grid_hides_it(bad):
     one, zero = torch.tensor(1.0), torch.tensor(0)
-    x = torch.tensor([float("inf"), -float("inf")])
-    assert quantization.quantize_affine(x, one, zero).tolist() == [127, -128]
-    assert quantization.fake_quantize(x, one, zero).tolist() == [127, -128]
-    for function in (quantization.quantize_affine, quantization.fake_quantize):
-        with pytest.raises(ValueError, match="x holds NaN"):
-            function(torch.tensor([float("nan")]), one, zero)
+    x = torch.tensor([bad, 300.0, 2.4], requires_grad=True)
+    with pytest.raises(ValueError, match="x holds NaN or infinity"):
+        quantization.quantize_affine(x, one, zero)
+    rounded = quantization.fake_quantize(x, one, zero)
+    assert rounded.isnan().tolist() == [True, False, False]
+    assert rounded[1:].tolist() == [127, 2]
+    rounded[1:].sum().backward()
+    assert x.grad.tolist() == [0, 0, 1]
 
 
 def test_empty_tensors_are_refused():

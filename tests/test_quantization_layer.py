@@ -146,6 +146,25 @@ def test_a_static_grid_rounds_the_inputs_and_clamps_what_lies_outside():
     assert torch.equal(fixed, layer(x))  # unlike a dynamic grid, it does not look at the input
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("activations", [None, 8, (-1.0, 2.0)])
+@pytest.mark.parametrize("bits, group_size, symmetric", [(8, None, True), (4, 32, False)])
+def test_a_row_that_is_not_finite_is_never_hidden(bits, group_size, symmetric, activations, bad):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(64, 20)
+    layer = build(linear, bits, group_size, activations, symmetric)
+    clean = torch.randn(2, 3, 64)
+    x = clean.clone()
+    x[1, 0, 5] = bad
+    got, want = layer(x), layer(clean)
+    spoilt = torch.zeros(2, 3, dtype=torch.bool)
+    spoilt[1, 0] = True
+    assert not got[spoilt].isfinite().any()
+    assert torch.equal(got[~spoilt], want[~spoilt])
+    if activations is not None:
+        assert got[spoilt].isnan().all()
+
+
 def test_a_static_grid_passes_gradients_where_it_does_not_clamp():
     layer = quantization.QuantizedLinear(torch.ones(1, 3), activations=(-1.0, 1.0))
     x = torch.tensor([[0.5, 3.0, -3.0]], requires_grad=True)

@@ -5,8 +5,9 @@ import time
 import numpy as np
 from numba import njit, prange
 
-from lightcourse.kernels import paths, x86
+from lightcourse.kernels import caching, paths, x86
 
+CACHE = caching.ready()
 STEPS = 200_000
 PRODUCTS = 24 * 16 * 4  # a step multiplies 24 vectors of 16 sums of four products
 STREAM_BYTES = 2**28  # far more than any cache holds
@@ -66,7 +67,7 @@ def _best(function, repeats=7):
     return min(times[1:])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _add_words(words):
     """Add up eight streams side by side: one alone would wait for memory between its pages."""
     part = len(words) // 8
@@ -77,12 +78,12 @@ def _add_words(words):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _read(words, totals):
     totals[0] = _add_words(words)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def _read_parallel(words, totals):
     for t in prange(len(totals)):
         first, last = len(words) * t // len(totals), len(words) * (t + 1) // len(totals)

@@ -7,8 +7,12 @@ does not notice a callee edited in another file.
 import numpy as np
 from numba import njit, prange
 
+from lightcourse.kernels import caching
 
-@njit(cache=True, nogil=True, error_model="numpy")
+CACHE = caching.ready()
+
+
+@njit(cache=CACHE, nogil=True, error_model="numpy")
 def quantize(x, q, sums, scale, width, first, last):
     """Quantize rows ``first`` to ``last``, and add up their integers in groups of ``width``.
 
@@ -17,6 +21,9 @@ def quantize(x, q, sums, scale, width, first, last):
     bits, scale_bits = x.view(np.int32), scale.view(np.int32)
     for i in range(first, last):
         scale_bits[i] = _largest(bits[i])
+        if scale_bits[i] >= np.int32(0x7F800000):  # infinity, or above it NaN
+            scale[i], q[i], sums[i] = np.nan, 0, 0
+            continue
         scale[i] /= np.float32(127)
         if scale[i] < np.float32(1.1754944e-38):  # below the normal float32
             scale[i] = np.float32(1)
@@ -25,33 +32,28 @@ def quantize(x, q, sums, scale, width, first, last):
             sums[i, g] = _add(q[i, g * width : (g + 1) * width])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _largest(bits):
-    """Return the bits of the largest finite value, whatever its sign.
+    """Return the bits of the largest value, whatever its sign; those of NaN are larger still.
 
     Without their sign bit, floats are ordered as the integers with the same bits; integers
     have no NaN to mind, so the compiler compares many of them at once.
     """
     largest = np.int32(0)
     for j in range(len(bits)):
-        size = bits[j] & np.int32(0x7FFFFFFF)
-        size = size if size < np.int32(0x7F800000) else np.int32(0)  # infinity and NaN
-        largest = max(largest, size)
+        largest = max(largest, bits[j] & np.int32(0x7FFFFFFF))
     return largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=CACHE, nogil=True, error_model="numpy")
 def _round_row(x, steps_per_unit, q):
     for j in range(len(x)):
-        steps = x[j] * steps_per_unit
-        steps = steps if steps == steps else np.float32(0)  # NaN
-        steps = min(max(steps, np.float32(-127)), np.float32(127))
-        q[j] = np.int8(np.int32(np.rint(steps)))
+        q[j] = np.int8(np.int32(np.rint(x[j] * steps_per_unit)))
     for j in range(len(x), len(q)):
         q[j] = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _add(q):
     total = np.int32(0)
     for j in range(len(q)):
@@ -59,7 +61,7 @@ def _add(q):
     return total
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def quantize_parallel(x, q, sums, scale, width, threads):
     """Quantize all rows, each thread its share of them."""
     for t in prange(threads):
@@ -67,7 +69,7 @@ def quantize_parallel(x, q, sums, scale, width, threads):
         quantize(x, q, sums, scale, width, first, last)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _dot(a, b):
     """Multiply bytes and add up in 32 bits; the compiler makes vectors of this loop."""
     total = np.int32(0)
@@ -77,7 +79,7 @@ def _dot(a, b):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _finish_rows(p, q, rows, x_scale, scale, bias, y):
     """Multiply all rows of x by the 16 rows of a panel that has one scale an output."""
     for i in range(len(q)):
@@ -87,7 +89,7 @@ def _finish_rows(p, q, rows, x_scale, scale, bias, y):
             y[i, at] = np.float32(total) * scale[at] * x_scale[i] + bias[at]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def w8_panels(first, last, q, x_scale, words, scale, bias, y):
     """Compute panels of int8 weights; ``words`` are their bytes, four at a time."""
     blocks = words.shape[1]
@@ -101,7 +103,7 @@ def w8_panels(first, last, q, x_scale, words, scale, bias, y):
         _finish_rows(p, q, rows, x_scale, scale, bias, y)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y):
     """Compute panels of 4-bit weights in groups; ``words`` are their bytes, four at a time."""
     blocks = words.shape[1]
@@ -118,7 +120,7 @@ def w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y):
                 y[i, 16 * p + n] = total * x_scale[i] + bias[16 * p + n]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _dot_groups(q, row, sums, scale, zero_point):
     """Add up the groups of one row, each with its zero point taken out and its scale."""
     width, total = len(row) // len(scale), np.float32(0)
@@ -129,7 +131,7 @@ def _dot_groups(q, row, sums, scale, zero_point):
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def sparse_panels(first, last, q, x_scale, weight, scale, bias, y):
     """Compute panels of which only the weights that are not 0 are stored."""
     values, masks, columns, starts, _ = weight
@@ -145,7 +147,7 @@ def sparse_panels(first, last, q, x_scale, weight, scale, bias, y):
         _finish_rows(p, q, rows, x_scale, scale, bias, y)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def w8_parallel(threads, panels, q, x_scale, words, scale, bias, y):
     """Share panels of int8 weights among threads."""
     for t in prange(threads):
@@ -153,7 +155,7 @@ def w8_parallel(threads, panels, q, x_scale, words, scale, bias, y):
         w8_panels(first, last, q, x_scale, words, scale, bias, y)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def w4_parallel(threads, panels, q, sums, x_scale, words, scale, zero_point, bias, y):
     """Share panels of 4-bit weights among threads."""
     for t in prange(threads):
@@ -161,7 +163,7 @@ def w4_parallel(threads, panels, q, sums, x_scale, words, scale, zero_point, bia
         w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def sparse_parallel(threads, panels, q, x_scale, weight, scale, bias, y):
     """Share panels with holes among threads."""
     for t in prange(threads):
@@ -169,7 +171,7 @@ def sparse_parallel(threads, panels, q, x_scale, weight, scale, bias, y):
         sparse_panels(first, last, q, x_scale, weight, scale, bias, y)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def embedding_w8(ids, qweight, scale, y):
     """Copy the rows named by ``ids`` into ``y``, times their scale."""
     for i in range(len(ids)):

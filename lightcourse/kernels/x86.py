@@ -28,6 +28,9 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, prange, types
 from numba.extending import intrinsic
 
+from lightcourse.kernels import caching
+
+CACHE = caching.ready()
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32, POINTER = ir.FloatType(), ir.PointerType()
 INTS, FLOATS = ir.VectorType(I32, 16), ir.VectorType(F32, 16)
@@ -516,7 +519,7 @@ def peak_avx2(job, first, last):
 def compiled(core):
     """Compile a core, or fetch it from Numba's cache; kept, since its code goes with it."""
     signature = types.void(types.CPointer(types.int64), types.int64, types.int64)
-    return cfunc(signature, cache=True)(core)
+    return cfunc(signature, cache=caching.ready())(core)
 
 
 def address(core) -> int:
@@ -542,7 +545,7 @@ def _call(context, core, job, first, last):
     return types.void(*[types.int64] * 4), emit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def w8_job(q, sums, x_scale, qweight, scale, bias, y):
     """Describe the product of quantized rows and panels of int8 weights."""
     job = _job(q, sums, x_scale, bias, y)
@@ -550,7 +553,7 @@ def w8_job(q, sums, x_scale, qweight, scale, bias, y):
     return job
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def w4_job(q, sums, x_scale, qweight, scale, zero_point, bias, y):
     """Describe the product of quantized rows and panels of 4-bit weights."""
     job = _job(q, sums, x_scale, bias, y)
@@ -560,7 +563,7 @@ def w4_job(q, sums, x_scale, qweight, scale, zero_point, bias, y):
     return job
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def sparse_job(q, sums, x_scale, weight, scale, bias, y):
     """Describe the product of quantized rows and the weights that were kept."""
     job = _job(q, sums, x_scale, bias, y)
@@ -570,7 +573,7 @@ def sparse_job(q, sums, x_scale, weight, scale, bias, y):
     return job
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _job(q, sums, x_scale, bias, y):
     """Fill in what all jobs have; :data:`JOB` names the places."""
     job = np.zeros(17, np.int64)
@@ -580,7 +583,7 @@ def _job(q, sums, x_scale, bias, y):
     return job
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def peak_job(steps, x, w, y):
     """Describe multiplications of registers, 24 vectors in each step."""
     job = np.zeros(17, np.int64)
@@ -596,20 +599,20 @@ def run(core, threads, panels, job):
         _share(address(core), panels, job, threads)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def _run(core, panels, job):
     _call(core, job.ctypes.data, 0, panels)
 
 
 # Called from Python alone: a compiled caller, read from Numba's cache, would not start the
 # threads that this function needs, and jump to nowhere.
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=CACHE, nogil=True, parallel=True)
 def _share(core, panels, job, threads):
     for t in prange(threads):
         _call(core, job.ctypes.data, panels * t // threads, panels * (t + 1) // threads)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=CACHE, nogil=True)
 def widen(q, pairs):
     """Write inputs as AVX2 wants them: 16 bits each, 0 and 2 of four before 1 and 3."""
     for i in range(len(q)):

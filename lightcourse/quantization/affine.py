@@ -100,9 +100,14 @@ def checked(x: torch.Tensor) -> torch.Tensor:
     """Return ``x`` as float32 without gradient, or raise where it is empty or not finite."""
     if x.numel() == 0:
         raise ValueError("x is empty; at least one value is wanted")
+    return checked_finite(x).detach().float()
+
+
+def checked_finite(x: torch.Tensor) -> torch.Tensor:
+    """Return ``x`` as it is, or raise where it is not finite."""
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinity; finite values are wanted")
-    return x.detach().float()
+    return x
 
 
 def choose_qparams_from_range(
@@ -223,16 +228,16 @@ def quantize_affine(
     Raises
     ------
     ValueError
-        When ``x`` holds NaN, which no integer can stand for, or ``bits`` is out of range.
+        When ``x`` holds NaN or infinity, which no integer can stand for, or ``bits`` is out
+        of range.
     """
     quant_min, quant_max = quant_range(bits)
-    return _levels(x, scale, zero_point).clamp(quant_min, quant_max).to(torch.int8)
+    levels = _levels(checked_finite(x), scale, zero_point)
+    return levels.clamp(quant_min, quant_max).to(torch.int8)
 
 
 def _levels(x, scale, zero_point):
     """Return the nearest whole numbers, as floats, before they are clamped."""
-    if torch.isnan(x).any():
-        raise ValueError("x holds NaN; numbers are wanted")
     return (x.float() / scale).round() + zero_point
 
 
@@ -268,7 +273,8 @@ def fake_quantize(
     Parameters
     ----------
     x : Tensor of floats
-        May require a gradient; the scale gets none.
+        May require a gradient; the scale gets none. NaN and infinity lie on no grid, and
+        become NaN: a value that was lost elsewhere is not hidden by clamping it.
     scale, zero_point, bits
         As in :func:`quantize_affine`.
 
@@ -279,7 +285,7 @@ def fake_quantize(
     Raises
     ------
     ValueError
-        As :func:`quantize_affine`.
+        When ``bits`` is out of range.
 
     Examples
     --------
@@ -299,7 +305,8 @@ class _StraightThrough(torch.autograd.Function):
         levels = _levels(x, scale, zero_point)
         clamped = levels.clamp(quant_min, quant_max)
         ctx.save_for_backward(levels == clamped)
-        return ((clamped - zero_point) * scale).to(x.dtype)
+        rounded = (clamped - zero_point) * scale
+        return torch.where(torch.isfinite(x), rounded, torch.nan).to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient):

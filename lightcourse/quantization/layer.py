@@ -29,7 +29,8 @@ class QuantizedLinear(IntegerMatrix):
         :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU. A pair: the inputs
         are rounded to a fixed 8-bit grid for the range from low to high, whatever comes
         ("static"). That is computed with floats: the numbers are those of an integer
-        kernel, its speed is not.
+        kernel, its speed is not. Either way a row of inputs that holds NaN or infinity gives
+        a row of NaN: neither is rounded to a number.
     symmetric : bool
         True: every zero point is 0. False: the integers span each group's smallest to
         largest value, or 0 where that lies outside.
