@@ -12,6 +12,16 @@ from pathlib import Path
 import lightcourse
 
 WIDTH = 80
+# JupyterLab would fetch news, look for a newer version of itself, list the extensions of PyPI,
+# and mark a notebook as changed when it is opened. That it asks before is a setting: the file
+# in SETTINGS, which the settings of user and system join.
+SETTINGS = Path(__file__).parent / "bundled" / "jupyter"
+QUIET = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+    "--ServerApp.contents_manager_class=lightcourse.lab.Notebooks",
+)
 FAILURES = (OSError, ValueError, RuntimeError)
 
 
@@ -189,10 +199,12 @@ def lab(options) -> int:
     course = find_course()
     chapter = find_chapter(course, options.chapter).relative_to(course).as_posix()
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
-    command += [f"--LabApp.default_url=/lab/tree/{chapter}", *options.rest]
+    command += [f"--LabApp.default_url=/lab/tree/{chapter}", *QUIET, *options.rest]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in command:
         print("you are root: adding --allow-root, without which Jupyter would not start")
         command.append("--allow-root")
+    found = (str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH"))
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, found))
     print(f"JupyterLab opens {chapter}; Ctrl-C twice here ends it")
     return _hand_over(command, course)
 
@@ -301,7 +313,8 @@ def bench(options) -> int:
     script = course / "benchmarks" / "bench.py"
     if not script.is_file():
         raise FileNotFoundError(f"there is no {script}: benchmarks come with the course's sources")
-    return _hand_over([sys.executable, str(script), *options.rest], course)
+    # From the course's folder, which -m puts on the path: the script's own would not do.
+    return _hand_over([sys.executable, "-m", "benchmarks.bench", *options.rest], course)
 
 
 # --- finding the course --------------------------------------------------------------------

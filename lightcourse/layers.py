@@ -76,6 +76,21 @@ def stores_integers(module: nn.Module) -> bool:
     return hasattr(module, "qweight") and hasattr(module, "in_features")  # no embedding table
 
 
+def integer_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers that store integers, by name; those that share them once.
+
+    As with floats, a layer whose integers are an embedding table's too is left out.
+    """
+    holders = [(n, m) for n, m in model.named_modules() if hasattr(m, "qweight")]
+    seen = {id(m.qweight) for _, m in holders if not stores_integers(m)}
+    found = {}
+    for name, module in holders:
+        if id(module.qweight) not in seen:
+            seen.add(id(module.qweight))
+            found[name] = module
+    return found
+
+
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return every layer that multiplies by a float matrix of its own, by name.
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -212,6 +213,7 @@ def started(monkeypatch):
 
 
 def as_user(monkeypatch, number):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/elsewhere")  # and put back what lab sets
     monkeypatch.setattr(cli.os, "geteuid", lambda: number, raising=False)
 
 
@@ -224,6 +226,8 @@ def test_lab_opens_a_chapter_and_hands_arguments_on(course, started, monkeypatch
     assert "--LabApp.default_url=/lab/tree/chapters/03_pruning.ipynb" in command
     assert command[-3:] == ["--no-browser", "--port", "9999"]
     assert "--allow-root" not in command
+    assert cli.os.environ["JUPYTER_CONFIG_PATH"] == f"{cli.SETTINGS}{cli.os.pathsep}/elsewhere"
+    assert (cli.SETTINGS / "labconfig" / "default_setting_overrides.json").is_file()
 
 
 def test_lab_opens_the_first_chapter_and_helps_root(course, started, monkeypatch, capsys):
@@ -242,7 +246,15 @@ def test_bench_runs_the_script_of_the_course(course, started, capsys):
     script.parent.mkdir()
     script.touch()
     assert cli.main(["bench", "--", "quick"]) == 0
-    assert started == [([sys.executable, str(script), "quick"], course)]
+    assert started == [([sys.executable, "-m", "benchmarks.bench", "quick"], course)]
+
+
+def test_bench_really_starts_whatever_folder_one_stands_in():
+    folder = Path(cli.__file__).parents[1] / "tests"
+    command = [sys.executable, "-m", "lightcourse", "bench", "--", "--help"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "--quick" in run.stdout
 
 
 # --- run -----------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Splits that leak nothing, batches that lose nothing, and CSV files that are refused clearly."""
 
+import csv
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -416,9 +418,20 @@ def test_csv_keeps_the_first_of_equal_texts(tmp_path):
         ("text,label\na,x\n\nb,y\n", "row 3: the column 'text' is empty"),
         ('text,label\n"a\nb",x\n ,y\n', "row 4: the column 'text' is empty"),
         ("text,label\na,x\nhello, you,y\n", "row 3: 3 fields under 2 columns.*quotes"),
-        ('text,label\na,x\n"never closed,y\nb,x\n', "row [34]: unexpected end of data"),
+        ('text,label\na,x\n"never closed,y\nb,x\n', "row 3: unexpected end of data"),
         ("text,label\n" + csv_rows("a"), r"'label' holds \['a'\]; at least two"),
         ("text,label\n", r"'label' holds \[\]"),
+        ("text,label\na,x\nb\0b,y\n", "mine.csv, row 3: a NUL byte.*UTF-8"),
+        ("text,label\na,x\n".encode("utf-16-le"), "mine.csv, row 1: a NUL byte"),
+        ("text\tlabel\na\tx\n", "mine.csv, row 1: no column 'text'.*commas.*tabs stand there"),
+        ("text;label\na;x\n", "commas.*semicolons stand there"),
+        ("sep=,\ntext,label\na,x\n", "row 1: no column 'text'"),
+        ("Text,Label\na,x\n", r"no column 'text' among \['Text', 'Label'\]"),
+        ('text,label\na,x\n"two\nlines\nnever closed,y\n', "row 3: unexpected end.*doubled"),
+        ('text,label\n"a" b,x\n', "row 2: ',' expected after '\"'.*doubled"),
+        ("text,label\n,\n", "row 2: the column 'text' is empty"),
+        (b"text,label\ra,x\rcaf\xe9,y\r", "row 3: not UTF-8"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "row 1: a NUL byte"),
         ("text,label\na,x\nb,y\n", "2 different texts, which leaves none for validation"),
         ("text,label\na,x\nb,y\nc,y\n", "3 different texts, which leaves none for validation"),
         ("text,label,label\na,x,y\n", "the column 'label' stands 2 times"),
@@ -429,6 +442,40 @@ def test_csv_keeps_the_first_of_equal_texts(tmp_path):
 def test_csv_refuses_and_names_the_place(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         load(tmp_path, content)
+
+
+LONG = "a word " * 30_000  # 210,000 characters
+
+
+def test_csv_fields_of_any_length_load_and_the_limit_of_others_stays(tmp_path):
+    limit = csv.field_size_limit()
+    dataset = load(tmp_path, f'text,label\n"{LONG}",a\n' + csv_rows("ab"))
+    assert max(len(text) for split in dataset for text in dataset[split]["text"]) == 209_999
+    assert csv.field_size_limit() == limit
+    with pytest.raises(ValueError, match="row 2: 3 fields under 2 columns"):
+        load(tmp_path, f"text,label\n{LONG},b,c\n")
+    assert csv.field_size_limit() == limit
+
+
+def test_csv_loads_in_several_threads_at_once(tmp_path):
+    limit = csv.field_size_limit()
+    content = f'text,label\n"{LONG}",a\n' + csv_rows("ab")
+    for i in range(8):
+        (tmp_path / f"{i}.csv").write_text(content)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(data.load_csv, [tmp_path / f"{i}.csv" for i in range(8)]))
+    assert {sum(map(len, dataset.values())) for dataset in found} == {21}
+    assert csv.field_size_limit() == limit
+
+
+def test_csv_line_ends_of_old_and_empty_columns_load(tmp_path):
+    rows = ("text,label,\n" + csv_rows("ab").replace(",a\n", ",a,\n")).replace("\n", "\r")
+    assert_sound(load(tmp_path, rows), ["a", "b"])
+
+
+def test_csv_labels_of_more_digits_than_python_reads(tmp_path):
+    names = ["1", "9" * 5000]
+    assert_sound(load(tmp_path, "text,label\n" + csv_rows(names)), names)
 
 
 def test_csv_that_is_not_there(tmp_path):

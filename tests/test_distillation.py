@@ -125,6 +125,28 @@ def test_the_teacher_is_asked_in_evaluation_mode_and_the_student_is_not():
     assert len(values) == 1
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_teacher_keeps_its_own_mode(tmp_path, training):
+    teacher = toys.bert().train(training)
+    distillation.taught_by(teacher)(toys.bert(), classified())
+    distillation.cache_logits(tmp_path, teacher, [classified()], k=2)
+    assert all(module.training is training for module in teacher.modules())
+
+
+def test_a_teacher_that_overflows_is_refused_while_training():
+    teacher, student = toys.llama(), toys.llama()
+    teacher.lm_head.register_forward_hook(lambda module, args, logits: logits * torch.inf)
+    recipe = training.Recipe(steps=1, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="teacher_logits hold NaN"):
+        training.train(
+            student,
+            lambda epoch, seed: [text()],
+            recipe,
+            loss=distillation.taught_by(teacher),
+            progress=False,
+        )
+
+
 def test_labels_are_shown_to_neither():
     teacher = toys.bert()
     seen = []

@@ -87,6 +87,42 @@ def test_a_teacher_that_is_sure_makes_no_nan(sure):
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_classes_that_the_teacher_excludes_are_excluded_on_disk(k):
+    teacher = torch.tensor([[2.0, -torch.inf, 1.0, -torch.inf]])
+    student = torch.tensor([[0.0, 5.0, 1.0, 2.0]], requires_grad=True)
+    everything = torch.tensor([True])
+    loss = cache._cached_kl(student, kept(teacher, k, 2.0), everything)
+    whole = distillation.forward_kl(student, teacher, 2.0)
+    assert torch.isclose(loss, whole, rtol=5e-3) or (k == 1 and loss < whole)
+    assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
+    alike = cache._cached_kl(teacher.clone(), kept(teacher, k, 2.0), everything)
+    assert alike.abs() < 1e-3
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_student_that_excludes_what_stands_in_the_bucket_costs_infinity(k):
+    teacher, student = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[0.0, 0.0, 0.0]])
+    student[0, k:] = -torch.inf
+    loss = cache._cached_kl(student, kept(teacher, k, 1.0), torch.tensor([True]))
+    assert loss == torch.inf
+
+
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf, -torch.inf])
+def test_a_teacher_without_a_distribution_is_refused_and_nothing_is_written(tmp_path, lost):
+    teacher, batch = toys.llama(), text()
+    spoil = torch.zeros(3, 8, 50)
+    spoil[1, 6] = lost  # padding: does not count
+    teacher.forward = lambda **_: type("Output", (), {"logits": spoil})
+    distillation.cache_logits(tmp_path / "padding", teacher, [batch], 4)
+    student = spoiled(toys.llama())
+    assert torch.isfinite(distillation.taught_by_cache()(student, only(tmp_path / "padding")))
+    spoil[0, 1] = lost
+    with pytest.raises(ValueError, match="teacher_logits hold NaN"):
+        distillation.cache_logits(tmp_path / "text", teacher, [batch], 4)
+    assert not list((tmp_path / "text").glob("*.safetensors"))
+
+
 def test_a_shard_holds_the_batch_and_k_classes_in_few_bytes(tmp_path):
     teacher, (batch,) = toys.llama(), list(texts(1))
     assert distillation.cache_logits(tmp_path / "new", teacher, [batch], 4, 2.0) == tmp_path / "new"

@@ -82,6 +82,21 @@ def test_queries_under_the_mask_alone_count():
     assert torch.isclose(got, distillation.attention_loss(*rows))
 
 
+@pytest.mark.parametrize("loss", [distillation.hidden_loss, distillation.attention_loss])
+def test_nan_where_nothing_counts_reaches_no_gradient(loss):
+    student, teacher = attention(0), attention(1)
+    mask = torch.tensor([[True, True, True, False], [True, False, True, False]])
+    if loss is distillation.hidden_loss:
+        student, teacher = student.transpose(1, 2), teacher.transpose(1, 2)
+        mask = mask[..., None].expand(2, 4, 3)
+        spoiled = torch.where(mask[..., None], teacher, torch.nan)
+    else:
+        spoiled = torch.where(mask[:, None, :, None], teacher, torch.nan)
+    got = loss(student.requires_grad_(), spoiled, mask=mask)
+    assert torch.isclose(got, loss(student, teacher, mask=mask))
+    assert torch.isfinite(torch.autograd.grad(got, student)[0]).all()
+
+
 def test_the_teacher_of_attention_gets_no_gradient():
     student, teacher = attention(0).requires_grad_(), attention(1).requires_grad_()
     distillation.attention_loss(student, teacher).backward()

@@ -85,5 +85,29 @@ def test_bad_arguments_are_named(family, change, message):
         distillation.generate_targets(**{**arguments, **change})
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf, -torch.inf])
+def test_a_teacher_without_a_distribution_is_named(lost, temperature):
+    teacher = toys.llama()
+    teacher.lm_head.register_forward_hook(lambda module, args, logits: logits * 0 + lost)
+    with pytest.raises(ValueError, match="teacher_logits hold NaN, .inf or nothing but -inf"):
+        distillation.generate_targets(teacher, PROMPTS, 2, temperature)
+
+
+def test_what_the_teacher_excludes_is_never_written():
+    teacher = toys.llama()
+    odd = torch.arange(1, 50, 2)
+    teacher.lm_head.register_forward_hook(
+        lambda module, args, logits: logits.index_fill(-1, odd, -torch.inf)
+    )
+    ids = distillation.generate_targets(teacher, PROMPTS.repeat(50, 1), 8, temperature=5.0)
+    assert (ids[:, 3:] % 2 == 0).all()
+
+
+def test_a_temperature_under_which_logits_overflow_is_refused():
+    with pytest.raises(ValueError, match="at the given temperature"):
+        distillation.generate_targets(toys.llama(), PROMPTS, 2, temperature=1e-45)
+
+
 def test_the_window_can_be_filled():
     assert distillation.generate_targets(toys.llama(), PROMPTS, 29).shape == (2, 32)

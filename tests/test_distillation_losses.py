@@ -133,6 +133,89 @@ def test_nan_comes_out_as_nan(loss):
     assert loss(student, teacher).isnan()
 
 
+def without(x, *classes):
+    """Return logits that exclude some classes, as a teacher's with a smaller vocabulary."""
+    return x.index_fill(-1, torch.tensor(classes), -torch.inf)
+
+
+@given(SEEDS, TEMPERATURES, st.floats(0, 1))
+def test_a_class_that_the_teacher_excludes_costs_nothing_and_the_gradient_is_finite(
+    seed, temperature, weight
+):
+    student, teacher = pair(seed)
+    got = distillation.forward_kl(student.requires_grad_(), without(teacher, 1, 3), temperature)
+    p = (teacher[:, [0, 2, 4]] / temperature).softmax(-1)
+    q = (student / temperature).softmax(-1)[:, [0, 2, 4]]
+    want = temperature**2 * (p * (p / q).log()).sum(-1).mean()
+    assert torch.isclose(got, want, rtol=1e-4, atol=1e-4)
+    for loss in (distillation.distillation_loss, distillation.causal_distillation_loss):
+        mixed = loss(student[None], without(teacher, 1, 3)[None], LABELS[None], temperature, weight)
+        assert torch.isfinite(torch.autograd.grad(mixed, student)[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("kl", KLS)
+def test_classes_that_both_exclude_count_as_if_there_were_none(kl, temperature, dtype):
+    student, teacher = (x.to(dtype) for x in pair(0))
+    masked = without(student, 1, 3).requires_grad_()
+    got = kl(masked, without(teacher, 1, 3), temperature)
+    want = kl(student[:, [0, 2, 4]], teacher[:, [0, 2, 4]], temperature)
+    assert torch.isclose(got, want, rtol=1e-4 * max(1, temperature), atol=1e-6)
+    assert torch.isfinite(torch.autograd.grad(got, masked)[0]).all()
+
+
+def test_squared_errors_leave_out_what_the_teacher_excludes():
+    student, teacher = pair(0)
+    got = distillation.logit_mse(student.requires_grad_(), without(teacher, 1, 3))
+    want = distillation.logit_mse(student[:, [0, 2, 4]], teacher[:, [0, 2, 4]])
+    assert torch.isclose(got, want)
+    assert torch.isfinite(torch.autograd.grad(got, student)[0]).all()
+
+
+def test_excluding_what_the_other_thinks_possible_costs_infinity():
+    student, teacher = pair(0)
+    assert distillation.forward_kl(without(student, 1), teacher) == torch.inf
+    assert distillation.reverse_kl(student, without(teacher, 1)) == torch.inf
+    assert distillation.logit_mse(without(student, 1), teacher) == torch.inf
+    for weight in (0.0, 0.5, 1.0):  # LABELS holds 1 as well
+        mixed = distillation.distillation_loss(without(student, 1), teacher, LABELS, 2.0, weight)
+        assert mixed == torch.inf
+
+
+def test_labels_alone_do_not_care_what_the_student_excludes():
+    student, teacher = pair(0)
+    got = distillation.distillation_loss(without(student, 3), teacher, LABELS, soft_weight=0.0)
+    assert torch.isfinite(got)
+
+
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("loss", ALL)
+def test_a_teacher_without_a_distribution_is_refused_where_it_counts(loss, lost):
+    student, teacher = pair(0)
+    teacher[1] = lost
+    with pytest.raises(ValueError, match="teacher_logits hold NaN.*1 of 4 positions"):
+        loss(student, teacher)
+    mask = torch.tensor([True, False, True, True])
+    got = loss(student.requires_grad_(), teacher, mask=mask)
+    assert torch.isclose(got, loss(student[mask], teacher[mask]))
+    assert torch.isfinite(torch.autograd.grad(got, student)[0]).all()
+
+
+def test_a_temperature_under_which_logits_overflow_is_refused():
+    student, teacher = pair(0)
+    with pytest.raises(ValueError, match="at the given temperature"):
+        distillation.forward_kl(student, teacher, 1e-39)
+
+
+@pytest.mark.parametrize("loss", ALL)
+def test_one_position_needs_no_batch_and_none_is_refused(loss):
+    student, teacher = pair(0)
+    assert torch.isclose(loss(student[0], teacher[0]), loss(student[:1], teacher[:1]))
+    with pytest.raises(ValueError, match="a position that counts is wanted"):
+        loss(student[:0], teacher[:0])
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_a_label_that_is_ignored_counts_in_neither_term(weight):
     student, teacher = pair(0)

@@ -114,6 +114,23 @@ def test_kl_is_zero_for_equals_positive_otherwise_and_not_symmetric():
     assert metrics.kl_divergence(p, q) != pytest.approx(metrics.kl_divergence(q, p), rel=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_class_that_p_excludes_costs_nothing_and_one_that_q_excludes_infinity(dtype):
+    p, q = torch.tensor([[2.0, -torch.inf, 1.0]]), torch.tensor([[0.0, 5.0, 1.0]])
+    few = torch.tensor([2.0, 1.0]).softmax(0)
+    want = (few * (few / q.softmax(-1)[0, [0, 2]]).log()).sum().item()
+    assert metrics.kl_divergence(p.to(dtype), q.to(dtype)) == pytest.approx(want, rel=1e-5)
+    assert metrics.kl_divergence(q.to(dtype), p.to(dtype)) == math.inf
+    assert metrics.kl_divergence(p, p) == 0
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
+def test_kl_without_a_distribution_is_nan(lost):
+    p, q = torch.zeros(2, 3), torch.zeros(2, 3)
+    p[1] = lost
+    assert math.isnan(metrics.kl_divergence(p, q)) and math.isnan(metrics.kl_divergence(q, p))
+
+
 def test_predict_leaves_the_mode_and_ignores_labels():
     model = toys.bert().train()
     ids = torch.arange(1, 17).view(2, 8)

@@ -1,9 +1,11 @@
 """A learner's own texts: any CSV file with the columns text and label."""
 
+import contextlib
 import csv
 import io
 import os
 import re
+import threading
 from pathlib import Path
 
 from lightcourse.data.splits import (
@@ -12,6 +14,10 @@ from lightcourse.data.splits import (
     dataset_dict,
     first_of_each_text,
 )
+
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+LONGEST = 2**31 - 1  # what csv can be told where C's long has 32 bits
+_reading = threading.Lock()
 
 
 def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
@@ -26,7 +32,7 @@ def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
     Parameters
     ----------
     path : path
-        Fields separated by commas, UTF-8 with or without a byte order mark.
+        Fields of any length separated by commas, UTF-8 with or without a byte order mark.
     test : path, optional
         A second such file that is the test set. Texts of the first that are also in it are
         dropped, and a tenth of the others is held back for validation.
@@ -39,10 +45,10 @@ def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
     Raises
     ------
     ValueError
-        When a file is empty, not UTF-8, lacks a column or has it twice, has an empty or
-        overlong row; when there are less than two labels, a label is in the test file
-        alone, or the rows are too few to be split. Rows are numbered as lines of the file,
-        the header being row 1.
+        When a file is empty, not UTF-8, lacks a column or has it twice, has an empty row or
+        one with more fields than columns; when there are less than two labels, a label is
+        in the test file alone, or the rows are too few to be split. Rows are numbered as
+        lines of the file, the header being row 1.
     """
     name, rows = _read(path)
     dataset = _dealt(name, rows) if test is None else _with_test(name, rows, *_read(test))
@@ -57,7 +63,21 @@ def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
 
 def _read(path):
     name = Path(path).name
-    return name, first_of_each_text(_csv_rows(_csv_text(path, name), name))
+    text = _csv_text(path, name)
+    with _fields_of(len(text)):
+        return name, first_of_each_text(_csv_rows(text, name))
+
+
+@contextlib.contextmanager
+def _fields_of(length):
+    """Let fields be that long: csv has one limit for the process, looked at while it reads."""
+    with _reading:
+        before = csv.field_size_limit()
+        csv.field_size_limit(min(max(before, length), LONGEST))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def _dealt(name, rows):
@@ -80,13 +100,21 @@ def _csv_text(path, name):
     try:
         text = content.decode("utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
-        row = content[: error.start].count(b"\n") + 1
+        row = _row_of(content, error.start)
         raise ValueError(
             f"{name}, row {row}: not UTF-8 ({error.reason}); save it as UTF-8"
         ) from error
     if not text:
         raise ValueError(f"{name} is empty; a header 'text,label' and rows are wanted")
+    if "\0" in text:  # UTF-16 without its mark, or no text at all
+        row = _row_of(content, content.index(0))
+        raise ValueError(f"{name}, row {row}: a NUL byte; save it as a text file in UTF-8")
     return text
+
+
+def _row_of(content, position):
+    """Return the line of a byte, whichever way lines end."""
+    return len((content[:position] + b".").splitlines())
 
 
 def _csv_rows(text, name):
@@ -94,20 +122,35 @@ def _csv_rows(text, name):
     # Strict: an open quote would otherwise swallow the rest of the file without a word.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
+        first = 1
         header = [field.strip() for field in next(reader)]
-        missing = [column for column in ("text", "label") if column not in header]
-        if missing:
-            raise ValueError(f"{name}: no column {missing[0]!r} among {header} (separator: comma)")
-        if twice := [column for column in ("text", "label") if header.count(column) > 1]:
-            raise ValueError(
-                f"{name}: the column {twice[0]!r} stands {header.count(twice[0])} times"
-            )
+        _check_header(header, name)
         first = reader.line_num + 1
         for fields in reader:
             yield _csv_row(fields, header, f"{name}, row {first}")
             first = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{name}, row {reader.line_num}: {error}") from error
+        raise ValueError(
+            f"{name}, row {first}: {error}; a text with quotes in it is wanted in double quotes, "
+            "and each of its own doubled"
+        ) from error
+
+
+def _check_header(header, name):
+    missing = [column for column in ("text", "label") if column not in header]
+    if missing:
+        others = [f"{SEPARATORS[s]} stand" for s in SEPARATORS if s in "".join(header)]
+        raise ValueError(
+            f"{name}, row 1: no column {missing[0]!r} among {header}; a header with 'text' and "
+            "'label', separated by commas, is wanted"
+            + f" ({', '.join(others)} there)"
+            * any(others)
+        )
+    if twice := [column for column in ("text", "label") if header.count(column) > 1]:
+        raise ValueError(
+            f"{name}, row 1: the column {twice[0]!r} stands {header.count(twice[0])} times; "
+            "once is wanted"
+        )
 
 
 def _csv_row(fields, header, where):
@@ -125,7 +168,8 @@ def _csv_row(fields, header, where):
 
 def _label_names(name, rows):
     names = {row["label"] for row in rows}
-    whole = all(re.fullmatch(r"[+-]?\d+", label) for label in names)
+    # Longer ones Python refuses to read: they are no numbers to count with.
+    whole = all(re.fullmatch(r"[+-]?\d{1,1000}", label) for label in names)
     names = sorted(names, key=int) if whole else sorted(names)
     if len(names) < 2:
         raise ValueError(

@@ -10,8 +10,9 @@ from torch import nn
 
 from lightcourse import files, progress
 from lightcourse.distillation import positions
-from lightcourse.distillation.losses import divergence, mixed
+from lightcourse.distillation.losses import mixed
 from lightcourse.distillation.teaching import ask
+from lightcourse.metrics import divergence
 
 FRESH = "delete the folder, or choose another, to start afresh"
 LOWEST = torch.finfo(torch.float16).min  # log-probability of what cannot be: exp of it is 0
@@ -55,8 +56,9 @@ def cache_logits(
     ------
     ValueError
         When ``folder`` was made of other batches, by another teacher, or with another
-        ``k`` or ``temperature``; when there is no batch, ``k`` exceeds the vocabulary, or
-        a number is out of range.
+        ``k`` or ``temperature``; when there is no batch, ``k`` exceeds the vocabulary, a
+        number is out of range, or the teacher's logits hold NaN or +inf, or are all -inf, at
+        a position that counts.
     """
     positions.check_temperature(temperature)
     if k < 1:
@@ -117,6 +119,8 @@ def _answered(teacher, batch, k, temperature):
     classes = logits.shape[-1]
     if k > classes:
         raise ValueError(f"k is {k}; at most {classes}, the teacher's classes, is wanted")
+    counts = positions.answers(batch, logits, soft_weight=1) != positions.IGNORED
+    positions.check_teacher((logits / temperature)[counts])
     log_probs = (logits / temperature).log_softmax(dim=-1)
     ids = log_probs.topk(k).indices
     # Cloned: input_ids and labels may be one tensor, which safetensors would refuse.
@@ -128,8 +132,11 @@ def _answered(teacher, batch, k, temperature):
 
 def _bucketed(log_probs, ids):
     """Return the log-probabilities of ``ids`` and, last, of all other classes together."""
-    rest = log_probs.scatter(-1, ids, LOWEST).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([log_probs.gather(-1, ids), rest], dim=-1)
+    others = log_probs.scatter(-1, ids, -torch.inf)
+    none = (others == -torch.inf).all(dim=-1, keepdim=True)
+    # Where no class is left the sum is 0, and the gradient of its logarithm would be NaN.
+    rest = others.masked_fill(none, 0).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([log_probs.gather(-1, ids), rest.masked_fill(none, -torch.inf)], dim=-1)
 
 
 def cached_batches(folder: str | os.PathLike) -> Callable[[int, int], Iterator[dict]]:
@@ -217,7 +224,11 @@ def taught_by_cache(soft_weight: float = 1.0) -> Callable[[nn.Module, dict], tor
 def _cached_kl(logits, batch, mask):
     """Return T² · KL(teacher ‖ student) over k + 1 outcomes, the mean where ``mask`` is True."""
     temperature = batch["teacher_temperature"].item()
+    logits, ids, kept = (
+        positions.counting(x, mask)
+        for x in (logits, batch["teacher_ids"], batch["teacher_log_probs"])
+    )
     log_probs = (positions.single(logits) / temperature).log_softmax(dim=-1)
-    student = _bucketed(log_probs, batch["teacher_ids"].long())
-    teacher = batch["teacher_log_probs"].to(student).log_softmax(dim=-1)  # float16 sums to 1 again
-    return temperature**2 * positions.mean_over(divergence(teacher, student), mask)
+    student = _bucketed(log_probs, ids.long())
+    teacher = kept.to(student).log_softmax(dim=-1)  # float16 sums to 1 again
+    return temperature**2 * divergence(teacher, student).mean()

@@ -48,7 +48,7 @@ def hidden_loss(
             f"{teacher.shape[-1]}; a projection between the two is wanted"
         )
     positions.same_shape(student, teacher, "hidden")
-    return positions.mean_over((student - teacher).square().mean(dim=-1), mask)
+    return F.mse_loss(*(positions.counting(x, mask) for x in (student, teacher)))
 
 
 def _projected(hidden, projection):
@@ -81,7 +81,8 @@ def attention_loss(
     student_attention, teacher_attention : Tensor of floats, shape (batch, heads, query, key)
         Probabilities over keys, 0 where a key is masked. No gradient flows to the teacher.
     mask : Tensor of bool, shape (batch, query), optional
-        True = the query counts. All do without it.
+        True = the query counts. All do without it. A query that may see no key has NaN for
+        probabilities: it must not count.
 
     Returns
     -------
@@ -95,9 +96,13 @@ def attention_loss(
         numbers do), or ``mask`` does not fit or is False everywhere.
     """
     positions.same_shape(student_attention, teacher_attention, "attention")
-    student = positions.single(student_attention)
-    teacher = positions.single(teacher_attention.detach())
+    student, teacher = (_rows(x, mask) for x in (student_attention, teacher_attention.detach()))
     # The smallest float stands for 0, whose logarithm would make NaN of a masked key.
     logs = student.clamp(min=torch.finfo(student.dtype).tiny).log()
-    rows = F.kl_div(logs, teacher, reduction="none").sum(dim=-1)
-    return positions.mean_over(rows.mean(dim=1), mask)
+    heads = student_attention.shape[1]
+    return F.kl_div(logs, teacher, reduction="none").sum(dim=-1).mean() / heads
+
+
+def _rows(attention, mask):
+    """Return the queries that count, shape (n, heads · keys)."""
+    return positions.single(positions.counting(attention.transpose(1, 2).flatten(2), mask))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightcourse import layers
+from lightcourse.distillation import positions
 
 
 def generate_targets(
@@ -43,7 +44,8 @@ def generate_targets(
     ------
     ValueError
         When ``prompts`` is empty, no matrix of int64 or holds an id that the teacher does
-        not know, when prompt + length exceeds its window, or a number is out of range.
+        not know, when prompt + length exceeds its window, or a number is out of range; while
+        writing, when the teacher's logits hold NaN or +inf, or are all -inf.
     """
     _check_prompts(teacher, prompts)
     _check_numbers(teacher, prompts, length, temperature)
@@ -64,9 +66,11 @@ def _continued(teacher, ids, length, temperature, generator):
 
 
 def _chosen(logits, temperature, generator):
+    scaled = logits / (temperature or 1)
+    positions.check_teacher(scaled)
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=generator)
+    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator)
 
 
 def _check_prompts(teacher, prompts):

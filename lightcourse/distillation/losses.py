@@ -1,13 +1,17 @@
 """Matching a teacher's logits: KL both ways, squared error, and the mix with true labels.
 
 Classes stand in the last dimension. No gradient flows to the teacher. Half precision is
-computed in float32. NaN among the logits comes out as NaN, and ``training.train`` raises.
+computed in float32. A logit of -inf excludes its class: 0 · log 0 = 0, so that a teacher may
+exclude tokens, and a student that excludes what the teacher thinks possible costs infinity.
+NaN among the student's logits comes out as NaN; both let ``training.train`` raise. A teacher
+without a distribution is refused. Nothing is looked at where the mask is False.
 """
 
 import torch
 from torch.nn import functional as F
 
 from lightcourse.distillation import positions
+from lightcourse.metrics import divergence
 
 
 def forward_kl(
@@ -27,22 +31,25 @@ def forward_kl(
     Parameters
     ----------
     student_logits, teacher_logits : Tensor of floats, shape (..., classes)
-        Finite.
+        -inf excludes a class.
     temperature : float
         T, above 0; larger values show more of what the teacher thinks of wrong classes.
+        At 1000 float32 is good for 2 digits of the value.
     mask : Tensor of bool, shape (...), optional
         True = the position counts. All do without it.
 
     Returns
     -------
     Tensor
-        A scalar in nats: the mean over the positions that count.
+        A scalar in nats: the mean over the positions that count. Infinity where the student
+        excludes a class to which the teacher gives weight.
 
     Raises
     ------
     ValueError
         When the shapes differ (the message names the way to learn from another vocabulary),
-        ``temperature`` is out of range, or ``mask`` does not fit or is False everywhere.
+        ``temperature`` is out of range, ``mask`` does not fit or is False everywhere, or the
+        teacher's logits at a position that counts hold NaN or +inf, or are all -inf.
 
     Examples
     --------
@@ -52,8 +59,8 @@ def forward_kl(
     >>> forward_kl(teacher + 5, teacher, temperature=4.0).item()  # a shift says nothing
     0.0
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
-    return temperature**2 * positions.mean_over(divergence(teacher, student), mask)
+    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature, mask)
+    return temperature**2 * divergence(teacher, student).mean()
 
 
 def reverse_kl(
@@ -76,15 +83,16 @@ def reverse_kl(
     Returns
     -------
     Tensor
-        A scalar in nats: the mean over the positions that count.
+        A scalar in nats: the mean over the positions that count. Infinity where the teacher
+        excludes a class to which the student gives weight: exclude it from both.
 
     Raises
     ------
     ValueError
         As :func:`forward_kl`.
     """
-    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature)
-    return temperature**2 * positions.mean_over(divergence(student, teacher), mask)
+    student, teacher = _log_probabilities(student_logits, teacher_logits, temperature, mask)
+    return temperature**2 * divergence(student, teacher).mean()
 
 
 def logit_mse(
@@ -95,7 +103,8 @@ def logit_mse(
     """Return the mean squared difference of logits, over classes and positions that count.
 
     Ba & Caruana 2013, arXiv 1312.6184. It sees what no probability shows: a constant added
-    to all logits of a position.
+    to all logits of a position. A class that the teacher excludes has no logit to match: the
+    mean is over the others.
 
     Parameters
     ----------
@@ -105,7 +114,8 @@ def logit_mse(
     Returns
     -------
     Tensor
-        A scalar, in squared units of the logits.
+        A scalar, in squared units of the logits. Infinity where the student alone excludes
+        a class.
 
     Raises
     ------
@@ -113,8 +123,11 @@ def logit_mse(
         As :func:`forward_kl`.
     """
     _check_logits(student_logits, teacher_logits)
-    student, teacher = positions.single(student_logits), positions.single(teacher_logits.detach())
-    return positions.mean_over((student - teacher).square().mean(dim=-1), mask)
+    student, teacher = _counting_pair(student_logits, teacher_logits, mask)
+    positions.check_teacher(teacher)
+    excluded = teacher == -torch.inf
+    error = (student.masked_fill(excluded, 0) - teacher.masked_fill(excluded, 0)).square()
+    return (error.sum(dim=-1) / (~excluded).sum(dim=-1)).mean()
 
 
 def distillation_loss(
@@ -143,7 +156,8 @@ def distillation_loss(
     Returns
     -------
     Tensor
-        A scalar in nats: the mean over the positions that count.
+        A scalar in nats: the mean over the positions that count. Infinity where the student
+        excludes a label, or a class to which the teacher gives weight.
 
     Raises
     ------
@@ -200,12 +214,15 @@ def causal_distillation_loss(
 def mixed(
     soft: torch.Tensor, student_logits: torch.Tensor, labels: torch.Tensor, soft_weight: float
 ) -> torch.Tensor:
-    """Return (1 - soft_weight) · CE + soft_weight · ``soft``; a weight of 1 needs no labels."""
+    """Return (1 - soft_weight) · CE + soft_weight · ``soft``; a weight of 1 needs no labels.
+
+    A part without weight is left out, as 0 times an infinite one would make NaN.
+    """
     if soft_weight == 1:
         return soft
     rows = positions.single(student_logits).flatten(end_dim=-2)
     hard = F.cross_entropy(rows, labels.flatten(), ignore_index=positions.IGNORED)
-    return (1 - soft_weight) * hard + soft_weight * soft
+    return hard if soft_weight == 0 else (1 - soft_weight) * hard + soft_weight * soft
 
 
 def _check_logits(student_logits, teacher_logits):
@@ -213,13 +230,15 @@ def _check_logits(student_logits, teacher_logits):
     positions.same_shape(student_logits, teacher_logits, "logits")
 
 
-def _log_probabilities(student_logits, teacher_logits, temperature):
+def _counting_pair(student_logits, teacher_logits, mask):
+    pair = student_logits, teacher_logits.detach()
+    return [positions.single(positions.counting(x, mask)) for x in pair]
+
+
+def _log_probabilities(student_logits, teacher_logits, temperature, mask):
     _check_logits(student_logits, teacher_logits)
     positions.check_temperature(temperature)
-    pair = student_logits, teacher_logits.detach()
-    return [F.log_softmax(positions.single(x) / temperature, dim=-1) for x in pair]
-
-
-def divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return KL(first ‖ second) of each position, from log-probabilities."""
-    return F.kl_div(second, first, reduction="none", log_target=True).sum(dim=-1)
+    pair = _counting_pair(student_logits, teacher_logits, mask)
+    student, teacher = (x / temperature for x in pair)
+    positions.check_teacher(teacher)
+    return F.log_softmax(student, dim=-1), F.log_softmax(teacher, dim=-1)

@@ -59,24 +59,41 @@ def single(x: torch.Tensor) -> torch.Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def mean_over(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return the mean of the values where ``mask`` is True, or of all without one.
+def counting(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the rows of ``x`` where ``mask`` is True, shape (n, last); all without one.
+
+    Chosen before anything is computed: a NaN in a row of padding would reach the gradient
+    of the others through a product with 0.
 
     Raises
     ------
     ValueError
         When the mask is not boolean, has another shape, or leaves nothing to count.
     """
-    if mask is None:
-        mask = torch.ones_like(values, dtype=torch.bool)
-    if mask.dtype != torch.bool or mask.shape != values.shape:
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:-1]):
         raise ValueError(
             f"mask is {mask.dtype} of shape {tuple(mask.shape)}; torch.bool of shape "
-            f"{tuple(values.shape)} is wanted"
+            f"{tuple(x.shape[:-1])} is wanted"
         )
-    if not mask.any():
+    rows = x.reshape(-1, x.shape[-1]) if mask is None else x[mask]
+    if not len(rows):
         raise ValueError("mask is False everywhere; a position that counts is wanted")
-    return values[mask].mean()
+    return rows
+
+
+def check_teacher(logits: torch.Tensor) -> None:
+    """Raise ``ValueError`` where a row of a teacher's logits is no distribution.
+
+    -inf excludes a class and is well; NaN, +inf, and -inf throughout are not.
+    """
+    # A row's largest tells all three: it is NaN where anything is.
+    lost = ~logits.amax(dim=-1).isfinite()
+    if lost.any():
+        raise ValueError(
+            f"teacher_logits hold NaN, +inf or nothing but -inf at {int(lost.sum())} of "
+            f"{lost.numel()} positions (at the given temperature); finite ones are wanted, and "
+            "-inf only for a class that is excluded"
+        )
 
 
 def next_labels(labels: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lightcourse import layers
 from lightcourse.distillation import positions
 from lightcourse.distillation.losses import distillation_loss
 
@@ -22,7 +23,7 @@ def taught_by(
     ----------
     teacher : nn.Module
         With ``logits`` in its output. It is asked in evaluation mode, without gradients,
-        on the very batch that the student sees.
+        on the very batch that the student sees, and keeps its own mode.
     temperature, soft_weight : float
         See :func:`distillation_loss`.
 
@@ -56,4 +57,5 @@ def taught_by(
 @torch.no_grad()
 def ask(teacher: nn.Module, inputs: dict) -> torch.Tensor:
     """Return the teacher's logits, in evaluation mode and without gradients."""
-    return teacher.eval()(**inputs).logits
+    with layers.evaluating(teacher):
+        return teacher(**inputs).logits
