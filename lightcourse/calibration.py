@@ -45,7 +45,7 @@ def observe_inputs(
         When there is no batch, one is no dict, no layer saw an input, an input is not finite,
         or the model lies on ``meta``.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     states, counted = {}, {}
     hooks = [
         layer.register_forward_pre_hook(_folder(name, states, counted, fold))

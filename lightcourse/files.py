@@ -10,6 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def checked_path(path: str | os.PathLike) -> Path:
+    """Return a file's path.
+
+    Raises
+    ------
+    ValueError
+        When it is no path, or that of a folder.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path is a {type(path).__name__}; the path of a file is wanted")
+    if Path(path).is_dir():
+        raise ValueError(f"path is the folder {os.fspath(path)}; the path of a file is wanted")
+    return Path(path)
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits, read in blocks."""
     with open(path, "rb") as file:

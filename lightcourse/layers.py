@@ -6,12 +6,15 @@ there. Every in-place verb of the library goes through this module instead.
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 @dataclass
@@ -259,8 +262,22 @@ def replace(model: nn.Module, name: str, new: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, new)
 
 
-def check_values(model: nn.Module) -> None:
-    """Raise ``ValueError`` where a tensor of the model lies on ``meta``: it has no values."""
+def inside(model: nn.Module) -> nn.Module:
+    """Return the model within the wrappers of ``torch.compile`` and of data parallelism.
+
+    So every verb, report and file has the model's own names, without ``_orig_mod.`` or
+    ``module.`` before them.
+
+    Raises
+    ------
+    ValueError
+        When ``model`` is no module, or one of its tensors lies on ``meta``.
+    """
+    if not isinstance(model, nn.Module):
+        order = "; the path is the second argument" * isinstance(model, str | os.PathLike)
+        raise ValueError(f"model is a {type(model).__name__}; a torch module is wanted{order}")
+    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise ValueError(
@@ -268,6 +285,7 @@ def check_values(model: nn.Module) -> None:
                 "weights first (from_pretrained without device_map, or to_empty(device='cpu') "
                 "and then load_state_dict)"
             )
+    return model
 
 
 @contextmanager

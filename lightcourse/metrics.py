@@ -271,7 +271,7 @@ def sparsity(model: nn.Module) -> float:
     ValueError
         When the model has no such matrix.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     weights = [layer.weight for layer in layers.linear_layers(model).values()]
     weights += [m.weight for m in layers.integer_layers(model).values()]
     weights += [model.get_parameter(name) for name in layers.other_matrices(model)]

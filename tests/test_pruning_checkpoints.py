@@ -33,7 +33,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_same_model_bit_for_bit(family, dtype, tmp_path):
     model = pruned(toys.ALL[family](), 0.6).to(dtype)
-    pruning.save_pruned(tmp_path / "x.safetensors", model)
+    pruning.save_pruned(model, tmp_path / "x.safetensors")
     again = toys.ALL[family]()
     for parameter in again.parameters():
         nn.init.zeros_(parameter)
@@ -53,7 +53,7 @@ def test_any_zeros_any_values(tmp_path_factory, sparsity, seed, dtype):
     weight[torch.rand(7, 13) < sparsity] = 0
     weight[0, :4] = torch.tensor([-0.0, float("nan"), float("-inf"), 1e-7])
     path = tmp_path_factory.mktemp("any") / "x.safetensors"
-    pruning.save_pruned(path, model)
+    pruning.save_pruned(model, path)
     again = nn.Sequential(nn.Linear(13, 7), nn.BatchNorm1d(7))
     pruning.load_pruned_(again, path)
     assert_same(model, again)
@@ -64,7 +64,7 @@ def test_it_is_as_small_as_promised(tmp_path):
     model = nn.Sequential(nn.Linear(512, 512, bias=False))
     for sparsity in (0.5, 0.7, 0.9):
         pruned(model, sparsity)
-        size = pruning.save_pruned(tmp_path / "x.safetensors", model).stat().st_size
+        size = pruning.save_pruned(model, tmp_path / "x.safetensors").stat().st_size
         bits_a_weight = 8 * size / 512**2
         assert bits_a_weight == pytest.approx(1 + 32 * (1 - sparsity), abs=0.02)
     dense = files.save_tensors(tmp_path / "dense.safetensors", model.state_dict())
@@ -73,7 +73,7 @@ def test_it_is_as_small_as_promised(tmp_path):
 
 def test_a_dense_model_costs_no_more_than_before(tmp_path):
     model = toys.llama()
-    path = pruning.save_pruned(tmp_path / "x.safetensors", model)
+    path = pruning.save_pruned(model, tmp_path / "x.safetensors")
     tensors, _ = files.load_tensors(path)
     assert sum(tensor.nbytes for tensor in tensors.values()) == metrics.size_in_bytes(model)
     assert "lm_head.weight" not in tensors  # shared: stored once
@@ -81,7 +81,7 @@ def test_a_dense_model_costs_no_more_than_before(tmp_path):
 
 def test_equal_models_give_equal_files(tmp_path):
     for name in "ab":
-        pruning.save_pruned(tmp_path / name, pruned(toys.gpt2(), 0.5))
+        pruning.save_pruned(pruned(toys.gpt2(), 0.5), tmp_path / name)
     assert files.sha256(tmp_path / "a") == files.sha256(tmp_path / "b")
 
 
@@ -93,7 +93,7 @@ def test_lost_heads_and_neurons_come_back_lost(family, tmp_path):
     pruning.remove_neurons_(model, neurons)
     pruning.remove_heads_(model, pruning.layer_mask(pruning.head_scores(model, scores), 0.5))
     pruned(model, 0.5)
-    pruning.save_pruned(tmp_path / "x.safetensors", model)
+    pruning.save_pruned(model, tmp_path / "x.safetensors")
     again = toys.ALL[family]().requires_grad_(False)
     pruning.load_pruned_(again, tmp_path / "x.safetensors")
     assert_same(model, again)
@@ -104,7 +104,7 @@ def test_lost_heads_and_neurons_come_back_lost(family, tmp_path):
 
 def test_training_goes_on_with_the_parameters_an_optimizer_knows(tmp_path):
     model = pruned(toys.mlp(), 0.5)
-    pruning.save_pruned(tmp_path / "x", model)
+    pruning.save_pruned(model, tmp_path / "x")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     pruning.load_pruned_(model, tmp_path / "x")
     before = model[0].weight.clone()
@@ -114,7 +114,7 @@ def test_training_goes_on_with_the_parameters_an_optimizer_knows(tmp_path):
 
 
 def test_a_tied_file_in_an_untied_model_shares_nothing(tmp_path):
-    pruning.save_pruned(tmp_path / "x", toys.llama())
+    pruning.save_pruned(toys.llama(), tmp_path / "x")
     again = toys.llama()
     again.lm_head.weight = nn.Parameter(torch.zeros(50, 16))
     pruning.load_pruned_(again, tmp_path / "x")
@@ -124,7 +124,7 @@ def test_a_tied_file_in_an_untied_model_shares_nothing(tmp_path):
 
 
 def test_files_of_something_else_are_refused(tmp_path):
-    pruning.save_pruned(tmp_path / "x", pruned(toys.mlp(), 0.5))
+    pruning.save_pruned(pruned(toys.mlp(), 0.5), tmp_path / "x")
     files.save_tensors(tmp_path / "other", toys.mlp().state_dict())
     wide = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 2))
     before = {name: value.clone() for name, value in wide.state_dict().items()}
@@ -141,6 +141,6 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 def test_the_tiny_model_shrinks(tmp_path):
     model = pruned(models.load_tiny_lm("student"), 0.7)
-    size = pruning.save_pruned(tmp_path / "x", model).stat().st_size
+    size = pruning.save_pruned(model, tmp_path / "x").stat().st_size
     dense = files.save_tensors(tmp_path / "dense", dict(model.named_parameters())).stat().st_size
     assert size < 0.6 * dense

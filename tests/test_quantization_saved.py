@@ -47,7 +47,7 @@ def assert_same(model, other):
 def test_models_come_back_bit_for_bit(tmp_path, family, how):
     model, other = toys.ALL[family](), fresh(family)
     quantization.quantize_(model, **how)
-    path = quantization.save_quantized(tmp_path / "m.safetensors", model)
+    path = quantization.save_quantized(model, tmp_path / "m.safetensors")
     report = quantization.load_quantized_(other, path)
     assert_same(model, other)
     assert torch.equal(toys.logits(other), toys.logits(model))
@@ -65,7 +65,7 @@ def test_half_precision_parts_stay_what_they_are(tmp_path, dtype):
     model, other, same = toys.llama().to(dtype), toys.llama(), toys.llama().to(dtype)
     model.model.norm.weight.data[0] = -0.0
     quantization.quantize_(model, embeddings=8)
-    path = quantization.save_quantized(tmp_path / "m", model)
+    path = quantization.save_quantized(model, tmp_path / "m")
     for target in (other, same):
         quantization.load_quantized_(target, path)
         assert_same(model, target)
@@ -81,7 +81,7 @@ def test_static_grids_and_mixed_bits_are_kept(tmp_path):
     names = list(layers.linear_layers(model))
     bits = {name: 3 + number % 6 for number, name in enumerate(names[:-1])}
     quantization.quantize_(model, bits, activations=ranges)
-    quantization.load_quantized_(other, quantization.save_quantized(tmp_path / "m", model))
+    quantization.load_quantized_(other, quantization.save_quantized(model, tmp_path / "m"))
     assert_same(model, other)
     assert type(other.get_submodule(names[-1])).__name__ == "Conv1D"
     assert torch.equal(toys.logits(other), toys.logits(model))
@@ -90,7 +90,7 @@ def test_static_grids_and_mixed_bits_are_kept(tmp_path):
 def test_the_header_names_each_layer(tmp_path):
     model = toys.llama()
     quantization.quantize_(model, 4, 8, None, False, 8)
-    _, metadata = files.load_tensors(quantization.save_quantized(tmp_path / "m", model))
+    _, metadata = files.load_tensors(quantization.save_quantized(model, tmp_path / "m"))
     notes = json.loads(metadata["quantized"])["layers"]
     assert len(notes) == 23
     assert notes["model.layers.0.mlp.up_proj"] == {
@@ -112,7 +112,7 @@ def test_the_file_is_as_large_as_the_model_and_always_the_same(tmp_path):
     for name in "ab":
         model = toys.llama()
         quantization.quantize_(model, embeddings=8)
-        paths.append(quantization.save_quantized(tmp_path / name, model))
+        paths.append(quantization.save_quantized(model, tmp_path / name))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     tensors, metadata = files.load_tensors(paths[0])
     assert sum(tensor.nbytes for tensor in tensors.values()) == metrics.size_in_bytes(model)
@@ -123,7 +123,7 @@ def test_a_quantized_model_takes_other_integers(tmp_path):
     model, other = toys.llama(), fresh("llama")
     quantization.quantize_(model, bits=4)
     quantization.quantize_(other, bits=8, activations=8)
-    quantization.load_quantized_(other, quantization.save_quantized(tmp_path / "m", model))
+    quantization.load_quantized_(other, quantization.save_quantized(model, tmp_path / "m"))
     assert_same(model, other)
 
 
@@ -142,7 +142,7 @@ def test_an_equally_quantized_twin_takes_the_state_dict(tmp_path, how):
 def test_training_mode_and_other_tensors_stand_for_themselves(tmp_path):
     model, other = toys.bert(), toys.bert().train()
     quantization.quantize_(model)
-    quantization.load_quantized_(other, quantization.save_quantized(tmp_path / "m", model))
+    quantization.load_quantized_(other, quantization.save_quantized(model, tmp_path / "m"))
     assert all(module.training for module in other.modules())
     assert not any(module.training for module in model.modules())
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_training_mode_and_other_tensors_stand_for_themselves(tmp_path):
 
 def test_a_model_without_integers_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="model stores no integers"):
-        quantization.save_quantized(tmp_path / "m", toys.llama())
+        quantization.save_quantized(toys.llama(), tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
 
@@ -170,7 +170,7 @@ def assert_untouched(model, before):
 
 def saved(folder, model, **how):
     quantization.quantize_(model, **how)
-    return quantization.save_quantized(folder / "m.safetensors", model)
+    return quantization.save_quantized(model, folder / "m.safetensors")
 
 
 def three(first, last):
@@ -252,7 +252,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
 def test_a_loaded_model_no_longer_reads_its_file(tmp_path):
     model, path = toys.llama(), tmp_path / "model.safetensors"
     quantization.quantize_(model)
-    quantization.save_quantized(path, model)
+    quantization.save_quantized(model, path)
     fresh = toys.llama()
     quantization.load_quantized_(fresh, path)
     with path.open("r+b") as file:

@@ -591,7 +591,7 @@ for s in (0.0, 0.3, 0.5, 0.7, 0.9):
     raw, csr = layer.weight.detach().numpy().tobytes(), layer.weight.detach().to_sparse_csr()
     listed = 8 * csr.values().numel() + 4 * csr.crow_indices().numel()
     with tempfile.TemporaryDirectory() as folder:
-        file = pruning.save_pruned(Path(folder, "one.safetensors"), layer)
+        file = pruning.save_pruned(layer, Path(folder, "one.safetensors"))
         packed = file.stat().st_size
     zipped = len(gzip.compress(raw)) / len(raw)
     print(f"{s:.0%} zeros: dense {len(raw):,}, CSR {listed:,}, mask {packed:,}, gzip {zipped:.2f}")
@@ -608,7 +608,7 @@ for s in (0.0, 0.3, 0.5, 0.7, 0.9):
 # %%
 fresh = models.new_tiny_lm("student").eval()
 with tempfile.TemporaryDirectory() as folder:
-    file = pruning.save_pruned(Path(folder, "pruned.safetensors"), held)
+    file = pruning.save_pruned(held, Path(folder, "pruned.safetensors"))
     pruning.load_pruned_(fresh, file)
     print(f"dense {metrics.size_in_bytes(held):,} bytes, file {file.stat().st_size:,} bytes")
 assert all(torch.equal(a, b) for a, b in zip(held.parameters(), fresh.parameters(), strict=True))

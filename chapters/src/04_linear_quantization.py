@@ -748,7 +748,7 @@ print(f"{metrics.size_in_bytes(dense):,} bytes -> {metrics.size_in_bytes(small):
 print(f"perplexity {[round(value, 1) for value in ppl(small)]}")
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "small.safetensors")
-    quantization.save_quantized(file, small)
+    quantization.save_quantized(small, file)
     fresh = models.new_tiny_lm("student").eval()
     quantization.load_quantized_(fresh, file)
 assert torch.equal(fresh(texts[0][None, :64]).logits, small(texts[0][None, :64]).logits)

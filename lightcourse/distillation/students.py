@@ -37,7 +37,7 @@ def student_from(model: nn.Module, layers: Sequence[int]) -> nn.Module:
         one layer twice, or does not begin with layer 0 where that one holds what the others
         share (T5's table of distances).
     """
-    linear.check_values(model)
+    model = linear.inside(model)
     stacks = _stacks(model)
     layers = list(layers)
     for name, stack in stacks.items():

@@ -7,6 +7,7 @@ name begins with the two wrappers that peft puts around a model.
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,13 @@ def _config(adapter):
         "base_model_name_or_path": None,
         "task_type": None,
     }
+
+
+def checked_folder(path: str | os.PathLike) -> Path:
+    """Return an adapter's path, or raise ``ValueError`` where it is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path is a {type(path).__name__}; the path of a folder is wanted")
+    return Path(path)
 
 
 def read(path: Path) -> Adapter:

@@ -9,7 +9,7 @@ from torch import nn
 from lightcourse import layers
 from lightcourse.lora import peft_format, verbs
 from lightcourse.lora.layer import innermost, plain_names, shape, updates
-from lightcourse.lora.peft_format import Adapter
+from lightcourse.lora.peft_format import Adapter, checked_folder
 
 
 def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = None) -> Path:
@@ -40,6 +40,7 @@ def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = N
         file; when a parameter of an adapted layer itself is trainable, for which the format
         has no place.
     """
+    model, path = layers.inside(model), checked_folder(path)
     adapter = verbs.the_adapter(model, adapter)
     plain = plain_names(model)
     found = {plain[name]: layer for name, layer in updates(model, adapter).items()}
@@ -52,7 +53,7 @@ def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = N
     transposed = any(layers.is_conv1d(innermost(layer)) for layer in found.values())
     layer = next(iter(found.values()))
     kept = Adapter(adapter, layer.rank, float(layer.alpha), tensors, transposed)
-    return peft_format.write(kept, Path(path))
+    return peft_format.write(kept, path)
 
 
 def _trained_modules(model, adapted):
@@ -107,7 +108,8 @@ def load_lora_(
         shape), or one that needs what a LoRALinear has not (DoRA, a rank for each layer), or
         its name is taken. Nothing is changed then.
     """
-    stored = peft_format.read(Path(path))
+    model = layers.inside(model)
+    stored = peft_format.read(checked_folder(path))
     chosen = _fitting_layers(model, stored, path)
     report = verbs.put_beside(model, chosen, stored.rank, stored.alpha, adapter or stored.name)
     for name in chosen:
@@ -166,7 +168,8 @@ def unmerge_lora_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
     ValueError
         As :func:`load_lora_`, or where a layer stores integers.
     """
-    stored = peft_format.read(Path(path))
+    model = layers.inside(model)
+    stored = peft_format.read(checked_folder(path))
     verbs.require_matrices(_fitting_layers(model, stored, path))
     report = load_lora_(model, path)
     for layer in updates(model, stored.name).values():

@@ -49,6 +49,7 @@ def add_lora_(
         When ``rank`` is below 1 or ``alpha`` not positive, the model has an adapter of
         that name, or one of ``targets`` fits no layer (nothing is changed then).
     """
+    model = layers.inside(model)
     chosen = _choose(model, targets)
     shared = {
         name: f"shares its weight with {o}" for name, o in layers.shared_layers(model).items()
@@ -110,7 +111,6 @@ def put_beside(
     model: nn.Module, chosen: dict[str, nn.Module], rank: int, alpha: float, adapter: str
 ) -> layers.Report:
     """Put an update beside each of the chosen layers, and train nothing else."""
-    layers.check_values(model)
     if not adapter:
         raise ValueError("adapter is empty; a name is wanted")
     if adapter in adapters(model):
@@ -138,7 +138,7 @@ def put_beside(
 
 def adapters(model: nn.Module) -> dict[str, bool]:
     """Return the names of a model's adapters, and for each whether it is in use."""
-    return {layer.adapter: layer.active for layer in updates(model).values()}
+    return {layer.adapter: layer.active for layer in updates(layers.inside(model)).values()}
 
 
 def use_lora_(model: nn.Module, adapter: str | None) -> layers.Report:
@@ -162,6 +162,7 @@ def use_lora_(model: nn.Module, adapter: str | None) -> layers.Report:
     ValueError
         When the model has no such adapter.
     """
+    model = layers.inside(model)
     check_adapter(model, adapter)
     report = layers.Report("switched", "parameters in use")
     plain = plain_names(model)
@@ -218,7 +219,7 @@ def merge_lora_(model: nn.Module, adapter: str | None = None) -> layers.Report:
         layer stores integers, into which an update cannot be added without rounding it
         away, shares its weight, or does not simply multiply by it (nothing is changed then).
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     found = updates(model, the_adapter(model, adapter))
     plain = plain_names(model)
     require_matrices({plain[name]: layer for name, layer in found.items()})

@@ -14,7 +14,7 @@ from lightcourse.pruning.structured import note_sizes
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def save_pruned(path: str | Path, model: nn.Module) -> Path:
+def save_pruned(model: nn.Module, path: str | Path) -> Path:
     """Save a model's tensors as one bit a weight and the values that are not zero.
 
     A tensor with too few zeros for that to pay is saved as it is, one that two modules share
@@ -22,17 +22,22 @@ def save_pruned(path: str | Path, model: nn.Module) -> Path:
 
     Parameters
     ----------
-    path : str or path
-        A safetensors file, written atomically; usually ends in ``.safetensors``.
     model : nn.Module
         Any; parameters and buffers of its ``state_dict`` are saved, bit for bit.
+    path : str or path
+        A safetensors file, written atomically; usually ends in ``.safetensors``.
 
     Returns
     -------
     Path
         The file.
+
+    Raises
+    ------
+    ValueError
+        When one of the two is something else, or the model lies on ``meta``.
     """
-    state = model.state_dict()
+    state, path = layers.inside(model).state_dict(), files.checked_path(path)
     tensors, notes = {}, {"shapes": {}, "shared": layers.shared_tensors(state)}
     for name in [name for name in state if name not in notes["shared"]]:
         parts = _packed(name, state[name])
@@ -91,7 +96,7 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no pruned checkpoint, or its tensors do not fit the model (nothing
         has been changed then).
     """
-    layers.check_values(model)
+    model, path = layers.inside(model), files.checked_path(path)
     tensors = _read(path)
     own = model.state_dict(keep_vars=True)
     _check_fits(model, own, tensors, path)

@@ -146,7 +146,7 @@ def sparsegpt_(
         When a Hessian fits no layer, :func:`sparsegpt` refuses one (nothing has been
         changed then), or no weight became zero.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     found = layers.linear_layers(model)
     if unknown := sorted(set(hessians) - set(found)):
         raise ValueError(f"hessians names {unknown}, which are no linear layers of this model")

@@ -24,7 +24,7 @@ def magnitude_scores(model: nn.Module) -> dict[str, torch.Tensor]:
     ValueError
         When the model has no linear layer, or a weight is not finite or lies on ``meta``.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     found = layers.linear_layers(model)
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without a linear layer to score")
@@ -92,7 +92,7 @@ def wanda_scores(
     """
     if isinstance(weight, torch.Tensor):
         return _wanda("weight", weight, input_norms)
-    layers.check_values(weight)
+    weight = layers.inside(weight)
     found = layers.linear_layers(weight)
     if not input_norms or (unknown := sorted(set(input_norms) - set(found))):
         wrong = f"names {unknown}" if input_norms else "is empty"

@@ -45,6 +45,7 @@ def neuron_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str
     ValueError
         When the model has no FFN of a known kind, or ``scores`` lacks its output layer.
     """
+    model = layers.inside(model)
     found = _feed_forwards(model)
     return {name: _outgoing(name, paths[-1], scores) for name, paths in found.items()}
 
@@ -73,7 +74,7 @@ def head_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str, 
         When the model has no attention of a known kind, or ``scores`` lacks its output
         layer.
     """
-    result = {}
+    model, result = layers.inside(model), {}
     for name, paths in _attentions(model).items():
         columns = _outgoing(name, paths[-1], scores)
         result[name] = columns.view(_units(model, name, paths), -1).norm(dim=1)
@@ -104,6 +105,7 @@ def remove_neurons_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.
         When a mask fits no FFN or not its size, or keeps no neuron at all (nothing has been
         changed then), or when no neuron was removed.
     """
+    model = layers.inside(model)
     found = _feed_forwards(model)
     sizes = {name: _outputs(model, paths[0]) for name, paths in found.items()}
     return _remove_(model, masks, found, sizes, "neurons")
@@ -133,6 +135,7 @@ def remove_heads_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Re
         When a mask fits no attention or not its heads, or keeps no head at all (nothing has
         been changed then), or when no head was removed.
     """
+    model = layers.inside(model)
     found = _attentions(model)
     sizes = {name: _units(model, name, paths) for name, paths in found.items()}
     return _remove_(model, masks, found, sizes, "heads")
@@ -190,7 +193,6 @@ def _outgoing(name, path, scores):
 
 
 def _remove_(model, masks, found, sizes, what):
-    layers.check_values(model)
     for name, mask in masks.items():
         _check_mask(name, mask, sizes, what)
     report = layers.Report("shrunk", "parameters removed")

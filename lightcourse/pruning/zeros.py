@@ -35,7 +35,7 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
         When a mask fits no layer or not its shape (nothing has been changed then), or
         when no weight was changed at all.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     found = layers.linear_layers(model)
     for name, mask in masks.items():
         _check_mask(name, mask, found)
@@ -145,7 +145,7 @@ def hold_masks(
     >>> int((model[0].weight != 0).sum())
     2
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     found = layers.linear_layers(model)
     masks = _zeros_now(found) if masks is None else masks
     handles = [_hold_gradient(name, layer, masks) for name, layer in found.items()]

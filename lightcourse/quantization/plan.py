@@ -36,7 +36,6 @@ def plan_bits(
         When ``bits`` or ``embeddings`` is out of range, a name is unknown, ``bits`` gives one
         shared weight two numbers, or the model lies on ``meta``.
     """
-    layers.check_values(model)
     wanted = _wanted(model, bits, embeddings, skip)
     chosen, skipped = {}, _computed(model)
     for names in layers.weight_owners(model):

@@ -15,16 +15,16 @@ from lightcourse.quantization.storage import IntegerMatrix
 KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding}
 
 
-def save_quantized(path: str | Path, model: nn.Module) -> Path:
+def save_quantized(model: nn.Module, path: str | Path) -> Path:
     """Save a model that stores integers, bit for bit; what is shared is saved once.
 
     Parameters
     ----------
+    model : nn.Module
+        After :func:`quantize_`; its other parameters and buffers are saved as they are.
     path : str or path
         A safetensors file, written atomically; usually ends in ``.safetensors``. Its
         header names each quantized layer's bits, group_size, symmetric and activations.
-    model : nn.Module
-        After :func:`quantize_`; its other parameters and buffers are saved as they are.
 
     Returns
     -------
@@ -34,8 +34,9 @@ def save_quantized(path: str | Path, model: nn.Module) -> Path:
     Raises
     ------
     ValueError
-        When no layer of the model stores integers.
+        When no layer of the model stores integers, or an argument is something else.
     """
+    model, path = layers.inside(model), files.checked_path(path)
     found = {n: m for n, m in model.named_modules() if isinstance(m, IntegerMatrix)}
     if not found:
         raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
@@ -75,7 +76,7 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no quantized checkpoint, or does not fit the model (nothing has
         been changed then).
     """
-    layers.check_values(model)
+    model, path = layers.inside(model), files.checked_path(path)
     stored, notes = _read(path)
     tensors = stored | {name: stored[owner] for name, owner in notes["shared"].items()}
     new = {name: _restored(name, note, tensors, path) for name, note in notes["layers"].items()}

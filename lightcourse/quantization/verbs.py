@@ -61,6 +61,7 @@ def quantize_(
         name is unknown, or a weight lies on ``meta`` (the model is unchanged then), or
         nothing was converted.
     """
+    model = layers.inside(model)
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
     share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
     skipped |= layers.other_matrices(model)
@@ -153,7 +154,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
     ValueError
         When nothing stores integers.
     """
-    layers.check_values(model)
+    model = layers.inside(model)
     report = layers.Report("dequantized", "bytes added")
     weights = {}
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, IntegerMatrix)]
