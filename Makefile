@@ -26,7 +26,7 @@ check: .venv/dev
 	$(BIN)/codespell
 
 notebooks: .venv/dev
-	$(BIN)/python tools/notebooks.py $(ONLY)
+	$(BIN)/python -m tools.notebooks $(ONLY)
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench

@@ -1,4 +1,4 @@
-"""Build the notebooks: ``python tools/notebooks.py [NAME …]``, as ``make notebooks`` does.
+"""Build the notebooks: ``python -m tools.notebooks [NAME …]``, as ``make notebooks`` does.
 
 A py:percent source becomes a notebook (jupytext), a solution also becomes a blank exercise
 (nbgrader), and each one is executed (nbclient). The same sources give the same bytes.

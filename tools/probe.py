@@ -1,7 +1,7 @@
 """Find figures that another processor would print differently, without having one.
 
-``python tools/probe.py run [VARIATION …]`` executes every notebook as other machines might, and
-keeps what came out in build/probe; ``python tools/probe.py report`` compares that with what is
+``python -m tools.probe run [VARIATION …]`` executes every notebook as other machines might, and
+keeps what came out in build/probe; ``python -m tools.probe report`` compares that with what is
 committed, and writes docs/any-machine.md. A VARIATION may be followed by names of notebooks:
 ``noise-1:03_pruning,04_linear_quantization``.
 """
@@ -19,7 +19,6 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import machine
 from tools import notebooks, rules, tolerances
 
