@@ -3,7 +3,9 @@
 import torch
 
 from lightcourse.panels import OUTPUTS
-from lightcourse.quantization.storage import IntegerMatrix, offset, store
+from lightcourse.quantization import unpacking
+from lightcourse.quantization.storage import IntegerMatrix, store
+from lightcourse.quantization.unpacking import offset
 
 
 class QuantizedEmbedding(IntegerMatrix):
@@ -52,9 +54,7 @@ class QuantizedEmbedding(IntegerMatrix):
 
     def forward(self, ids):
         """Return the rows named by ``ids``: shape (*ids.shape, embedding_dim), in ``dtype``."""
-        if ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_embeddings:
-            found = f"{ids.min()}..{ids.max()}"
-            raise ValueError(f"ids spans {found}; 0 to {self.num_embeddings - 1} is wanted")
+        self._check(ids)
         flat = ids.flatten().long()
         q, scale = self._integers_of(flat), self._values_of(self.scale, flat).float()
         if self.zero_point is not None:
@@ -63,10 +63,18 @@ class QuantizedEmbedding(IntegerMatrix):
         rows = q.unflatten(1, (scale.shape[1], -1)) * scale[..., None]
         return rows.to(self.dtype).view(*ids.shape, self.embedding_dim)
 
+    def _check(self, ids):
+        wanted = f"0 to {self.num_embeddings - 1} is wanted"
+        if torch.compiler.is_compiling():  # a graph cannot read the ids, but it can refuse them
+            inside = ((ids >= 0) & (ids < self.num_embeddings)).all()
+            torch._assert_async(inside, f"an id is out of range; {wanted}")
+        elif ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_embeddings:
+            raise ValueError(f"ids spans {ids.min()}..{ids.max()}; {wanted}")
+
     def _integers_of(self, ids):
         blocks = self.qweight[ids // OUTPUTS, :, ids % OUTPUTS]
         if self.bits <= 4:
-            blocks = torch.stack([blocks & 0xF, blocks >> 4], dim=2)
+            blocks = unpacking.halves(blocks)
         return blocks.flatten(1)[:, : self.embedding_dim].to(torch.int16) - offset(self.bits)
 
     def _values_of(self, values, ids):

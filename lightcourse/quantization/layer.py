@@ -3,8 +3,10 @@
 import torch
 from torch.nn import functional as F
 
-from lightcourse import kernels, panels
+from lightcourse import panels
+from lightcourse.quantization import onnx_form
 from lightcourse.quantization.affine import choose_qparams_from_range, fake_quantize
+from lightcourse.quantization.products import multiply
 from lightcourse.quantization.storage import IntegerMatrix, store
 
 
@@ -78,46 +80,20 @@ class QuantizedLinear(IntegerMatrix):
 
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
+        if torch.onnx.is_in_onnx_export():
+            return onnx_form.linear(x, self)
         if self.activations == 8:
-            return _MultiplyIntegers.apply(x, self)
+            return multiply(x, self)
         if self.activations == "static":
             x = fake_quantize(x, self.input_scale, self.input_zero_point)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.dequantize().to(x.dtype), bias)
-
-    def multiply(self, x):
-        """Multiply int8 by integers; ``x`` is two-dimensional, on the CPU, without gradient."""
-        bias = None if self.bias is None else self.bias.float().numpy()
-        x, qweight, scale = x.float().numpy(), self.qweight.numpy(), self.scale.numpy()
-        if self.bits <= 4:
-            zero_point = None if self.zero_point is None else self.zero_point.numpy()
-            y = kernels.linear_w4a8(x, qweight, scale, zero_point, bias, self.out_features)
-        else:
-            y = kernels.linear_w8a8(x, qweight, scale[:, 0], bias)
-        return torch.from_numpy(y)
 
     def extra_repr(self):
         """Describe the layer the way torch prints it."""
         shape = f"{self.in_features}, {self.out_features}"
         how = f"bits={self.bits}, group_size={self.group_size}, activations={self.activations}"
         return f"{shape}, {how}" + ", symmetric=False" * (not self.symmetric)
-
-
-class _MultiplyIntegers(torch.autograd.Function):
-    """The integer product forward; backward, as if rounding the inputs had changed nothing.
-
-    This is the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432).
-    """
-
-    @staticmethod
-    def forward(ctx, x, layer):
-        ctx.layer = layer
-        y = layer.multiply(x.detach().reshape(-1, layer.in_features))
-        return y.view(*x.shape[:-1], layer.out_features).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
 
 
 def _input_grid(activations):

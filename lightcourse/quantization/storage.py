@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from lightcourse import panels
+from lightcourse.quantization import unpacking
 from lightcourse.quantization.affine import (
     choose_qparams_affine,
     into_groups,
@@ -11,6 +12,7 @@ from lightcourse.quantization.affine import (
     quantize_affine,
 )
 from lightcourse.quantization.clipping import search_qparams, search_scale
+from lightcourse.quantization.unpacking import offset
 
 
 class IntegerMatrix(nn.Module):
@@ -62,33 +64,24 @@ class IntegerMatrix(nn.Module):
 
     def integers(self) -> torch.Tensor:
         """Return the stored integers, unpacked: int8 of shape (rows, columns)."""
-        unpack = panels.unpack_w4 if self.bits <= 4 else panels.unpack_w8
-        q = unpack(self.qweight.numpy(force=True), *self.shape)
-        return torch.from_numpy(q).to(self.qweight.device)
+        stored = unpacking.stored(self.qweight, self.shape, self.bits)
+        return (stored.to(torch.int16) - offset(self.bits)).to(torch.int8)
 
     def scales(self) -> torch.Tensor:
         """Return the scales as float32 of shape (rows, groups)."""
-        return self._by_row(self.scale).float()
+        return unpacking.by_row(self.scale, self.shape[0], self.bits).float()
 
     def zero_points(self) -> torch.Tensor:
         """Return the zero points as int32 of shape (rows, groups)."""
         if self.zero_point is None:
             return torch.zeros_like(self.scales(), dtype=torch.int32)
-        return self._by_row(self.zero_point).to(torch.int32) - offset(self.bits)
-
-    def _by_row(self, values):
-        if self.bits > 4:
-            return values
-        unpacked = panels.unpack_groups(values.numpy(force=True), self.shape[0])
-        return torch.from_numpy(unpacked).to(values.device)
+        zero_point = unpacking.by_row(self.zero_point, self.shape[0], self.bits)
+        return zero_point.to(torch.int32) - offset(self.bits)
 
     def dequantize(self) -> torch.Tensor:
         """Return the float32 matrix of shape (rows, columns) that is stored."""
-        scales = self.scales()
-        groups = self.integers().view(len(scales), scales.shape[1], -1)
-        if self.zero_point is not None:
-            groups = groups - self.zero_points().to(torch.int16)[..., None]
-        return (groups * scales[..., None]).view(self.shape)
+        buffers = self.qweight, self.scale, self.zero_point
+        return unpacking.dequantize(*buffers, self.shape, self.bits)
 
     def _apply(self, fn, recurse=True):
         """Follow the model to another device; its dtype decides about the output alone."""
@@ -112,11 +105,6 @@ class IntegerMatrix(nn.Module):
         move by small steps: train a LoRA beside it (:func:`lightcourse.lora.add_lora_`).
         """
         return self.dequantize().to(self.dtype)
-
-
-def offset(bits: int) -> int:
-    """Return what is added to integers so that they are stored unsigned."""
-    return panels.OFFSET_W4 if bits <= 4 else panels.OFFSET_W8
 
 
 def store(weight: torch.Tensor, bits: int, group_size: int | None, symmetric: bool) -> dict:

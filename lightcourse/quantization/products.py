@@ -1,0 +1,85 @@
+"""The integer product as an operator of torch: run, differentiated, traced and exported."""
+
+import torch
+
+from lightcourse import kernels
+from lightcourse.quantization import unpacking
+
+
+def multiply(x, layer) -> torch.Tensor:
+    """Multiply rows of x, quantized to int8, by a layer's integers.
+
+    The gradient passes to ``x`` as if rounding it had changed nothing: the straight-through
+    estimator (Bengio et al. 2013, arXiv 1308.3432).
+
+    Parameters
+    ----------
+    x : Tensor of floats, shape (..., inputs)
+        On the CPU; on ``meta`` or traced there is nothing to compute.
+    layer : QuantizedLinear
+
+    Returns
+    -------
+    Tensor of shape (..., outputs), in ``x``'s dtype
+    """
+    buffers = layer.qweight, layer.scale, layer.zero_point, layer.bias, layer.out_features
+    if torch.compiler.is_compiling() or x.is_meta or type(x) is not torch.Tensor:
+        return linear_integers(x, *buffers)
+    # To call the operator takes longer than to multiply by a small layer.
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Multiply.apply(x, *buffers)
+    return _compute(x, *buffers)
+
+
+@torch.library.custom_op("lightcourse::linear_integers", mutates_args=(), device_types="cpu")
+def linear_integers(
+    x: torch.Tensor,
+    qweight: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    outputs: int,
+) -> torch.Tensor:
+    """Multiply as :func:`multiply` does; one node of a graph that torch captures."""
+    return _compute(x, qweight, scale, zero_point, bias, outputs)
+
+
+@linear_integers.register_fake
+def _shape(x, qweight, scale, zero_point, bias, outputs):
+    return x.new_empty((*x.shape[:-1], outputs))
+
+
+def _compute(x, qweight, scale, zero_point, bias, outputs):
+    """Hand over to the kernel of so many bits, which the scales' dtype tells."""
+    rows = x.detach().reshape(-1, x.shape[-1]).float().numpy()
+    bias = None if bias is None else bias.float().numpy()
+    if scale.dtype == torch.float16:
+        zero_point = None if zero_point is None else zero_point.numpy()
+        y = kernels.linear_w4a8(rows, qweight.numpy(), scale.numpy(), zero_point, bias, outputs)
+    else:
+        y = kernels.linear_w8a8(rows, qweight.numpy(), scale[:, 0].numpy(), bias)
+    return torch.from_numpy(y).view(*x.shape[:-1], outputs).to(x.dtype)
+
+
+class _Multiply(torch.autograd.Function):
+    """The operator's forward and backward, without its overhead."""
+
+    @staticmethod
+    def forward(*arguments):
+        return _compute(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, qweight, scale, zero_point, _, outputs = inputs
+        ctx.save_for_backward(qweight, scale, zero_point)
+        ctx.shape = outputs, x.shape[-1]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        _, scale, _ = ctx.saved_tensors
+        bits = 4 if scale.dtype == torch.float16 else 8
+        weight = unpacking.dequantize(*ctx.saved_tensors, ctx.shape, bits)
+        return gradient @ weight.to(gradient.dtype), None, None, None, None, None
+
+
+linear_integers.register_autograd(_Multiply.backward, setup_context=_Multiply.setup_context)
