@@ -4,6 +4,7 @@
 """
 
 import copy
+import inspect
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -108,7 +109,8 @@ def adapt(model, inputs):
     """Put a LoRA beside each matrix, train it by a step, merge it."""
     before, old = families.answer(model, inputs), _originals(model)
     report = lora.add_lora_(model, rank=2)
-    _same(families.answer(model, inputs), before)
+    if not torch.allclose(families.answer(model, inputs), before, atol=1e-5):
+        raise Wrong("an update of zero changes the answers")
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     found = model(**inputs)
     (found if isinstance(found, torch.Tensor) else next(iter(found.values()))).sum().backward()
@@ -176,6 +178,8 @@ def generate(model, inputs):
 def export(model, inputs):
     """Quantize, and let torch.export draw the graph."""
     quantization.quantize_(model, bits=8, activations=8)
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        inputs = inputs | {"use_cache": False}  # a cache is no output that export knows
     with torch.no_grad():
         program = torch.export.export(model, (), inputs, strict=False).module()
     _same(families.answer(program, inputs), families.answer(model, inputs))

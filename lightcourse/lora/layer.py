@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightcourse import layers
+from lightcourse.read_only import read_only
 
 
 class LoRALinear(nn.Module):
@@ -71,7 +72,7 @@ class LoRALinear(nn.Module):
         if not self.active:
             return self.base.weight
         delta = self.delta().T if layers.is_conv1d(innermost(self)) else self.delta()
-        return self.base.weight + delta.to(self.base.weight.dtype)
+        return read_only(self.base.weight + delta.to(self.base.weight.dtype))
 
     @property
     def bias(self) -> torch.Tensor | None:

@@ -13,6 +13,7 @@ from lightcourse.quantization.affine import (
 )
 from lightcourse.quantization.clipping import search_qparams, search_scale
 from lightcourse.quantization.unpacking import offset
+from lightcourse.read_only import read_only
 
 
 class IntegerMatrix(nn.Module):
@@ -104,7 +105,7 @@ class IntegerMatrix(nn.Module):
         ``nn.MultiheadAttention`` multiplies by it. It has no gradient, since integers cannot
         move by small steps: train a LoRA beside it (:func:`lightcourse.lora.add_lora_`).
         """
-        return self.dequantize().to(self.dtype)
+        return read_only(self.dequantize().to(self.dtype))
 
 
 def store(weight: torch.Tensor, bits: int, group_size: int | None, symmetric: bool) -> dict:
