@@ -31,6 +31,7 @@ notebooks: .venv/dev
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.compare
 
 # Two stamps: while pyproject.toml and constraints.txt stay as they are, nothing is set up again.
 .venv/course: pyproject.toml constraints.txt

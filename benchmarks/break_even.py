@@ -37,7 +37,7 @@ def table(records) -> str:
         faster = {name: 1 / ratio for name, ratio in tables.ratios(r).items()}
         found = [
             crossing({s: faster[f"{kind} {s}"] for s in SPARSITIES})
-            if f"{kind} {SPARSITIES[0]}" in faster
+            if all(f"{kind} {sparsity}" in faster for sparsity in SPARSITIES)
             else math.nan
             for kind in KINDS
         ]

@@ -1,27 +1,31 @@
 """One cell of the table: a weight's shape, a number of rows, a number of threads."""
 
+import gc
 import math
 
 import numpy as np
 import torch
 
-from benchmarks import timing
+from benchmarks import machine, timing
 from benchmarks.contestants import BYTES, DISCIPLINES
 from benchmarks.silence import silence
-from benchmarks.tables import OURS
+from benchmarks.workers import Failed
 
 SHAPES = [(384, 1536), (768, 3072), (2048, 8192), (4096, 4096)]  # inputs, outputs
 ROWS = [1, 8, 32, 128, 512]
 LARGER_THAN_CACHE = 2 * 32 * 2**20  # bytes: twice the last cache
 MOST_COPIES = 256
 ROWS_FOR_ERRORS = 32
+WRONG = 0.5  # from this error on an answer is no rounding of the right one
 
 
-def measure(discipline, shape, rows, threads, seconds, limits, absent):
-    """Yield a record for each number of rows; fill ``absent`` with who is not installed.
+def measure(crew, discipline, shape, rows, threads, seconds):
+    """Yield a record for each number of rows; who failed in one is in it with the reason.
 
     Parameters
     ----------
+    crew : workers.Crew
+        A worker for each contestant, and one that measures the machine's limits.
     discipline : str
         A key of ``DISCIPLINES``.
     shape : (int, int)
@@ -30,25 +34,60 @@ def measure(discipline, shape, rows, threads, seconds, limits, absent):
     threads : int
     seconds : float
         For the timing of one record, without what prepares it.
-    limits : callable
-        From threads to what the machine reaches now, as a dict.
-    absent : dict of str to str
-        From a contestant's name to the reason.
     """
     inputs, outputs = shape
-    weight = np.random.default_rng(0).standard_normal((outputs, inputs), np.float32)
     copies = count_copies(inputs * outputs * BYTES[discipline]) if 1 in rows else 1
-    field = enter(discipline, weight, threads, copies, absent)
+    field = Field(crew, DISCIPLINES[discipline], shape, threads, copies)
     for m in rows:
-        x = np.random.default_rng(1).standard_normal((m, inputs), np.float32)
-        calls = {name: bind(x)[: copies if m == 1 else 1] for name, (bind, _) in field.items()}
         here = {"discipline": discipline, "inputs": inputs, "outputs": outputs, "rows": m}
         here |= {"threads": threads, "bytes": inputs * outputs * BYTES[discipline]}
-        here["errors"] = errors(calls, field, x)
-        here |= limits(threads)
-        torch.set_num_threads(threads)  # again: Numba's first parallel call changes it
-        here["times"] = timing.in_turns(calls, seconds, settle=threads > 1)
-        yield here
+        yield here | field.compete(m, seconds)
+
+
+class Field:
+    """Those who compete over one weight, and who of them is ready or out.
+
+    Who has crashed gets a new process for the next number of rows. Who was too slow, is not
+    installed or refuses the shape is out: it would be so again.
+    """
+
+    def __init__(self, crew, contestants, shape, threads, copies):
+        self.crew, self.shape, self.threads, self.copies = crew, shape, threads, copies
+        self.contestants = {name: rest for name, *rest in contestants}
+        self.ready, self.out = set(), {}
+
+    def compete(self, rows, seconds) -> dict:
+        """Return errors, times, the machine's limits, and who failed and why."""
+        failed, bound = dict(self.out), {}
+        for name in [name for name in self.contestants if name not in self.out]:
+            try:
+                bound[name] = self._bind(name, rows)
+            except Failed as failure:
+                failed[name] = self._note(name, failure)
+        limits = _limits(self.crew, self.threads)
+        turns = {name: lambda name=name: self.crew.ask(name, take_a_turn) for name in bound}
+        estimates = {name: estimate for name, (_, estimate) in bound.items()}
+        times, stopped = timing.in_turns(turns, estimates, seconds)
+        failed |= {name: self._note(name, failure) for name, failure in stopped.items()}
+        errors = {name: error for name, (error, _) in bound.items() if name in times}
+        return {"errors": errors, **limits, "times": times, "failed": failed}
+
+    def _bind(self, name, rows):
+        if name not in self.ready:
+            place = self.shape, self.threads, self.copies
+            self.crew.ask(name, prepare, *self.contestants[name], *place)
+            self.ready.add(name)
+        copies = self.copies if rows == 1 else 1
+        error, estimate = self.crew.ask(name, bind, rows, copies, self.threads)
+        if not error < WRONG:
+            raise Failed(f"wrong: its error is {error:.2g} of what is right")
+        return error, estimate
+
+    def _note(self, name, failure):
+        self.ready.discard(name)
+        if not failure.crashed:
+            self.out[name] = failure.reason
+        return failure.reason
 
 
 def count_copies(size) -> int:
@@ -56,32 +95,49 @@ def count_copies(size) -> int:
     return max(1, min(MOST_COPIES, math.ceil(LARGER_THAN_CACHE / size)))
 
 
-def enter(discipline, weight, threads, copies, absent):
-    """Let every contestant that is there prepare the weight; return its ``bind`` and weight."""
-    field, pruned = {}, {}
-    for name, pattern, contestant in DISCIPLINES[discipline]:
-        if pattern not in pruned:
-            pruned[pattern] = pattern(weight)
-        try:
-            with silence():
-                field[name] = contestant(pruned[pattern], threads, copies), pruned[pattern]
-        except (ImportError, OSError, ValueError) as error:  # not installed, or not this shape
-            if name == OURS:
-                raise
-            absent[name] = f"{type(error).__name__}: {error}"
-    return field
+def _limits(crew, threads):
+    try:
+        return crew.ask("limits", limits, threads)
+    except Failed:
+        return {"peak": math.nan, "stream": math.nan}
 
 
-def errors(calls, field, x) -> dict[str, float]:
-    """Return each contestant's mean error relative to the product in float64, on a few rows."""
-    exact, few = {}, x[:ROWS_FOR_ERRORS].astype(np.float64)
-    for _, weight in field.values():
-        if id(weight) not in exact:
-            exact[id(weight)] = few @ weight.T.astype(np.float64)
-    return {
-        name: relative_error(as_array(calls[name][0]())[:ROWS_FOR_ERRORS], exact[id(weight)])
-        for name, (_, weight) in field.items()
-    }
+# --- what the workers do -------------------------------------------------------------------
+
+
+def limits(state, threads):
+    """Measure what the machine reaches now."""
+    found = machine.limits(threads)
+    timing.wait_until_quiet()
+    return found
+
+
+def prepare(state, pattern, contestant, shape, threads, copies):
+    """Let a contestant prepare the weight, in which the pattern has left zeros."""
+    state.clear()  # the last weight's memory, before there is a new one
+    gc.collect()
+    inputs, outputs = shape
+    weight = pattern(np.random.default_rng(0).standard_normal((outputs, inputs), np.float32))
+    with silence():
+        state["bind"] = contestant(weight, threads, copies)
+    state["weight"] = weight
+
+
+def bind(state, rows, copies, threads):
+    """Make the calls for so many rows; return the error and the seconds of one call."""
+    weight = state["weight"]
+    x = np.random.default_rng(1).standard_normal((rows, weight.shape[1]), np.float32)
+    calls = state["bind"](x)[:copies]
+    few = x[:ROWS_FOR_ERRORS].astype(np.float64)
+    found = relative_error(as_array(calls[0]())[:ROWS_FOR_ERRORS], few @ weight.T)
+    torch.set_num_threads(threads)  # again: Numba's first parallel call changes it
+    state["contestant"] = timing.Contestant(calls, settle=threads > 1)
+    return found, state["contestant"].estimate
+
+
+def take_a_turn(state):
+    """Return the seconds of one turn's calls."""
+    return state["contestant"].take_a_turn()
 
 
 def as_array(y) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks import timing
 from benchmarks.silence import silence
 from lightcourse import data, kernels, models, quantization
 
@@ -78,6 +79,20 @@ ENCODERS = {
     "ONNX Runtime fp32": onnx_fp32,
     "ONNX Runtime dynamic": onnx_int8,
 }
+
+
+def prepare(state, encoder, threads):
+    """Load an encoder; return the texts' vectors and the seconds of one call."""
+    inputs = batch()
+    call = encoder(inputs, threads)
+    vectors = pooled(call(), inputs["attention_mask"])
+    state["contestant"] = timing.Contestant([call], settle=threads > 1)
+    return vectors, state["contestant"].estimate
+
+
+def take_a_turn(state):
+    """Return the seconds of one turn's calls."""
+    return state["contestant"].take_a_turn()
 
 
 def dynamic(model, engine):

@@ -1,83 +1,93 @@
 """Time whole models: MiniLM encoding, SmolLM2 generating.
 
-Usage: python -m benchmarks.end_to_end [--quick] [--threads 1 2]
+Usage: python -m benchmarks.end_to_end [--quick] [--threads 1 2] [--limit 300]
 
-All contestants take turns. Writes a table and the raw figures to benchmarks/results/.
+All contestants take turns, each in a process of its own. Writes a table and the raw figures to
+benchmarks/results/; the raw figures after each table, so that a run that was killed leaves them.
 """
 
 import argparse
-import datetime
+import math
 import statistics
-from functools import partial
 
-import torch
-
-from benchmarks import encoding, generation, machine, tables, timing
-from benchmarks.bench import RESULTS, save
+from benchmarks import encoding, generation, tables, timing
+from benchmarks.bench import add_options, begin, save
+from benchmarks.workers import Crew, Failed
 from lightcourse import files
 
 EXACT = "torch fp32"
-MISSING = (ImportError, OSError)
 
 
 def main():
     """Measure, save, report."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rounds, in two minutes")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    options = parser.parse_args()
-    name = f"{datetime.date.today()}-models{'-quick' if options.quick else ''}"
-    result = {"date": str(datetime.datetime.now().astimezone()), "machine": machine.describe()}
-    result |= {"absent": {}, "encoding": {}, "generation": {}}
+    options = parse()
+    stem, result = begin("models", options)
     rounds = 2 if options.quick else 9
-    with torch.inference_mode():
-        for threads in options.threads:
-            result["encoding"][threads] = encode(threads, rounds, result["absent"])
-            result["generation"][threads] = generate(threads, (rounds + 1) // 2, result["absent"])
-            save(RESULTS / f"{name}.json", result)
-    text = "\n\n".join(compose(result)) + "\n"
-    files.write_atomically(RESULTS / f"{name}.md", lambda path: path.write_text(text))
-    print(text)
+    jobs = {"encoding": (encode, rounds), "generation": (generate, (rounds + 1) // 2)}
+    try:
+        for threads in map(str, options.threads):  # as JSON's keys are
+            for kind, (measure, count) in jobs.items():
+                tables_so_far = result.setdefault(kind, {})
+                if threads not in tables_so_far:
+                    with Crew(options.limit) as crew:
+                        tables_so_far[threads] = measure(crew, int(threads), count)
+                    save(f"{stem}.json", result)
+    finally:  # also after Ctrl-C: what there is
+        text = "\n\n".join(compose(result)) + "\n"
+        files.write_atomically(f"{stem}.md", lambda path: path.write_text(text, encoding="utf-8"))
+        print(text)
 
 
-def enter(prepare, absent) -> dict:
-    """Let every contestant that is there prepare itself."""
-    field = {}
-    for name, function in prepare.items():
+def parse():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rounds, in five minutes")
+    add_options(parser).set_defaults(limit=300)
+    return parser.parse_args()
+
+
+def enter(crew, question, contestants, *arguments):
+    """Ask every contestant; return the answers, and why there is none."""
+    answers, failed = {}, {}
+    for name, contestant in contestants.items():
         try:
-            field[name] = function()
-        except MISSING as error:
-            absent[name] = f"{type(error).__name__}: {error}"
-    return field
+            answers[name] = crew.ask(name, question, contestant, *arguments)
+        except Failed as failure:
+            failed[name] = failure.reason
+    return answers, failed
 
 
-def encode(threads, rounds, absent):
+def encode(crew, threads, rounds):
     """Return for each encoder its seconds, and its least cosine with float32's vectors."""
-    inputs = encoding.batch()
-    prepare = {n: partial(f, inputs, threads) for n, f in encoding.ENCODERS.items()}
-    field = enter(prepare, absent)
-    mask = inputs["attention_mask"]
-    vectors = {name: encoding.pooled(call(), mask) for name, call in field.items()}
-    calls = {name: [call] for name, call in field.items()}
-    times = timing.in_turns(calls, 0, least=rounds, settle=threads > 1)
+    answers, failed = enter(crew, encoding.prepare, encoding.ENCODERS, threads)
+    vectors, estimates = ({n: answer[i] for n, answer in answers.items()} for i in (0, 1))
+    turns = {n: lambda n=n: crew.ask(n, encoding.take_a_turn) for n in answers}
+    times, stopped = timing.in_turns(turns, estimates, 0, least=rounds)
     for name, found in times.items():
-        found["cosine"] = float((vectors[name] * vectors[EXACT]).sum(1).min())
-    return times
+        exact = vectors.get(EXACT, math.nan)
+        found["cosine"] = float((vectors[name] * exact).sum(1).min())
+    return times | told(failed) | told({name: f.reason for name, f in stopped.items()})
 
 
-def generate(threads, rounds, absent):
+def told(reasons) -> dict:
+    """Return what stands where a figure would."""
+    return {name: {"failed": reason} for name, reason in reasons.items()}
+
+
+def generate(crew, threads, rounds):
     """Return for each generator seconds for the prompt and a token, and the common prefix."""
-    prepare = {n: partial(f, threads) for n, f in generation.GENERATORS.items()}
-    field, ids = enter(prepare, absent), generation.prompt()
-    runs = {name: [] for name in field}
-    for run in range(rounds + 1):
-        for name, function in field.items():
-            timing.wait_until_quiet()
-            found = function(ids, generation.TOKENS if run else 4)
-            if run:  # the first one warms up
-                runs[name].append(found)
-    exact = runs[EXACT][0][0]
-    return {name: _summary(found, exact, len(ids)) for name, found in runs.items()}
+    ids = generation.prompt()
+    answers, failed = enter(crew, generation.prepare, generation.GENERATORS, threads, ids)
+    runs = {name: [] for name in answers}
+    for _ in range(rounds):
+        for name in [name for name in runs if name not in failed]:
+            try:
+                runs[name].append(crew.ask(name, generation.run, ids))
+            except Failed as failure:
+                failed[name] = failure.reason
+    runs = {name: found for name, found in runs.items() if name not in failed}
+    exact = runs[EXACT][0][0] if EXACT in runs else []
+    return {n: _summary(found, exact, len(ids)) for n, found in runs.items()} | told(failed)
 
 
 def _summary(runs, exact, prompt_tokens):
@@ -92,42 +102,58 @@ def _summary(runs, exact, prompt_tokens):
 
 def compose(result):
     """Yield the report's paragraphs."""
-    yield f"# Whole models against their peers, {result['date'][:10]}"
+    processor = result["machine"].get("processor", "?").partition(" (family")[0]
+    yield f"# Whole models against their peers, {processor}, {result['date'][:10]}"
     yield tables.markdown(["the machine", ""], result["machine"].items())
-    if result["absent"]:
-        yield "Absent: " + "; ".join(f"{n} ({why})" for n, why in result["absent"].items())
-    for threads, found in result["encoding"].items():
+    for threads, found in result.get("encoding", {}).items():
         yield f"## MiniLM encodes 32 x 128 tokens, {_count(threads)}"
         yield encoding_table(found)
-    for threads, found in result["generation"].items():
+    for threads, found in result.get("generation", {}).items():
         yield f"## SmolLM2-135M continues a prompt by {generation.TOKENS} tokens, {_count(threads)}"
         yield generation_table(found)
-    yield "## The texts"
-    yield from texts(result["generation"][max(result["generation"])])
+    if result.get("generation"):
+        yield "## The texts"
+        yield from texts(result["generation"][max(result["generation"])])
 
 
 def encoding_table(found) -> str:
     """Return time, tokens a second, the ratio to float32, and the least cosine."""
-    tokens, exact = encoding.TEXTS * encoding.TOKENS, found[EXACT]["median"]
+    tokens, exact = encoding.TEXTS * encoding.TOKENS, _of(found, EXACT, "median")
     rows = [
         [name, f"{1e3 * f['median']:.0f}", f"{tokens / f['median']:.0f}"]
         + [f"{exact / f['median']:.2f}", f"{f['cosine']:.4f}"]
-        for name, f in sorted(found.items(), key=lambda pair: pair[1]["median"])
+        for name, f in _fastest_first(found, "median")
     ]
     header = ["", "ms", "tokens/s", "times float32's speed", "least cosine with float32"]
-    return tables.markdown(header, rows)
+    return tables.markdown(header, rows + _failures(found, len(header)))
 
 
 def generation_table(found) -> str:
     """Return times for prompt and tokens, and how long the text is float32's."""
-    exact = found[EXACT]["token"]
+    exact = _of(found, EXACT, "token")
     rows = [
         [name, f"{1e3 * f['token']:.1f}", f"{1 / f['token']:.0f}", f"{1 / f['prompt']:.0f}"]
         + [f"{exact / f['token']:.2f}", f["prefix"]]
-        for name, f in sorted(found.items(), key=lambda pair: pair[1]["token"])
+        for name, f in _fastest_first(found, "token")
     ]
     header = ["", "ms/token", "tokens/s", "prompt, tokens/s", "times float32's speed"]
-    return tables.markdown([*header, "tokens as float32's"], rows)
+    header.append("tokens as float32's")
+    return tables.markdown(header, rows + _failures(found, len(header)))
+
+
+def _of(found, name, key):
+    return found.get(name, {}).get(key, math.nan)
+
+
+def _fastest_first(found, key):
+    there = [(name, figures) for name, figures in found.items() if "failed" not in figures]
+    return sorted(there, key=lambda pair: pair[1][key])
+
+
+def _failures(found, columns):
+    """Return a row for each that failed, the reason beside its name."""
+    reasons = [(name, f["failed"]) for name, f in found.items() if "failed" in f]
+    return [[name, reason, *[""] * (columns - 2)] for name, reason in reasons]
 
 
 def texts(found):
@@ -136,8 +162,9 @@ def texts(found):
 
     tokenizer = models.load_smollm2_tokenizer()
     for name, one in found.items():
-        text = " ".join(tokenizer.decode(one["tokens"]).split())
-        yield f"**{name}:** {text}"
+        if "failed" not in one:
+            text = " ".join(tokenizer.decode(one["tokens"]).split())
+            yield f"**{name}:** {text}"
 
 
 def _count(threads):

@@ -87,7 +87,7 @@ def _error(claim, records, peer):
     ratios = [
         r["errors"][tables.OURS] / min(r["errors"][p] for p in peers if p in r["errors"])
         for r in records
-        if any(p in r["errors"] for p in peers)
+        if tables.OURS in r["errors"] and any(p in r["errors"] for p in peers)
     ]
     found = tables.geometric_mean(ratios)
     return claim, "≤ 1.00", f"{found:.3f}", found <= 1.0

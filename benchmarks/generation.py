@@ -5,6 +5,7 @@ import time
 import numpy as np
 import torch
 
+from benchmarks import timing
 from benchmarks.encoding import dynamic
 from benchmarks.silence import silence
 from lightcourse import assets, kernels, models, quantization
@@ -85,6 +86,20 @@ GENERATORS = {
     "torch dynamic, x86": dynamic_x86,
     "llama.cpp Q4_1": llama_cpp,
 }
+
+
+def prepare(state, generator, threads, ids):
+    """Load a generator and let it write a few tokens: the first run warms up."""
+    state["write"] = generator(threads)
+    state["write"](ids, 4)
+    timing.wait_until_quiet()
+
+
+def run(state, ids):
+    """Let it write; return what :func:`greedy` does."""
+    found = state["write"](ids, TOKENS)
+    timing.wait_until_quiet()
+    return found
 
 
 def greedy(start, step, ids, count):

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,12 @@ def describe() -> dict[str, str]:
         "path of our kernels": kernels.path(),
         **{name: version(name) for name in LIBRARIES},
     }
+
+
+def short_name(machine) -> str:
+    """Return a machine's processor in the way that files are named: ``amd-epyc-25-17-1``."""
+    name = re.sub(r"\((R|TM)\)|family/model/stepping|\?", " ", machine["processor"], flags=re.I)
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
 
 
 def version(name) -> str:

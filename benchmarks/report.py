@@ -7,14 +7,15 @@ from benchmarks.contestants import SPARSE, W4, W8
 from lightcourse import files
 
 HOW = """\
-Wall clock around one call from Python, medians over calls. For each cell all contestants take
-turns of about 2 ms, in an order that changes from round to round; each turn opens with one
-untimed call, and begins when no thread of the one before is left spinning; the slowest sit out
-some rounds. Calls of M = 1 go
-round distinct copies of the weight that exceed the cache together. Weights and inputs are
-Gaussian, no contestant adds a bias, and float16, bfloat16 or transposed inputs are made outside
-the timing. The machine's limits are measured before each cell. A ratio is the peer's time over
-ours: **bold** and below 1 where the peer is faster."""
+Wall clock around one call from Python, medians over calls. Each contestant has a process of its
+own. For each cell all take turns of about 2 ms, in an order that changes from round to round; each
+turn opens with one untimed call, and begins when no thread of the one before is left spinning; the
+slowest sit out some rounds. Calls of M = 1 go round distinct copies of the weight that exceed the
+cache together. Weights and inputs are Gaussian, no contestant adds a bias, and float16, bfloat16 or
+transposed inputs are made outside the timing. The machine's limits are measured before each cell.
+Who crashes, hangs or is not installed is named with the reason; an answer whose error is half of
+what is right, or more, is not timed. A ratio is the peer's time over ours: **bold** and below 1
+where the peer is faster."""
 WHO = {
     W8: "8-bit weights with a scale a channel, 8-bit activations with a scale a row. The limit is "
     "reading the weights for M = 1, the int8 peak for more.",
@@ -36,11 +37,15 @@ def write(stem, result) -> str:
 def compose(result, figure):
     """Yield the report's paragraphs."""
     records = result["records"]
-    yield f"# Kernels against their peers, {result['date'][:10]}"
+    processor = result["machine"].get("processor", "?").partition(" (family")[0]
+    yield f"# Kernels against their peers, {processor}, {result['date'][:10]}"
     yield tables.markdown(["the machine", ""], result["machine"].items())
     yield limits(records)
     yield HOW
-    yield from absent(result["absent"])
+    yield from absent(result.get("absent", {}))
+    if any(map(tables.failed, records)):
+        yield "## Who took no part"
+        yield tables.failures(records)
     yield "## What was expected, and what was found"
     yield expectations.table(records)
     yield "## Where we lose"
@@ -67,7 +72,7 @@ def spread(values) -> str:
 
 
 def absent(reasons):
-    """Yield who is missing from the tables, and why."""
+    """Yield who is missing from the tables of before 2026-12, and why."""
     if reasons:
         yield "Absent: " + "; ".join(f"{name} ({why})" for name, why in reasons.items())
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 
 OURS = "lightcourse"
 
@@ -19,6 +20,8 @@ def median(record, name) -> float:
 
 def ratios(record) -> dict[str, float]:
     """Return for each peer its time divided by ours: above 1 we are faster."""
+    if OURS not in record["times"]:
+        return {}
     ours = median(record, OURS)
     return {name: median(record, name) / ours for name in record["times"] if name != OURS}
 
@@ -36,8 +39,15 @@ def fraction(record, name=OURS) -> float:
 
 
 def names(records) -> list[str]:
-    """Return the peers in the order in which they appear."""
-    return list(dict.fromkeys(n for record in records for n in record["times"] if n != OURS))
+    """Return the peers in the order in which they appear, those that failed behind them."""
+    who = [n for record in records for n in record["times"]]
+    who += [n for record in records for n in failed(record)]
+    return [n for n in dict.fromkeys(who) if n != OURS]
+
+
+def failed(record) -> dict[str, str]:
+    """Return who took no part in a record, and why; results of before 2026-12 do not say."""
+    return record.get("failed", {})
 
 
 def select(records, **wanted):
@@ -60,7 +70,8 @@ def ratio_table(records) -> str:
         found = ratios(r)
         ours = [f"{1e3 * median(r, OURS):.3f}", f"{rate(r) / 1e9:.0f}", f"{fraction(r):.0%}"]
         shape = f"{r['inputs']} x {r['outputs']}"
-        rows.append([shape, r["rows"], *ours, *(marked(found.get(p, math.nan)) for p in peers)])
+        theirs = (marked(found[p]) if p in found else reason(r, p) for p in peers)
+        rows.append([shape, r["rows"], *ours, *theirs])
     return markdown(header, [*rows, *mean_rows(records, peers)])
 
 
@@ -79,7 +90,19 @@ def mean_rows(records, peers):
 
 def peer_ratios(records, peer) -> list[float]:
     """Return one peer's time over ours in each record in which it took part."""
-    return [ratios(r)[peer] for r in records if peer in r["times"]]
+    return [ratios(r)[peer] for r in records if peer in ratios(r)]
+
+
+def reason(record, name) -> str:
+    """Return in a word or two why a contestant has no figure."""
+    return failed(record).get(name, "absent").partition(":")[0]
+
+
+def failures(records) -> str:
+    """Return one line for each contestant and reason: in how many cells it failed so."""
+    counts = Counter((n, why) for record in records for n, why in failed(record).items())
+    rows = [[name, why, f"{count} of {len(records)}"] for (name, why), count in counts.items()]
+    return markdown(["who", "what happened", "cells"], rows)
 
 
 def marked(ratio) -> str:

@@ -6,32 +6,40 @@ import random
 import statistics
 import time
 
+from benchmarks.workers import Failed
+
 TURN = 2e-3  # seconds of timed calls a turn, at least one call
 LONG = 50e-3  # calls from here on need no untimed call before them
 
 
 class Contestant:
-    """A list of calls, one for each copy of the weight, and the seconds of those made so far."""
+    """A list of calls, one for each copy of the weight, timed where they are made.
 
-    def __init__(self, calls):
+    Parameters
+    ----------
+    calls : list of callables
+    settle : bool
+        Wait after each turn until no thread of it is left spinning.
+    """
+
+    def __init__(self, calls, settle):
         for call in calls:  # touch every copy once
             call()
-        self.calls = itertools.cycle(calls)
+        self.calls, self.settle = itertools.cycle(calls), settle
         self.estimate = timed(next(self.calls))
-        self.seconds, self.turns, self.every = [], 0, 1
 
-    def slow_down(self, fastest):
-        """Sit out some rounds when one turn would cost more than ten of the fastest's."""
-        turn = max(self.estimate, TURN)
-        self.every = max(1, min(8, round(turn / (10 * max(fastest, TURN)))))
-
-    def take_a_turn(self):
+    def take_a_turn(self) -> list[float]:
         """Make one untimed call, which wakes the library's threads, then some timed ones."""
-        if self.estimate < LONG:
-            next(self.calls)()
-        for _ in range(max(1, min(50, int(TURN / self.estimate)))):
-            self.seconds.append(timed(next(self.calls)))
-        self.turns += 1
+        gc.disable()
+        try:
+            if self.estimate < LONG:
+                next(self.calls)()
+            count = max(1, min(50, int(TURN / self.estimate)))
+            return [timed(next(self.calls)) for _ in range(count)]
+        finally:
+            gc.enable()
+            if self.settle:
+                wait_until_quiet()
 
 
 def timed(call) -> float:
@@ -41,44 +49,46 @@ def timed(call) -> float:
     return time.perf_counter() - start
 
 
-def in_turns(contestants, seconds, least=3, settle=True) -> dict[str, dict[str, float]]:
-    """Time contestants turn by turn, in an order that changes with each round.
+def in_turns(turns, estimates, seconds, least=3):
+    """Let contestants take turns, in an order that changes with each round.
 
     Parameters
     ----------
-    contestants : dict of str to list of callables
+    turns : dict of str to callable
+        Each returns the seconds of one turn's calls, or raises ``Failed`` and sits out the rest.
+    estimates : dict of str to float
+        The seconds that a call of each one takes.
     seconds : float
         New rounds start until so much time has passed.
     least : int
         Turns that each one takes at the least.
-    settle : bool
-        Wait before each turn until no thread of the last one is left spinning.
 
     Returns
     -------
-    dict of str to dict
+    times : dict of str to dict
         For each name the median, the quartiles' distance (both in seconds) and the calls.
+    failed : dict of str to Failed
     """
-    field = {name: Contestant(calls) for name, calls in contestants.items()}
-    order, shuffle = list(field.values()), random.Random(0).shuffle
-    fastest = min(contestant.estimate for contestant in order)
-    for contestant in order:
-        contestant.slow_down(fastest)
-    end, rounds = time.perf_counter() + seconds, 0
-    gc.collect()
-    gc.disable()
-    try:
-        while time.perf_counter() < end or any(one.turns < least for one in order):
-            shuffle(order)
-            for contestant in order:
-                if rounds % contestant.every == 0:
-                    if settle:
-                        wait_until_quiet()
-                    contestant.take_a_turn()
-            rounds += 1
-    finally:
-        gc.enable()
-    return {name: summary(contestant.seconds) for name, contestant in field.items()}
+    every = {name: sit_out(estimates[name], min(estimates.values())) for name in turns}
+    found, taken, failed = {name: [] for name in turns}, dict.fromkeys(turns, 0), {}
+    order, shuffle, rounds = list(turns), random.Random(0).shuffle, 0
+    end = time.perf_counter() + seconds
+    while order and (time.perf_counter() < end or any(taken[name] < least for name in order)):
+        shuffle(order)
+        for name in [name for name in order if rounds % every[name] == 0]:
+            try:
+                found[name] += turns[name]()
+                taken[name] += 1
+            except Failed as failure:
+                failed[name] = failure
+                order.remove(name)
+        rounds += 1
+    return {name: summary(found[name]) for name in turns if name not in failed}, failed
+
+
+def sit_out(estimate, fastest) -> int:
+    """Return of how many rounds one is for whom a turn costs more than ten of the fastest's."""
+    return max(1, min(8, round(max(estimate, TURN) / (10 * max(fastest, TURN)))))
 
 
 def wait_until_quiet(limit=0.2):

@@ -3,13 +3,13 @@
 import math
 from types import SimpleNamespace
 
+import fake_peers
 import numpy as np
 import pytest
 
 from benchmarks import (
     break_even,
     cells,
-    contestants,
     expectations,
     generation,
     machine,
@@ -55,29 +55,23 @@ def test_the_error_is_relative_to_the_mean_size():
 
 
 def test_errors_compare_each_contestant_with_its_own_weight():
-    x, weight = np.ones((2, 3), np.float32), np.eye(3, dtype=np.float32)
-    field = {"whole": (None, weight), "half": (None, weight / 2)}
-    calls = {name: [lambda w=w: x @ w.T] for name, (_, w) in field.items()}
-    assert cells.errors(calls, field, x) == {"whole": 0, "half": 0}
-    calls["half"] = calls["whole"]
-    assert cells.errors(calls, field, x)["half"] == 1
+    found, given = [], []
+    for pattern in (patterns.dense, lambda weight: weight / 2):
+        state = {}
+        cells.prepare(
+            state, pattern, lambda w, *_: given.append(w) or fake_peers.right(w, 1, 1), (3, 4), 1, 1
+        )
+        found.append(cells.bind(state, 2, 1, 1)[0])
+        assert state["weight"] is given[-1]
+    assert found == pytest.approx([0, 0], abs=1e-6)
+    state["weight"] = given[0]
+    assert cells.bind(state, 2, 1, 1)[0] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_copies_exceed_the_cache_but_not_all_memory():
     assert cells.count_copies(4096 * 4096) * 4096 * 4096 > 32 * 2**20
     assert cells.count_copies(1) == cells.MOST_COPIES
     assert cells.count_copies(2**40) == 1
-
-
-def test_who_is_not_installed_is_named(monkeypatch):
-    def missing(weight, threads, copies):
-        raise ModuleNotFoundError("No module named 'peer'")
-
-    field = [("there", patterns.dense, lambda *_: "bind"), ("gone", patterns.dense, missing)]
-    monkeypatch.setitem(contestants.DISCIPLINES, "W8A8", field)
-    absent = {}
-    assert list(cells.enter("W8A8", np.ones((1, 1)), 1, 1, absent)) == ["there"]
-    assert absent == {"gone": "ModuleNotFoundError: No module named 'peer'"}
 
 
 def test_a_table_has_a_line_for_each_cell_and_marks_losses():
@@ -165,8 +159,10 @@ def test_each_turn_opens_with_an_untimed_call(monkeypatch):
         made[name] += 1
         clock.now += 1e-3
 
-    calls = {name: [lambda name=name: call(name)] * 3 for name in made}
-    found = timing.in_turns(calls, 0, least=3, settle=False)
+    field = {n: timing.Contestant([lambda n=n: call(n)] * 3, settle=False) for n in made}
+    turns = {name: contestant.take_a_turn for name, contestant in field.items()}
+    estimates = {name: contestant.estimate for name, contestant in field.items()}
+    found, _ = timing.in_turns(turns, estimates, 0, least=3)
     # 3 copies touched, 1 to estimate, then 3 turns of 1 untimed and 2 timed calls
     assert made == {"a": 13, "b": 13} and found["a"]["calls"] == 6
     assert found["a"]["median"] == pytest.approx(1e-3) and found["a"]["spread"] == pytest.approx(0)
