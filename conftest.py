@@ -4,6 +4,7 @@ import os
 
 from hypothesis import settings
 
+from lightcourse.headless import PATIENT
 from tools.no_network import network_guard
 from tools.tolerances import pytest_itemcollected as pytest_itemcollected  # for nbval
 
@@ -13,6 +14,7 @@ collect_ignore_glob = ["*/src/*.py"]
 # Threads of tiny models wait for each other, on a busy machine a hundred times longer than
 # they compute. Read when torch is imported, so it stands before the tests import it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update({**PATIENT, **os.environ})
 
 network_guard.install()
 # No deadline: the first call of a kernel compiles it. No database: a run depends on no earlier one.

@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,9 @@ from pathlib import Path
 from queue import Empty
 
 CHECKS = "lightcourse.checks"
+# torch's threads wait for each other by spinning: beside other programs a chapter on two threads
+# then takes ten times as long. Read when torch is imported, hence set before a kernel starts.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 NO_INPUT = "StdinNotImplementedError"
 
 
@@ -126,7 +130,9 @@ def execute(notebook, folder: str | Path) -> Execution:
     """
     start, failure = time.perf_counter(), None
     client = _client(notebook, folder)
-    with _PeakMemory() as memory, _bar(notebook) as bar, client.setup_kernel(cleanup_kc=True):
+    environment = {**PATIENT, **os.environ}
+    kernel = client.setup_kernel(cleanup_kc=True, env=environment)
+    with _PeakMemory() as memory, _bar(notebook) as bar, kernel:
         for index, cell in enumerate(notebook.cells):
             if _is_code(cell):
                 failure = _run_cell(client, cell, index)

@@ -48,6 +48,12 @@ def checks(tmp_path, monkeypatch):
     sys.modules.pop("made_up_checks", None)
 
 
+def test_torch_waits_patiently_in_a_chapter_s_kernel(tmp_path):
+    code = "import os; assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    assert headless.execute(notebook, tmp_path).failure is None
+
+
 def test_a_missing_file_and_a_file_of_another_kind_are_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*nowhere\.ipynb"):
         headless.read_notebook(tmp_path / "nowhere.ipynb")

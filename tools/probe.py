@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
 from benchmarks import machine
+from lightcourse import headless
 from tools import notebooks, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,7 @@ def executed(path: Path, settings: dict[str, str]):
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
-        "OMP_WAIT_POLICY": "PASSIVE",
+        **headless.PATIENT,
     }
     client.execute(env={**os.environ, **quiet, **settings})
     return notebooks.tidy(notebook)
