@@ -28,6 +28,7 @@ from lightcourse.checks.fine_tuning import (
     check_stopping_point,
 )
 from lightcourse.checks.grading import Exercise
+from lightcourse.checks.grading import find_problem as find_problem
 from lightcourse.checks.kernels import (
     check_integer_dot,
     check_layer_limits,

@@ -74,7 +74,8 @@ def grade(learner: Callable, exercise: Exercise, seed: int = 0) -> bool:
 def find_problem(exercise: Exercise, seed: int, ask: Callable[[str], str]) -> str:
     """Return what is wrong with a learner's function, or an empty string.
 
-    ``ask`` is :func:`lightcourse.wire.answer` of that function, here or in another process.
+    ``ask`` is :func:`lightcourse.wire.answer` of that function, here or in another process;
+    where there is no such function, it says so by ``("missing", why)``.
     """
     names = list(inspect.signature(exercise.reference).parameters)
     with _fresh_settings():
@@ -95,6 +96,8 @@ def _attempt(ask, case, names):
         kind, found, *after = wire.decode(ask(wire.encode(case)))
     except (TypeError, ValueError):
         return None, "its answer cannot be read: return numbers, tensors, or a tuple of those"
+    if kind == "missing":
+        return None, _line(found)
     if kind == "no function":
         return None, f"a function is wanted, {_line(found)} was given"
     if kind == "raised":
