@@ -4,7 +4,7 @@ import os
 
 from hypothesis import settings
 
-from lightcourse.headless import PATIENT
+from lightcourse import PATIENT
 from tools.no_network import network_guard
 from tools.tolerances import pytest_itemcollected as pytest_itemcollected  # for nbval
 

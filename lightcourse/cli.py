@@ -203,9 +203,7 @@ def lab(options) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in command:
         print("you are root: adding --allow-root, without which Jupyter would not start")
         command.append("--allow-root")
-    from lightcourse import headless
-
-    os.environ.update({**headless.PATIENT, **os.environ})
+    os.environ.update({**lightcourse.PATIENT, **os.environ})
     found = (str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH"))
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, found))
     print(f"JupyterLab opens {chapter}; Ctrl-C twice here ends it")

@@ -2,12 +2,9 @@
 
 import ast
 import contextlib
-import importlib
-import io
-import json
 import os
+import secrets
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,10 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 
-CHECKS = "lightcourse.checks"
-# torch's threads wait for each other by spinning: beside other programs a chapter on two threads
-# then takes ten times as long. Read when torch is imported, hence set before a kernel starts.
-PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+import lightcourse
+
 NO_INPUT = "StdinNotImplementedError"
 
 
@@ -130,7 +125,7 @@ def execute(notebook, folder: str | Path) -> Execution:
     """
     start, failure = time.perf_counter(), None
     client = _client(notebook, folder)
-    environment = {**PATIENT, **os.environ}
+    environment = {**lightcourse.PATIENT, **os.environ}
     kernel = client.setup_kernel(cleanup_kc=True, env=environment)
     with _PeakMemory() as memory, _bar(notebook) as bar, kernel:
         for index, cell in enumerate(notebook.cells):
@@ -241,12 +236,15 @@ def _checks_in(source):
             yield ast.unparse(call)
 
 
-def grade(path: str | Path, expected: list[str], seconds: float) -> Report:
+def grade(path: str | Path, expected: list[str], seconds: float, seed: int | None = None) -> Report:
     """Run a learner's notebook in a process of its own and ask each expected check.
 
-    Cells may raise; the later ones run all the same. What they print counts for nothing:
-    afterwards each check is called once more, from a fresh import of the checks. This
-    tells right from wrong; it is no sandbox against a learner bent on deceiving.
+    Cells may raise; the later ones run all the same. What they print counts for nothing.
+    Afterwards the learner's process only answers: it is sent one case after the other, and
+    what it returns is compared in *this* process, which never runs the learner's code. So
+    nothing that is patched or looked up over there changes a verdict here. The kernel is no
+    sandbox, though: a notebook can read and write files and use the network, and the course's
+    library, with the right answers to its exercises, can be imported in it.
 
     Parameters
     ----------
@@ -256,7 +254,10 @@ def grade(path: str | Path, expected: list[str], seconds: float) -> Report:
         Expressions as :func:`expected_checks` returns them.
     seconds : float
         Limit for everything together; the process is killed when it is reached.
+    seed : int, optional
+        Of the cases; by default a new one each time, so that no table of answers fits.
     """
+    seed = secrets.randbelow(2**31) if seed is None else seed
     report, place = Report(), "the kernel's start"
     path = Path(path)
     try:
@@ -268,7 +269,7 @@ def grade(path: str | Path, expected: list[str], seconds: float) -> Report:
                     report.raised.append(Failure(number, source, _error_line(reply)))
             for expression in expected:
                 place = expression
-                report.answers.append(_ask_check(ask, expression))
+                report.answers.append(_ask_check(ask, expression, seed))
     except TimeoutError:
         report.stopped = f"the time limit of {seconds:g} s was reached in {place}"
     except ChildProcessError:
@@ -287,38 +288,37 @@ def first_line(source: str) -> str:
 def _error_line(reply):
     if reply["ename"] == NO_INPUT:
         return "input() was called, but nobody is here to answer"
-    return f"{reply['ename']}: {reply['evalue']}"
+    return " ".join(f"{reply['ename']}: {reply['evalue']}".split())
 
 
-def _ask_check(ask, expression):
-    call = f"__import__({__name__!r}, fromlist=['_']).evaluate({expression!r}, globals())"
-    result = ask("", {"answer": call})["user_expressions"]["answer"]
-    if result["status"] != "ok":
-        return Answer(expression, False, f"{result['ename']}: {result['evalue']}")
-    passed, message = json.loads(ast.literal_eval(result["data"]["text/plain"]))
-    return Answer(expression, passed, message)
+def _ask_check(ask, expression, seed):
+    """Judge here what the learner's process answers to each case of a check."""
+    from lightcourse import checks
+
+    call = ast.parse(expression, mode="eval").body
+    exercise = checks.EXERCISES.get(call.func.attr)
+    if exercise is None or len(call.args) != 1 or call.keywords:
+        return Answer(expression, False, "the course has no such check of one function")
+    function = ast.unparse(call.args[0])
+    problem = checks.find_problem(exercise, seed, lambda case: _answer(ask, function, case))
+    return Answer(expression, not problem, problem)
 
 
-def evaluate(expression: str, namespace: dict) -> str:
-    """Call one check in the learner's own process; return ``[passed, message]`` as JSON.
-
-    The checks are imported anew, so a learner who assigned to them changes nothing.
-    """
-    sys.modules.pop(CHECKS, None)
-    heard = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(heard):
-            checks = importlib.import_module(CHECKS)
-            result = eval(expression, {**namespace, "checks": checks})
-    except (Exception, SystemExit) as error:
-        return json.dumps([False, f"{type(error).__name__}: {error}"])
-    return json.dumps([result is True, _message(heard.getvalue())])
+def _answer(ask, function, case):
+    """Have one case answered in the learner's process; whatever comes back is only text."""
+    # Through a lambda, for a notebook may give `globals` and `__import__` other meanings.
+    wire = "(lambda: 0).__builtins__['__import__']('lightcourse.wire', fromlist=['_'])"
+    reply = ask("", {"answer": f"{wire}.answer({function}, {case!r})"})
+    result = reply.get("user_expressions", {}).get("answer", {})
+    if result.get("status") == "error":
+        return _missing(f"{result.get('ename')}: {result.get('evalue')}")
+    return str(result.get("data", {}).get("text/plain", "")).strip("'")
 
 
-def _message(text):
-    """Cut a check's own ✓ or ✗ line, and what follows, out of all that was printed."""
-    start = max(text.rfind("✓"), text.rfind("✗"))
-    return text[start + 1 :].strip()
+def _missing(told):
+    from lightcourse import wire
+
+    return wire.encode(("missing", told))
 
 
 @contextlib.contextmanager

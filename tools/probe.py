@@ -19,8 +19,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
+import lightcourse
 from benchmarks import machine
-from lightcourse import headless
 from tools import notebooks, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def executed(path: Path, settings: dict[str, str]):
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
-        **headless.PATIENT,
+        **lightcourse.PATIENT,
     }
     client.execute(env={**os.environ, **quiet, **settings})
     return notebooks.tidy(notebook)

@@ -4,6 +4,15 @@
 whether the function is right.
 """
 
+from lightcourse.checks import (
+    distillation,
+    fine_tuning,
+    kernels,
+    linear_quantization,
+    models_metrics,
+    pruning,
+    start,
+)
 from lightcourse.checks.distillation import (
     check_next_token_kl,
     check_soft_gradient,
@@ -18,6 +27,8 @@ from lightcourse.checks.fine_tuning import (
     check_split_rows,
     check_stopping_point,
 )
+from lightcourse.checks.grading import Exercise
+from lightcourse.checks.grading import find_problem as find_problem
 from lightcourse.checks.kernels import (
     check_integer_dot,
     check_layer_limits,
@@ -81,3 +92,13 @@ __all__ = [
     "check_unpack_nibbles",
     "check_wanda",
 ]
+
+_MODULES = (start, models_metrics, fine_tuning, pruning, linear_quantization, kernels, distillation)
+
+# From the name of a check to what it measures by.
+EXERCISES = {
+    f"check_{found.name}": found
+    for module in _MODULES
+    for found in vars(module).values()
+    if isinstance(found, Exercise)
+}

@@ -6,17 +6,24 @@ import torch
 from torch.nn import functional as F
 
 from lightcourse import distillation
-from lightcourse.checks.grading import grade, normal
+from lightcourse.checks.cases import dice, normal
+from lightcourse.checks.comparing import same
+from lightcourse.checks.grading import Exercise, grade
 
 
-def _logits(seed, *shape, scale=2.0):
-    return scale * normal(*shape, seed=seed)
+def _logits(roll, *shape, scale=2.0):
+    return scale * normal(*shape, seed=roll.randrange(2**31))
 
 
 def check_soften(soften) -> bool:
     """Check ``soften(logits, temperature)``: probabilities, and each row's entropy in nats."""
-    cases = [(_logits(1, 3, 5), 1.0), (_logits(2, 4, 4), 2.5), (_logits(3, 2, 6), 0.5)]
-    return grade(soften, _soften, cases, SOFTEN_MISTAKES)
+    return grade(soften, SOFTEN)
+
+
+def _soften_cases(seed):
+    roll = dice(seed)
+    settings = [((3, 5), 1.0), ((4, 4), 2.5), ((2, 6), 0.5), ((1, 3), roll.uniform(1.5, 4))]
+    return [(_logits(roll, *shape), temperature) for shape, temperature in settings]
 
 
 def _soften(logits, temperature):
@@ -81,16 +88,28 @@ SOFTEN_MISTAKES = {
 }
 
 
+SOFTEN = Exercise("soften", _soften, _soften_cases, SOFTEN_MISTAKES)
+
+
 def check_soft_loss(soft_loss) -> bool:
     """Check ``soft_loss(student_logits, teacher_logits, labels, temperature, soft_weight)``."""
-    cases = []
-    for seed, (rows, classes, temperature, weight) in enumerate(
-        [(4, 5, 2.0, 0.5), (3, 7, 3.0, 0.9), (6, 4, 0.5, 0.2), (2, 3, 2.0, 0.0)]
-    ):
+    return grade(soft_loss, SOFT_LOSS)
+
+
+def _soft_loss_cases(seed):
+    roll, cases = dice(seed), []
+    settings = [
+        (4, 5, 2.0, 0.5),
+        (3, 7, 3.0, 0.9),
+        (6, 4, 0.5, 0.2),
+        (2, 3, 2.0, 0.0),
+        (1, 4, 2, 1),
+    ]
+    for rows, classes, temperature, weight in settings:
         labels = torch.arange(rows) % classes
-        pair = _logits(seed, rows, classes), _logits(seed + 50, rows, classes)
+        pair = _logits(roll, rows, classes), _logits(roll, rows, classes)
         cases.append((*pair, labels, temperature, weight))
-    return grade(soft_loss, _soft_loss, cases, SOFT_LOSS_MISTAKES)
+    return cases
 
 
 def _soft_loss(student_logits, teacher_logits, labels, temperature, soft_weight):
@@ -159,14 +178,21 @@ SOFT_LOSS_MISTAKES = {
 }
 
 
+SOFT_LOSS = Exercise("soft_loss", _soft_loss, _soft_loss_cases, SOFT_LOSS_MISTAKES)
+
+
 def check_next_token_kl(next_token_kl) -> bool:
     """Check ``next_token_kl(student_logits, teacher_logits, attention_mask)`` over real tokens."""
-    cases = []
-    for seed, (lengths, time, classes) in enumerate([((6, 3), 6, 5), ((2, 5, 4), 5, 4)]):
+    return grade(next_token_kl, NEXT_TOKEN_KL)
+
+
+def _next_token_kl_cases(seed):
+    roll, cases = dice(seed), []
+    for lengths, time, classes in [((6, 3), 6, 5), ((2, 5, 4), 5, 4), ((1, 3), 4, 3)]:
         mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
         shape = (len(lengths), time, classes)
-        cases.append((_logits(seed, *shape), _logits(seed + 70, *shape), mask))
-    return grade(next_token_kl, _next_token_kl, cases, NEXT_TOKEN_KL_MISTAKES)
+        cases.append((_logits(roll, *shape), _logits(roll, *shape), mask))
+    return cases
 
 
 def _counting(attention_mask):
@@ -221,24 +247,42 @@ NEXT_TOKEN_KL_MISTAKES = {
 }
 
 
+NEXT_TOKEN_KL = Exercise(
+    "next_token_kl", _next_token_kl, _next_token_kl_cases, NEXT_TOKEN_KL_MISTAKES
+)
+
+
 def check_temperature_for(temperature_for) -> bool:
     """Check ``temperature_for(logits, entropy)``: where the softened answer has that entropy."""
+    return grade(temperature_for, TEMPERATURE_FOR)
+
+
+def _temperature_for_cases(seed):
+    roll = dice(seed)
     cases = [
         (torch.tensor([4.0, 2.0, 1.0, 0.0, -1.0]), 1.2),
         (torch.tensor([9.0, 3.0, 3.0, 1.0]), 1.35),
         (torch.tensor([1.0, 0.5, 0.0, 0.2, -0.3, 0.9]), 0.7),
         (torch.tensor([30.0, 10.0, 0.0]), 1.0),
     ]
-    return grade(temperature_for, _temperature_for, cases, TEMPERATURE_FOR_MISTAKES)
+    for temperature in (0.015, 80.0, roll.uniform(2, 9)):
+        logits = temperature * _logits(roll, 5)
+        cases.append((logits, _soften(logits.double(), temperature)[1].item()))
+    return cases
+
+
+def _as_exact(answer, wanted, logits, entropy):
+    """Compare as closely as is asked for, 1e-5, and leave as much again to the last digits."""
+    return same(answer, wanted, tolerance=2e-5)
 
 
 def _temperature_for(logits, entropy):
     return _between(logits, entropy)
 
 
-def _between(logits, entropy, low=1e-3, high=1e3):
+def _between(logits, entropy, low=1e-3, high=1e3, times=80):
     """Halve the interval, on a scale of factors, until the temperature is found."""
-    for _ in range(80):
+    for _ in range(times):
         middle = math.sqrt(low * high)
         if _soften(logits.double(), middle)[1] < entropy:
             low = middle
@@ -268,20 +312,32 @@ TEMPERATURE_FOR_MISTAKES = {
     "a temperature may lie above 10: let the interval reach further up": (
         lambda logits, entropy: _between(logits, entropy, high=10.0)
     ),
+    "that is not yet exact to 1e-5: halve the interval more often": (
+        lambda logits, entropy: _between(logits, entropy, times=14)
+    ),
     "more temperature makes *more* entropy: that search goes the wrong way": (
         lambda logits, entropy: 1e-3
     ),
 }
 
 
+TEMPERATURE_FOR = Exercise(
+    "temperature_for", _temperature_for, _temperature_for_cases, TEMPERATURE_FOR_MISTAKES, _as_exact
+)
+
+
 def check_soft_gradient(soft_gradient) -> bool:
     """Check ``soft_gradient(student_logits, teacher_logits, temperature)``: gradient and limit."""
-    cases = [
-        (_logits(1, 5).double() + 1, _logits(2, 5).double(), 2.0),
-        (_logits(3, 3).double(), _logits(4, 3).double() - 2, 0.5),
-        (_logits(5, 8).double(), _logits(6, 8).double() + 3, 7.0),
+    return grade(soft_gradient, SOFT_GRADIENT)
+
+
+def _soft_gradient_cases(seed):
+    roll = dice(seed)
+    return [
+        (_logits(roll, 5).double() + 1, _logits(roll, 5).double(), 2.0),
+        (_logits(roll, 3).double(), _logits(roll, 3).double() - 2, 0.5),
+        (_logits(roll, 8).double(), _logits(roll, 8).double() + 3, 7.0),
     ]
-    return grade(soft_gradient, _soft_gradient, cases, SOFT_GRADIENT_MISTAKES)
 
 
 def _soft_gradient(student_logits, teacher_logits, temperature):
@@ -335,3 +391,8 @@ SOFT_GRADIENT_MISTAKES = {
         lambda s, t, T: _soft_gradient(s, t, T)[::-1]
     ),
 }
+
+
+SOFT_GRADIENT = Exercise(
+    "soft_gradient", _soft_gradient, _soft_gradient_cases, SOFT_GRADIENT_MISTAKES
+)

@@ -3,16 +3,24 @@
 import math
 
 import numpy as np
-import torch
 
-from lightcourse.checks.grading import grade
+from lightcourse.checks.cases import dice, normal
+from lightcourse.checks.comparing import to_array
+from lightcourse.checks.grading import Exercise, grade
 from lightcourse.training import Recipe
 
 
 def check_rate(rate) -> bool:
     """Check ``rate(step, steps, peak, warmup)``: a linear climb, then a half cosine to 0."""
+    return grade(rate, RATE)
+
+
+def _rate_cases(seed):
+    roll = dice(seed)
+    steps, warmup = roll.randint(30, 90), roll.randint(3, 9)
+    drawn = [(step, steps, 1.5, warmup) for step in (roll.randint(1, 20), steps - 1)]
     cases = [(step, 50, 0.5, 10) for step in (0, 4, 9, 10, 20, 30, 49)]
-    return grade(rate, _rate, [*cases, (0, 40, 2.0, 0), (10, 40, 2.0, 0)], RATE_MISTAKES)
+    return [*cases, (0, 40, 2.0, 0), (10, 40, 2.0, 0), (0, 20, 0.3, 1), (4, 5, 0.3, 5), *drawn]
 
 
 def _rate(step, steps, peak, warmup):
@@ -63,16 +71,31 @@ RATE_MISTAKES = {
 }
 
 
+RATE = Exercise("rate", _rate, _rate_cases, RATE_MISTAKES)
+
+
 def check_stopping_point(stopping_point) -> bool:
     """Check ``stopping_point(losses, patience)``: (evaluations made, index of the one kept)."""
+    return grade(stopping_point, STOPPING_POINT)
+
+
+def _stopping_point_cases(seed):
+    roll = dice(seed)
     cases = [
         ([0.9, 0.7, 0.8, 0.75, 0.72, 0.6, 0.5], 2),
         ([0.9, 0.7, 0.8, 0.6, 0.65, 0.62, 0.61, 0.3], 3),
         ([0.5, 0.4, 0.4, 0.4, 0.1], 2),
         ([0.8, 0.6, 0.5, 0.3], 1),
         ([0.6, 0.7, 0.5], 1),
+        ([3.5, 3.1, 2.9, 3.0, 3.2, 2.0], 2),  # a best that starts at 1.0 is never beaten
+        ([2.0, 2.0 - 1e-9, 2.0 - 2e-9, 2.0 - 3e-9, 1.0], 2),  # the least progress is progress
+        ([0.5, 0.9, 0.8, 0.7, 0.6, 0.1], 3),  # lower than `patience` places earlier, no new best
+        ([-0.2, -0.1, -0.3, -0.25, -0.2], 2),
+        ([0.4], 1),
+        ([0.5, 0.6], 4),
     ]
-    return grade(stopping_point, _stopping_point, cases, STOPPING_POINT_MISTAKES)
+    drawn = [[roll.randint(1, 9) / 4 for _ in range(14)] for _ in range(6)]
+    return cases + [(losses, patience % 3 + 1) for patience, losses in enumerate(drawn)]
 
 
 def _stopping_point(losses, patience):
@@ -112,6 +135,22 @@ def _a_tie_is_progress(losses, patience):
     return len(losses), best
 
 
+def _against_places_earlier(losses, patience):
+    for index, loss in enumerate(losses):
+        if index >= patience and loss >= losses[index - patience]:
+            return index + 1, losses.index(min(losses[: index + 1]))
+    return len(losses), losses.index(min(losses))
+
+
+def _best_begins_at_one(losses, patience):
+    made, best = _stopping_point([1.0, *losses], patience)
+    return max(made - 1, 1), max(best - 1, 0)
+
+
+def _wants_some_progress(losses, patience):
+    return _stopping_point([round(loss, 6) for loss in losses], patience)
+
+
 STOPPING_POINT_MISTAKES = {
     "it keeps the last evaluation: go back to the best one": (
         lambda losses, patience: (
@@ -126,6 +165,13 @@ STOPPING_POINT_MISTAKES = {
     "it never stops: after `patience` evaluations without a new best, it must": (
         lambda losses, patience: (len(losses), losses.index(min(losses)))
     ),
+    "it compares with the loss `patience` places earlier: compare with the best so far": (
+        _against_places_earlier
+    ),
+    "the best begins at some fixed loss: the first loss is the first best, however high": (
+        _best_begins_at_one
+    ),
+    "any lower loss is a new best, however little lower it is": _wants_some_progress,
     "it waits one evaluation too long": (
         lambda losses, patience: _stopping_point(losses, patience + 1)
     ),
@@ -140,17 +186,29 @@ STOPPING_POINT_MISTAKES = {
 }
 
 
+STOPPING_POINT = Exercise(
+    "stopping_point", _stopping_point, _stopping_point_cases, STOPPING_POINT_MISTAKES
+)
+
+
 def check_split_rows(split_rows) -> bool:
     """Check ``split_rows(texts, labels, order)``: (training rows, test rows), fairly dealt."""
-    generator = torch.Generator().manual_seed(5)
-    cases = []
-    for counts in ((12, 6), (6, 11, 5)):
-        labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return grade(split_rows, SPLIT_ROWS)
+
+
+def _split_rows_cases(seed):
+    roll, cases = dice(seed), []
+    for counts in ({0: 12, 1: 6}, {7: 6, -2: 11, 4: 5}, {3: 1, 5: 26}):
+        labels = [label for label, count in counts.items() for _ in range(count)]
         texts = [f"text {row}" for row in range(len(labels))]
         texts[4], texts[9], texts[-1] = texts[2], f" {texts[1].upper()} ", texts[-3]
-        order = torch.randperm(len(texts), generator=generator).tolist()
-        cases.append((texts, labels, order))
-    return grade(split_rows, _split_rows, cases, SPLIT_ROWS_MISTAKES)
+        texts[8] = texts[7].replace(" ", "")  # a blank inside makes another text
+        texts[10] = texts[0]  # of another label, where the first label is short
+        order = list(range(len(texts)))
+        roll.shuffle(order)
+        order.remove(2)  # the first of two equal texts comes after the second
+        cases.append((texts, labels, [*order, 2]))
+    return cases
 
 
 def _key(text):
@@ -223,14 +281,31 @@ SPLIT_ROWS_MISTAKES = {
 }
 
 
+SPLIT_ROWS = Exercise("split_rows", _split_rows, _split_rows_cases, SPLIT_ROWS_MISTAKES)
+
+
 def check_examples_needed(examples_needed) -> bool:
     """Check ``examples_needed(counts, errors, target)``: a power law, fitted and extended."""
-    cases = [
+    return grade(examples_needed, EXAMPLES_NEEDED)
+
+
+def _examples_needed_cases(seed):
+    roll, counts = dice(seed), [120, 240, 700, 1500, 4000]
+    noisy = [3 * count**-0.4 * roll.uniform(0.9, 1.1) for count in counts]
+    return [
         ([100, 200, 400, 800, 1600], [0.31, 0.262, 0.2, 0.171, 0.13], 0.08),
         ([50, 500, 1000], [0.42, 0.3, 0.24], 0.2),
         ([64, 256, 1024, 4096], [0.2, 0.105, 0.048, 0.026], 0.01),
+        (counts, noisy, 0.05),
     ]
-    return grade(examples_needed, _examples_needed, cases, EXAMPLES_NEEDED_MISTAKES)
+
+
+def _as_many(answer, wanted, counts, errors, target):
+    """Tell whether two counts are the same; of examples a whole number will do."""
+    answer, wanted = to_array(answer), to_array(wanted)
+    if answer is None or answer.dtype == bool or answer.shape != ():
+        return False
+    return bool(abs(answer - wanted) <= max(1e-4 * abs(wanted), answer == round(float(answer))))
 
 
 def _line(x, y):
@@ -282,17 +357,25 @@ EXAMPLES_NEEDED_MISTAKES = {
 }
 
 
+EXAMPLES_NEEDED = Exercise(
+    "examples_needed", _examples_needed, _examples_needed_cases, EXAMPLES_NEEDED_MISTAKES, _as_many
+)
+
+
 def check_lora_gradients(lora_gradients) -> bool:
     """Check ``lora_gradients(gradient, a, b, alpha)``: the gradients of A and of B."""
-    generator = torch.Generator().manual_seed(7)
+    return grade(lora_gradients, LORA_GRADIENTS)
+
+
+def _lora_gradients_cases(seed):
+    roll = dice(seed)
 
     def case(outputs, inputs, rank, alpha, scale):
         shapes = (outputs, inputs), (rank, inputs), (outputs, rank)
-        gradient, a, b = (torch.randn(shape, generator=generator) for shape in shapes)
+        gradient, a, b = (normal(*shape, seed=roll.randrange(2**31)) for shape in shapes)
         return gradient, a, b * scale, alpha
 
-    cases = [case(5, 4, 2, 6.0, 1.0), case(3, 7, 1, 0.5, 1.0), case(4, 4, 4, 8.0, 0.0)]
-    return grade(lora_gradients, _lora_gradients, cases, LORA_GRADIENTS_MISTAKES)
+    return [case(5, 4, 2, 6.0, 1.0), case(3, 7, 1, 0.5, 1.0), case(4, 4, 4, 8.0, 0.0)]
 
 
 def _lora_gradients(gradient, a, b, alpha):
@@ -330,3 +413,8 @@ LORA_GRADIENTS_MISTAKES = {
         lambda gradient, a, b, alpha: tuple(-g for g in _lora_gradients(gradient, a, b, alpha))
     ),
 }
+
+
+LORA_GRADIENTS = Exercise(
+    "lora_gradients", _lora_gradients, _lora_gradients_cases, LORA_GRADIENTS_MISTAKES
+)

@@ -3,27 +3,30 @@
 import torch
 
 from lightcourse import quantization
-from lightcourse.checks.grading import grade
+from lightcourse.checks.cases import dice, whole
+from lightcourse.checks.comparing import same
+from lightcourse.checks.grading import Exercise, grade
 
 EVERY_NIBBLE = torch.arange(-8, 8, dtype=torch.int8)[None]
 
 
 def check_integer_dot(integer_dot) -> bool:
     """Check ``integer_dot(x, w, x_zero, w_zero, x_scale, w_scale)``: scales and zeros outside."""
-    generator = torch.Generator().manual_seed(5)
-    cases = [
-        (*_unsigned(length, generator), *zeros, *scales)
-        for length, zeros, scales in [
-            (7, (128, 119), (0.5, 0.25)),
-            (300, (3, 250), (0.02, 0.01)),
-            (64, (90, 0), (0.1, 2.0)),
-        ]
+    return grade(integer_dot, INTEGER_DOT)
+
+
+def _integer_dot_cases(seed):
+    roll = dice(seed)
+    settings = [
+        (7, (128, 119), (0.5, 0.25)),
+        (300, (3, 250), (0.02, 0.01)),
+        (64, (90, 0), (0.1, 2.0)),
+        (roll.randint(20, 90), (roll.randint(1, 255), roll.randint(1, 255)), (0.3, 0.7)),
     ]
-    return grade(integer_dot, _integer_dot, cases, INTEGER_DOT_MISTAKES)
-
-
-def _unsigned(length, generator):
-    return torch.randint(0, 256, (2, length), generator=generator, dtype=torch.uint8)
+    return [
+        (*whole(0, 256, 2, length, seed=roll.randrange(2**31), dtype=torch.uint8), *zeros, *scales)
+        for length, zeros, scales in settings
+    ]
 
 
 def _integer_dot(x, w, x_zero, w_zero, x_scale, w_scale):
@@ -88,16 +91,33 @@ INTEGER_DOT_MISTAKES = {
 }
 
 
+INTEGER_DOT = Exercise("integer_dot", _integer_dot, _integer_dot_cases, INTEGER_DOT_MISTAKES)
+
+
 def check_pack_nibbles(pack_nibbles) -> bool:
     """Check ``pack_nibbles(q)``: two 4-bit integers in each byte, even places low."""
-    cases = [(_nibbles(shape, seed),) for seed, shape in enumerate([(3, 8), (2, 7), (1, 1)])]
-    cases.append((EVERY_NIBBLE,))
-    return grade(pack_nibbles, quantization.pack_int4, cases, PACK_NIBBLES_MISTAKES)
+    return grade(pack_nibbles, PACK_NIBBLES)
 
 
-def _nibbles(shape, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-8, 8, shape, generator=generator, dtype=torch.int8)
+def _nibbles(seed):
+    """Return rows of 4-bit integers, even and odd ones, and all values that there are."""
+    roll = dice(seed)
+    sizes = [(3, 8), (2, 7), (1, 1)]
+    drawn = [whole(-8, 8, *s, seed=roll.randrange(2**31), dtype=torch.int8) for s in sizes]
+    return [*drawn, EVERY_NIBBLE.clone()]
+
+
+def _pack_nibbles_cases(seed):
+    return [(q,) for q in _nibbles(seed)]
+
+
+def _same_bytes(answer, wanted, q):
+    """Compare the values, and the type: uint8 is asked for, and no other takes one byte."""
+    return _is_uint8(answer) == _is_uint8(wanted) and same(answer, wanted)
+
+
+def _is_uint8(answer):
+    return str(getattr(answer, "dtype", "")) in ("torch.uint8", "uint8")
 
 
 def _filled(q):
@@ -131,19 +151,29 @@ PACK_NIBBLES_MISTAKES = {
     "the size of a number is stored without its sign: abs() loses it": (
         lambda q: _joined(_filled(q)[..., 0::2].abs(), _filled(q)[..., 1::2].abs())
     ),
+    "uint8 is wanted, the type whose values are bytes": (
+        lambda q: _joined(_filled(q)[..., 0::2] & 15, _filled(q)[..., 1::2] & 15).int()
+    ),
     "nothing is shared: one byte for each value": (lambda q: (q.long() & 15).to(torch.uint8)),
 }
 
 
+PACK_NIBBLES = Exercise(
+    "pack_nibbles",
+    quantization.pack_int4,
+    _pack_nibbles_cases,
+    PACK_NIBBLES_MISTAKES,
+    _same_bytes,
+)
+
+
 def check_unpack_nibbles(unpack_nibbles) -> bool:
     """Check ``unpack_nibbles(packed, length)``: the ``length`` integers that were packed."""
-    sizes = [(3, 8), (2, 7), (1, 1)]
-    cases = [
-        (quantization.pack_int4(_nibbles(shape, 3 + seed)), shape[-1])
-        for seed, shape in enumerate(sizes)
-    ]
-    cases.append((quantization.pack_int4(EVERY_NIBBLE), 16))
-    return grade(unpack_nibbles, quantization.unpack_int4, cases, UNPACK_NIBBLES_MISTAKES)
+    return grade(unpack_nibbles, UNPACK_NIBBLES)
+
+
+def _unpack_nibbles_cases(seed):
+    return [(quantization.pack_int4(q), q.shape[-1]) for q in _nibbles(seed)]
 
 
 def _signed(nibble):
@@ -182,14 +212,26 @@ UNPACK_NIBBLES_MISTAKES = {
 }
 
 
+UNPACK_NIBBLES = Exercise(
+    "unpack_nibbles", quantization.unpack_int4, _unpack_nibbles_cases, UNPACK_NIBBLES_MISTAKES
+)
+
+
 def check_layer_limits(layer_limits) -> bool:
     """Check ``layer_limits(inputs, outputs, rows, bits, bandwidth, peak)``: two times."""
-    cases = [
+    return grade(layer_limits, LAYER_LIMITS)
+
+
+def _layer_limits_cases(seed):
+    roll = dice(seed)
+    inputs, outputs = 8 * roll.randint(8, 99), 8 * roll.randint(8, 99)
+    return [
         (2048, 8192, 1, 8, 29e9, 470e9),
         (384, 1536, 128, 4, 29e9, 470e9),
         (4096, 4096, 16, 4, 10e9, 1e12),
+        (64, 40, 3, 3, 1e9, 2e9),
+        (inputs, outputs, roll.randint(2, 9), 2, 7e9, 3e10),
     ]
-    return grade(layer_limits, _layer_limits, cases, LAYER_LIMITS_MISTAKES)
 
 
 def _layer_limits(inputs, outputs, rows, bits, bandwidth, peak):
@@ -251,15 +293,25 @@ LAYER_LIMITS_MISTAKES = {
 }
 
 
+LAYER_LIMITS = Exercise("layer_limits", _layer_limits, _layer_limits_cases, LAYER_LIMITS_MISTAKES)
+
+
 def check_offset_parts(offset_parts) -> bool:
     """Check ``offset_parts(x, w)``: unsigned weights, and what the sums start from."""
-    generator = torch.Generator().manual_seed(7)
-    cases = []
+    return grade(offset_parts, OFFSET_PARTS)
+
+
+def _offset_parts_cases(seed):
+    roll, cases = dice(seed), []
     for rows, outputs, inputs in [(3, 4, 6), (1, 2, 500), (2, 5, 5)]:
-        x = torch.randint(-127, 128, (rows, inputs), generator=generator, dtype=torch.int8)
-        w = torch.randint(-128, 128, (outputs, inputs), generator=generator, dtype=torch.int8)
+        x, w = (
+            whole(-128, 128, size, inputs, seed=roll.randrange(2**31), dtype=torch.int8)
+            for size in (rows, outputs)
+        )
+        # Both ends occur; so a smaller offset is none that fits.
+        x[0, :2], w[:, 0], w[0, -1] = torch.tensor([-128, -128]).to(torch.int8), -128, 127
         cases.append((x, w))
-    return grade(offset_parts, _offset_parts, cases, OFFSET_PARTS_MISTAKES)
+    return cases
 
 
 def _offset_parts(x, w):
@@ -300,10 +352,21 @@ OFFSET_PARTS_MISTAKES = {
 }
 
 
+OFFSET_PARTS = Exercise("offset_parts", _offset_parts, _offset_parts_cases, OFFSET_PARTS_MISTAKES)
+
+
 def check_safe_inputs(safe_inputs) -> bool:
     """Check ``safe_inputs(x_bits, w_bits, sum_bits)``: the most products that always fit."""
+    return grade(safe_inputs, SAFE_INPUTS)
+
+
+def _safe_inputs_cases(seed):
+    roll = dice(seed)
     cases = [(8, 8, 32), (8, 8, 16), (8, 4, 16), (4, 4, 16), (8, 2, 16), (2, 2, 8)]
-    return grade(safe_inputs, _safe_inputs, cases, SAFE_INPUTS_MISTAKES)
+    cases += [(3, 2, 16), (1, 2, 8), (1, 5, 12), (2, 3, 12)]  # 2340.6; exactly 64; a last half
+    return cases + [
+        (roll.randint(2, 8), roll.randint(2, 8), roll.randint(17, 32)) for _ in range(3)
+    ]
 
 
 def _safe_inputs(x_bits, w_bits, sum_bits):
@@ -342,7 +405,20 @@ SAFE_INPUTS_MISTAKES = {
     "so many no longer fit: that is the first number that overflows, one less is safe": (
         lambda x_bits, w_bits, sum_bits: _safe_inputs(x_bits, w_bits, sum_bits) + 1
     ),
+    "the largest K rounds down: // is wanted, a K that is rounded up overflows": (
+        lambda x_bits, w_bits, sum_bits: round(
+            2 ** (sum_bits - 1) / ((2**x_bits - 1) * 2 ** (w_bits - 1))
+        )
+    ),
+    "the negative end is one further away: 32,768 below 0, 32,767 above": (
+        lambda x_bits, w_bits, sum_bits: (
+            (2 ** (sum_bits - 1) - 1) // ((2**x_bits - 1) * 2 ** (w_bits - 1))
+        )
+    ),
     "it asks for the typical case, which grows with √K: the worst one is wanted": (
         lambda x_bits, w_bits, sum_bits: _safe_inputs(x_bits, w_bits, sum_bits) ** 2
     ),
 }
+
+
+SAFE_INPUTS = Exercise("safe_inputs", _safe_inputs, _safe_inputs_cases, SAFE_INPUTS_MISTAKES)

@@ -1,24 +1,45 @@
 """Checks of the exercises of chapter 04."""
 
+import math
 from functools import partial
 
 import torch
 
 from lightcourse import quantization
-from lightcourse.checks.grading import but, grade, normal
+from lightcourse.checks.cases import but, dice, normal, until
+from lightcourse.checks.comparing import same, to_array
+from lightcourse.checks.grading import Exercise, grade
 
 
 def check_affine_qparams(affine_qparams) -> bool:
     """Check ``affine_qparams(x, bits)``: scale and zero point of the grid that just fits x."""
+    return grade(affine_qparams, AFFINE_QPARAMS)
+
+
+def _affine_qparams_cases(seed):
+    roll = dice(seed)
     cases = [
         (normal(7, seed=0) + 0.3, 4),
         (torch.tensor([20.0, 22.5, 30.0]), 3),
         (torch.tensor([-5.0, -1.0, -2.0]), 8),
         (torch.full((4,), 0.7), 3),
         (torch.full((3,), -2.0), 4),
+        (torch.tensor(-0.4), 2),
         (torch.zeros(5), 4),
+        (torch.tensor([-1.0, 3.7]), 3),  # low is -1.49 steps
+        (torch.tensor([[-1.3, 2.0], [0.4, 3.2]]), 3),  # -2.02 steps
+        (torch.tensor([1e-7, -3e-7]), 4),  # small, but not nothing but zeros
     ]
-    return grade(affine_qparams, _affine_qparams, cases, AFFINE_QPARAMS_MISTAKES)
+    for low, high in ((0.1, 0.45), (0.55, 0.9)):
+        draw = lambda: (1.5 * normal(2, 3, 2, seed=roll.randrange(2**31)), roll.randint(2, 8))  # noqa: E731
+        cases.append(until(lambda case, ends=(low, high): _lies(case, *ends), draw))
+    return cases
+
+
+def _lies(case, low, high):
+    """Tell whether low lies that far above a whole number of steps, so on no last bit."""
+    steps = (case[0].min() / _qparams(*case)[0]).item()
+    return low < steps - math.floor(steps) < high
 
 
 def _affine_qparams(x, bits):
@@ -26,7 +47,7 @@ def _affine_qparams(x, bits):
     return scale.item(), zero_point.item()
 
 
-def _qparams(x, bits, steps=None, widen=True, start=None):
+def _qparams(x, bits, steps=None, widen=True, start=None, rounded=torch.round):
     """Return scale and zero point of a grid with one thing about it changed."""
     low, high = x.min(), x.max()
     if widen:
@@ -35,7 +56,7 @@ def _qparams(x, bits, steps=None, widen=True, start=None):
     if widen and scale == 0:
         scale = torch.tensor(1.0)
     start = -(2 ** (bits - 1)) if start is None else start
-    return scale.item(), (start - (low / scale).round()).item()
+    return scale.item(), (start - rounded(low / scale)).item()
 
 
 def _unrounded(x, bits):
@@ -64,6 +85,12 @@ AFFINE_QPARAMS_MISTAKES = {
     ),
     "the integers begin at -2^(bits - 1), not at 0": lambda x, bits: _qparams(x, bits, start=0),
     "the zero point is an integer: round it": _unrounded,
+    "floor goes to the next integer below: the nearest one is wanted, so round": (
+        lambda x, bits: _qparams(x, bits, rounded=torch.floor)
+    ),
+    "int, trunc and ceil cut off what is below 0: the nearest integer is wanted, so round": (
+        lambda x, bits: _qparams(x, bits, rounded=torch.ceil)
+    ),
     "the sign is turned: a negative low moves the zero point up from quant_min": _turned_over,
     "that is symmetric: the zero point is 0, and a skewed range is not used well": (
         lambda x, bits: ((x.abs().max() / (2 ** (bits - 1) - 1)).item() or 1.0, 0)
@@ -74,10 +101,20 @@ AFFINE_QPARAMS_MISTAKES = {
 }
 
 
+AFFINE_QPARAMS = Exercise(
+    "affine_qparams", _affine_qparams, _affine_qparams_cases, AFFINE_QPARAMS_MISTAKES
+)
+
+
 def check_bits_per_weight(bits_per_weight) -> bool:
     """Check ``bits_per_weight(bits, group_size, symmetric)``: (information, stored) bits."""
+    return grade(bits_per_weight, BITS_PER_WEIGHT)
+
+
+def _bits_per_weight_cases(seed):
+    group = 8 * dice(seed).randint(1, 12)
     cases = [(4, 32, True), (3, 32, False), (8, 64, False), (2, 16, True), (5, 128, True)]
-    return grade(bits_per_weight, _bits_per_weight, cases, BITS_PER_WEIGHT_MISTAKES)
+    return cases + [(bits, group, symmetric) for bits in (4, 5, 7) for symmetric in (True, False)]
 
 
 def _bits_per_weight(bits, group_size, symmetric):
@@ -129,16 +166,46 @@ BITS_PER_WEIGHT_MISTAKES = {
 }
 
 
+BITS_PER_WEIGHT = Exercise(
+    "bits_per_weight", _bits_per_weight, _bits_per_weight_cases, BITS_PER_WEIGHT_MISTAKES
+)
+
+
 def check_round_trip(round_trip) -> bool:
     """Check ``round_trip(x, bits)``: what is read back from the integers, 0 exact."""
-    cases = [
-        (normal(3, 5, seed=1) + 0.4, 4),
+    return grade(round_trip, ROUND_TRIP)
+
+
+def _round_trip_cases(seed):
+    roll = dice(seed)
+    return [
+        (normal(3, 5, seed=roll.randrange(2**31)) + 0.4, 4),
         (torch.tensor([-3.5, -1.2, 0.0, 2.2, 3.5]), 3),
         (torch.tensor([-1.0, 0.0, 0.3, 1.1]), 3),
         (torch.full((4,), 0.7), 2),
         (torch.zeros(3), 4),
+        (normal(40, seed=roll.randrange(2**31)).abs(), 8),  # q - zero_point reaches 255
+        (torch.tensor([-1e-7, 3e-7]), 4),
     ]
-    return grade(round_trip, _round_trip, cases, ROUND_TRIP_MISTAKES)
+
+
+def _as_near(answer, wanted, x, bits):
+    """Tell whether two round trips are the same, or both right: halves may go either way."""
+    return same(answer, wanted) or (_nearest(answer, x, bits) and _nearest(wanted, x, bits))
+
+
+def _nearest(answer, x, bits):
+    """Tell whether each value is the nearest of a grid's, which holds 0 and no level too many."""
+    array = to_array(answer)
+    if array is None or array.dtype.kind != "f" or array.shape != tuple(x.shape):
+        return False
+    scale, low = _qparams(x, bits)[0], min(x.min().item(), 0)
+    steps, back = x.double() / scale, torch.as_tensor(array).double() / scale
+    near = (back - back.round()).abs().max() < 1e-3 and (back - steps).abs().max() < 0.5 + 1e-3
+    starts = {math.floor(low / scale + 0.5 - 1e-6), math.ceil(low / scale - 0.5 + 1e-6)}
+    return bool(near) and any(
+        start - 0.1 < back.min() and back.max() < start + 2**bits - 0.9 for start in starts
+    )
 
 
 def _round_trip(x, bits):
@@ -205,10 +272,18 @@ ROUND_TRIP_MISTAKES = {
 }
 
 
+ROUND_TRIP = Exercise("round_trip", _round_trip, _round_trip_cases, ROUND_TRIP_MISTAKES, _as_near)
+
+
 def check_expected_error(expected_error) -> bool:
     """Check ``expected_error(low, high, bits)``: the mean squared rounding error."""
-    cases = [(-1.0, 1.0, 4), (-0.5, 2.5, 3), (0.0, 10.0, 8), (-3.0, 0.0, 2)]
-    return grade(expected_error, _expected_error, cases, EXPECTED_ERROR_MISTAKES)
+    return grade(expected_error, EXPECTED_ERROR)
+
+
+def _expected_error_cases(seed):
+    roll = dice(seed)
+    drawn = (-roll.uniform(0.1, 2), roll.uniform(0.1, 2), roll.randint(5, 7))
+    return [(-1.0, 1.0, 4), (-0.5, 2.5, 3), (0.0, 10.0, 8), (-3.0, 0.0, 2), drawn]
 
 
 def _expected_error(low, high, bits):
@@ -249,14 +324,37 @@ EXPECTED_ERROR_MISTAKES = {
 }
 
 
+EXPECTED_ERROR = Exercise(
+    "expected_error", _expected_error, _expected_error_cases, EXPECTED_ERROR_MISTAKES
+)
+
+
 def check_improve_scale(improve_scale) -> bool:
     """Check ``improve_scale(x, scale, bits)``: for each row the best scale for its integers."""
-    cases = []
-    for seed, (rows, columns, bits) in enumerate([(3, 16, 3), (2, 8, 4), (4, 32, 2)]):
-        x = normal(rows, columns, seed=seed + 5) * torch.arange(1.0, rows + 1)[:, None]
+    return grade(improve_scale, IMPROVE_SCALE)
+
+
+def _improve_scale_cases(seed):
+    roll = dice(seed)
+
+    def draw(rows, columns, bits):
+        x = normal(rows, columns, seed=roll.randrange(2**31)) * torch.arange(1.0, rows + 1)[:, None]
         x[-1] = 0
-        cases.append((x, x.abs().amax(1, keepdim=True) * 0.12 + 0.05, bits))
-    return grade(improve_scale, _improve_scale, cases, IMPROVE_SCALE_MISTAKES)
+        reach = 0.12 if bits < 8 else 0.006
+        return x, x.abs().amax(1, keepdim=True) * reach + 0.05 * (bits < 8) + 1e-3, bits
+
+    cases = [
+        until(_far_from_halves, lambda size=size: draw(*size))
+        for size in [(3, 16, 3), (2, 8, 4), (4, 32, 2), (2, 20, 8)]
+    ]
+    small = torch.tensor([[0.01, 0.02], [-3.2, 1.4], [-0.2, 2.1]])  # a row of which nothing is left
+    return [*cases, (small, torch.tensor([[1.0], [0.5], [1.0]]), 3)]
+
+
+def _far_from_halves(case):
+    """Tell whether no quotient is decided by a last bit."""
+    steps = case[0] / case[1]
+    return bool(((steps - steps.floor() - 0.5).abs() > 1e-3).all())
 
 
 def _rounded(x, scale, bits, function=torch.round):
@@ -329,3 +427,8 @@ IMPROVE_SCALE_MISTAKES = {
         lambda x, scale, bits: _improve_scale(x, scale, bits)[:, 0]
     ),
 }
+
+
+IMPROVE_SCALE = Exercise(
+    "improve_scale", _improve_scale, _improve_scale_cases, IMPROVE_SCALE_MISTAKES
+)

@@ -5,18 +5,25 @@ import math
 import torch
 
 from lightcourse import metrics
-from lightcourse.checks.grading import grade
+from lightcourse.checks.cases import dice, whole
+from lightcourse.checks.grading import Exercise, grade
 
 
 def check_bits_per_byte(bits_per_byte) -> bool:
     """Check ``bits_per_byte(loss, tokens, text)``: from nats a token to bits a byte."""
-    cases = [
+    return grade(bits_per_byte, BITS_PER_BYTE)
+
+
+def _bits_per_byte_cases(seed):
+    roll = dice(seed)
+    drawn = "".join(roll.choice("light, schön 轻\n") for _ in range(20)) + "é"
+    return [
         (3.2, 6, "Where is the café?"),
         (5.75, 4, "naïve Übung"),
         (0.5, 11, "语言模型, small and light"),
         (2.0, 3, "plain text"),
+        (roll.uniform(1, 8), roll.randint(5, 30), drawn),
     ]
-    return grade(bits_per_byte, _bits_per_byte, cases, BITS_PER_BYTE_MISTAKES)
 
 
 def _bits_per_byte(loss, tokens, text):
@@ -45,18 +52,28 @@ BITS_PER_BYTE_MISTAKES = {
 }
 
 
+BITS_PER_BYTE = Exercise(
+    "bits_per_byte", _bits_per_byte, _bits_per_byte_cases, BITS_PER_BYTE_MISTAKES
+)
+
+
 def check_macro_f1(macro_f1) -> bool:
     """Check ``macro_f1(predictions, labels)``: the mean over classes of F1."""
-    generator = torch.Generator().manual_seed(11)
-    labels = torch.multinomial(torch.tensor([8.0, 3.0, 1.0]), 40, True, generator=generator)
-    swapped = torch.multinomial(torch.tensor([1.0, 1.0, 1.0]), 40, True, generator=generator)
-    noisy = torch.where(torch.rand(40, generator=generator) < 0.4, swapped, labels)
-    cases = [
+    return grade(macro_f1, MACRO_F1)
+
+
+def _macro_f1_cases(seed):
+    roll = dice(seed)
+    labels = torch.tensor(roll.choices([0, 1, 2], [8, 3, 1], k=40))
+    swapped = whole(0, 3, 40, seed=roll.randrange(2**31))
+    noisy = torch.where(whole(0, 5, 40, seed=roll.randrange(2**31)) < 2, swapped, labels)
+    return [
         (noisy, labels),
         (torch.zeros(10, dtype=torch.int64), torch.tensor([0] * 9 + [1])),
         (torch.tensor([4, 4, 2, 7, 2]), torch.tensor([4, 2, 2, 4, 2])),
+        (torch.tensor([-100, 9, 3]), torch.tensor([9, 9, 3])),
+        (torch.tensor([5]), torch.tensor([5])),
     ]
-    return grade(macro_f1, metrics.macro_f1, cases, MACRO_F1_MISTAKES)
 
 
 def _counts(predictions, labels):
@@ -132,14 +149,22 @@ MACRO_F1_MISTAKES = {
 }
 
 
+MACRO_F1 = Exercise("macro_f1", metrics.macro_f1, _macro_f1_cases, MACRO_F1_MISTAKES)
+
+
 def check_tokens_per_second_limit(tokens_per_second_limit) -> bool:
     """Check ``tokens_per_second_limit(parameters, bits, group_size, bandwidth)``."""
-    cases = [
+    return grade(tokens_per_second_limit, TOKENS_PER_SECOND_LIMIT)
+
+
+def _limit_cases(seed):
+    roll = dice(seed)
+    return [
         (7_000_000_000, 4, 32, 50e9),
         (135_000_000, 8, 64, 17e9),
         (1_100_000_000, 3, 128, 10e9),
+        (roll.randint(10**6, 10**9), roll.randint(2, 7), 2 ** roll.randint(3, 6), 4e9),
     ]
-    return grade(tokens_per_second_limit, _limit, cases, TOKENS_PER_SECOND_LIMIT_MISTAKES)
 
 
 def _limit(parameters, bits, group_size, bandwidth):
@@ -172,3 +197,8 @@ TOKENS_PER_SECOND_LIMIT_MISTAKES = {
         lambda parameters, bits, group_size, bandwidth: bandwidth / (2 * parameters)
     ),
 }
+
+
+TOKENS_PER_SECOND_LIMIT = Exercise(
+    "tokens_per_second_limit", _limit, _limit_cases, TOKENS_PER_SECOND_LIMIT_MISTAKES
+)

@@ -1,20 +1,37 @@
 """Checks of the exercises of chapter 03."""
 
+import math
 from functools import partial
 
 import torch
 
 from lightcourse import pruning
-from lightcourse.checks.grading import but, grade, normal
+from lightcourse.checks.cases import but, dice, normal, whole
+from lightcourse.checks.comparing import is_mask
+from lightcourse.checks.grading import Exercise, grade
 
 
 def check_keep_n_of_m(keep_n_of_m) -> bool:
     """Check ``keep_n_of_m(weight, n, m)``: True for the n largest of m neighbours in a row."""
-    cases = [
-        (normal(*shape, seed=seed), n, m)
-        for seed, (shape, n, m) in enumerate([((6, 8), 2, 4), ((4, 12), 1, 4), ((8, 8), 3, 8)])
-    ]
-    return grade(keep_n_of_m, _keep_n_of_m, cases, KEEP_N_OF_M_MISTAKES)
+    return grade(keep_n_of_m, KEEP_N_OF_M)
+
+
+def _keep_n_of_m_cases(seed):
+    roll = dice(seed)
+    sizes = [((6, 8), 2, 4), ((4, 12), 1, 4), ((8, 8), 3, 8), ((3, 6), 2, 3)]
+    cases = [(normal(*shape, seed=roll.randrange(2**31)), n, m) for shape, n, m in sizes]
+    # Many of equal size: a threshold would keep more than n.
+    return [*cases, (whole(-2, 3, 4, 12, seed=roll.randrange(2**31)).float(), 2, 4)]
+
+
+def _alike_in_groups(answer, wanted, weight, n, m):
+    """Tell whether two masks keep equally many, of the same sizes, in each group of m."""
+    if not (is_mask(answer, weight) and is_mask(wanted, weight)):
+        return False
+    sizes = weight.abs().reshape(-1, m)
+    masks = [torch.as_tensor(mask).reshape(-1, m) for mask in (answer, wanted)]
+    kept, best = (torch.where(mask, sizes, -1.0).sort(dim=1).values for mask in masks)
+    return torch.equal(kept, best)
 
 
 def _keep_n_of_m(weight, n, m):
@@ -36,7 +53,15 @@ def _n_of_m_far_apart(weight, n, m):
     return mask.view(len(weight), -1, m).transpose(1, 2).reshape(weight.shape)
 
 
+def _at_least_the_nth(weight, n, m):
+    groups = weight.abs().reshape(-1, m)
+    return (groups >= groups.topk(n, dim=1).values[:, -1:]).view(weight.shape)
+
+
 KEEP_N_OF_M_MISTAKES = {
+    "a threshold keeps all weights of one size or none: exactly n of m must stay": (
+        _at_least_the_nth
+    ),
     "it removes n of every m: n is how many are kept": (
         lambda weight, n, m: _keep_n_of_m(weight, m - n, m)
     ),
@@ -64,10 +89,21 @@ KEEP_N_OF_M_MISTAKES = {
 }
 
 
+KEEP_N_OF_M = Exercise(
+    "keep_n_of_m", _keep_n_of_m, _keep_n_of_m_cases, KEEP_N_OF_M_MISTAKES, _alike_in_groups
+)
+
+
 def check_sparse_bytes(sparse_bytes) -> bool:
     """Check ``sparse_bytes(rows, columns, nonzeros)``: bytes as (dense, CSR, bit mask)."""
-    cases = [(384, 384, 73_728), (10, 16, 3), (128, 384, 40_000)]
-    return grade(sparse_bytes, _sparse_bytes, cases, SPARSE_BYTES_MISTAKES)
+    return grade(sparse_bytes, SPARSE_BYTES)
+
+
+def _sparse_bytes_cases(seed):
+    roll = dice(seed)
+    rows, columns = 8 * roll.randint(1, 9), roll.randrange(3, 40, 2)
+    drawn = (rows, columns, roll.randint(2, rows * columns))
+    return [(384, 384, 73_728), (10, 16, 3), (128, 384, 40_000), (8, 5, 0), (8, 5, 40), drawn]
 
 
 def _sparse_bytes(rows, columns, nonzeros):
@@ -106,13 +142,21 @@ SPARSE_BYTES_MISTAKES = {
 }
 
 
+SPARSE_BYTES = Exercise("sparse_bytes", _sparse_bytes, _sparse_bytes_cases, SPARSE_BYTES_MISTAKES)
+
+
 def check_wanda(wanda) -> bool:
     """Check ``wanda(weight, inputs)``: one score for each weight, from inputs of many tokens."""
-    cases = [
-        (normal(outputs, inputs, seed=seed), 0.5 + normal(tokens, inputs, seed=seed + 10))
-        for seed, (outputs, inputs, tokens) in enumerate([(4, 6, 9), (3, 3, 3), (5, 2, 30)])
+    return grade(wanda, WANDA)
+
+
+def _wanda_cases(seed):
+    roll = dice(seed)
+    seeds = iter([roll.randrange(2**31) for _ in range(8)])
+    return [
+        (normal(outputs, inputs, seed=next(seeds)), 0.5 + normal(tokens, inputs, seed=next(seeds)))
+        for outputs, inputs, tokens in [(4, 6, 9), (3, 3, 3), (5, 2, 30), (2, 4, 2)]
     ]
-    return grade(wanda, _wanda, cases, WANDA_MISTAKES)
 
 
 def _wanda(weight, inputs):
@@ -151,19 +195,49 @@ WANDA_MISTAKES = {
 }
 
 
+WANDA = Exercise("wanda", _wanda, _wanda_cases, WANDA_MISTAKES)
+
+
 def check_keep_largest(keep_largest) -> bool:
     """Check ``keep_largest(parameters, sparsity)``: a list of masks, one for each parameter."""
+    return grade(keep_largest, KEEP_LARGEST)
+
+
+def _keep_largest_cases(seed):
+    roll = dice(seed)
     cases = [
-        (_parameters(shapes, seed), sparsity)
-        for seed, (shapes, sparsity) in enumerate(
-            [
-                ([(4, 6), (4,), (3, 4), (3,)], 0.5),
-                ([(7,), (5, 7), (5,)], 0.3),
-                ([(2, 3), (4,)], 0.75),
-            ]
-        )
+        (_parameters(shapes, roll.randrange(2**20)), sparsity)
+        for shapes, sparsity in [
+            ([(4, 6), (4,), (3, 4), (3,)], 0.5),
+            ([(7,), (5, 7), (5,)], 0.28),  # 9.8 weights
+            ([(7,), (5, 7), (5,)], 0.26),  # 9.1 weights
+            ([(2, 3), (4,)], 0.75),  # 4.5 weights: round(...) makes 4 of it
+            ([(3,), (2, 5), (5, 2)], 0.0),
+            ([(2, 5), (5,), (5, 2)], 1.0),
+        ]
     ]
-    return grade(keep_largest, _keep_largest, cases, KEEP_LARGEST_MISTAKES)
+    equal = [
+        whole(-2, 3, *shape, seed=roll.randrange(2**31)).float() for shape in ((4, 5), (5,), (3, 4))
+    ]
+    return [*cases, (equal, 0.45)]
+
+
+def _alike_together(answer, wanted, parameters, sparsity):
+    """Tell whether two lists of masks keep the vectors, and equally large weights of the rest."""
+    pairs = [list(masks) for masks in (answer, wanted) if isinstance(masks, (tuple, list))]
+    if len(pairs) < 2 or any(len(masks) != len(parameters) for masks in pairs):
+        return False
+    if not all(is_mask(*pair) for masks in pairs for pair in zip(masks, parameters, strict=True)):
+        return False
+    return torch.equal(*(_kept_sizes(masks, parameters) for masks in pairs))
+
+
+def _kept_sizes(masks, parameters):
+    """Return which values of the vectors are kept, and the sizes kept of the matrices."""
+    pairs = [(torch.as_tensor(m), p) for m, p in zip(masks, parameters, strict=True)]
+    vectors = [mask.float() for mask, p in pairs if p.ndim == 1]
+    matrices = [p.abs()[mask] for mask, p in pairs if p.ndim == 2]
+    return torch.cat([*vectors, torch.cat(matrices).sort().values])
 
 
 def _parameters(shapes, seed):
@@ -193,8 +267,20 @@ def _is_vector(parameter):
 def _broken(parameters, sparsity):
     """Do what the function of the exercise does."""
     values = torch.cat([p for p in parameters if p.ndim == 1]).sort(descending=True).values
-    threshold = values[int(sparsity * len(values))]
+    threshold = values[min(int(sparsity * len(values)), len(values) - 1)]
     return [p <= threshold if p.ndim == 1 else torch.ones_like(p).bool() for p in parameters]
+
+
+def _by_count(parameters, sparsity, whole_number):
+    total = sum(p.numel() for p in parameters if p.ndim > 1)
+    return _masks(parameters, whole_number(round(sparsity * total, 6)) / total)
+
+
+def _by_threshold(parameters, sparsity):
+    sizes = torch.cat([p.abs().flatten() for p in parameters if p.ndim > 1]).sort().values
+    remove = round(sparsity * len(sizes))
+    last = sizes[remove - 1] if remove else -1.0
+    return [p.abs() > last if p.ndim > 1 else torch.ones_like(p).bool() for p in parameters]
 
 
 KEEP_LARGEST_MISTAKES = {
@@ -222,19 +308,37 @@ KEEP_LARGEST_MISTAKES = {
             parameters, sparsity, count=sum(p.numel() for p in parameters)
         )
     ),
+    "it rounds the number of weights down: round(...) is wanted, int(...) cuts off": (
+        lambda parameters, sparsity: _by_count(parameters, sparsity, math.floor)
+    ),
+    "it rounds the number of weights up: round(...) takes the nearest": (
+        lambda parameters, sparsity: _by_count(parameters, sparsity, math.ceil)
+    ),
+    "a threshold takes all weights of one size or none: exactly so many must go": _by_threshold,
     "the masks are upside down: True must mean keep": (
         lambda parameters, sparsity: [~mask for mask in _keep_largest(parameters, sparsity)]
     ),
 }
 
 
+KEEP_LARGEST = Exercise(
+    "keep_largest", _keep_largest, _keep_largest_cases, KEEP_LARGEST_MISTAKES, _alike_together
+)
+
+
 def check_obs_remove(obs_remove) -> bool:
     """Check ``obs_remove(weight, hessian, q)``: the cost of removing weight q, and what is left."""
-    cases = []
-    for seed, (inputs, q) in enumerate([(4, 2), (6, 0), (3, 1)]):
-        x = normal(3 * inputs, inputs, seed=seed) @ normal(inputs, inputs, seed=seed + 10)
-        cases.append((normal(inputs, seed=seed + 20).double(), (x.T @ x).double(), q))
-    return grade(obs_remove, _obs_remove, cases, OBS_REMOVE_MISTAKES)
+    return grade(obs_remove, OBS_REMOVE)
+
+
+def _obs_remove_cases(seed):
+    roll, cases = dice(seed), []
+    for inputs, q in [(4, 2), (6, 0), (3, 1), (5, 4)]:
+        seeds = [roll.randrange(2**31) for _ in range(3)]
+        x = normal(3 * inputs, inputs, seed=seeds[0]) @ normal(inputs, inputs, seed=seeds[1])
+        hessian = (x.T @ x).double() + torch.eye(inputs, dtype=torch.float64)
+        cases.append((normal(inputs, seed=seeds[2]).double(), hessian, q))
+    return cases
 
 
 def _obs_remove(weight, hessian, q):
@@ -294,3 +398,6 @@ OBS_REMOVE_MISTAKES = {
         )
     ),
 }
+
+
+OBS_REMOVE = Exercise("obs_remove", _obs_remove, _obs_remove_cases, OBS_REMOVE_MISTAKES)

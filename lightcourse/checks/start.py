@@ -1,23 +1,59 @@
 """Checks of the exercises of chapter 00."""
 
+import math
+
 import torch
 
 from lightcourse import pruning
-from lightcourse.checks.grading import grade
+from lightcourse.checks.cases import dice, normal, whole
+from lightcourse.checks.comparing import is_mask
+from lightcourse.checks.grading import Exercise, grade
 
 
 def check_keep_mask(keep_mask) -> bool:
     """Check ``keep_mask(weight, sparsity)``: True where a weight survives magnitude pruning."""
-    generator = torch.Generator().manual_seed(3)
+    return grade(keep_mask, KEEP_MASK)
+
+
+def _keep_mask_cases(seed):
+    roll = dice(seed)
     cases = [
-        (torch.randn(shape, generator=generator), sparsity)
-        for shape, sparsity in [((4, 5), 0.28), ((7, 3), 2 / 3), ((2, 8), 0.0), ((6,), 1.0)]
+        (normal(*shape, seed=roll.randrange(2**31)), sparsity)
+        for shape, sparsity in [
+            ((4, 5), 0.28),
+            ((4, 5), 0.21),
+            ((7, 3), 2 / 3),
+            ((2, 2, 2), 0.0),
+            ((6,), 1.0),
+            ((5,), 0.5),  # 2.5 weights: round(...) makes 2 of it
+            ((3, 5), 0.5),
+            ((roll.randint(3, 6), 7), roll.uniform(0.1, 0.9)),
+        ]
     ]
-    return grade(keep_mask, _keep_mask, cases, KEEP_MASK_MISTAKES)
+    # Many weights of equal size: a threshold would remove all of them, or none.
+    cases.append((whole(-2, 3, 5, 6, seed=roll.randrange(2**31)).float(), 0.45))
+    return cases
 
 
 def _keep_mask(weight, sparsity):
     return pruning.layer_mask(weight.abs(), sparsity)
+
+
+def _last_to_go(weight, sparsity):
+    """Return the size of the largest weight that is removed."""
+    remove = round(sparsity * weight.numel())
+    return weight.abs().flatten().sort().values[remove - 1] if remove else -1.0
+
+
+def keeps_alike(answer, wanted, weight) -> bool:
+    """Tell whether two masks keep equally many weights, of the same sizes.
+
+    Of equal sizes any may go, so several masks are right.
+    """
+    if not (is_mask(answer, weight) and is_mask(wanted, weight)):
+        return False
+    kept, best = (weight.abs()[torch.as_tensor(m)].sort().values for m in (answer, wanted))
+    return torch.equal(kept, best)
 
 
 KEEP_MASK_MISTAKES = {
@@ -41,16 +77,46 @@ KEEP_MASK_MISTAKES = {
             weight.abs(), int(sparsity * weight.numel() + 1e-9) / weight.numel()
         )
     ),
+    "it rounds the number of weights up: round(...) takes the nearest": (
+        lambda weight, sparsity: pruning.layer_mask(
+            weight.abs(), math.ceil(sparsity * weight.numel() - 1e-9) / weight.numel()
+        )
+    ),
+    "a half goes to the even number in Python: use round(...)": (
+        lambda weight, sparsity: pruning.layer_mask(
+            weight.abs(), math.floor(sparsity * weight.numel() + 0.5) / weight.numel()
+        )
+    ),
+    "a threshold takes all weights of one size or none: exactly so many must go": (
+        lambda weight, sparsity: weight.abs() > _last_to_go(weight, sparsity)
+    ),
     "sparsity is a fraction of the weights, not of the largest weight": (
         lambda weight, sparsity: weight.abs() > sparsity * weight.abs().max()
     ),
 }
 
 
+KEEP_MASK = Exercise(
+    "keep_mask",
+    _keep_mask,
+    _keep_mask_cases,
+    KEEP_MASK_MISTAKES,
+    lambda answer, wanted, weight, sparsity: keeps_alike(answer, wanted, weight),
+)
+
+
 def check_stored_bytes(stored_bytes) -> bool:
     """Check ``stored_bytes(rows, columns, bits, group_size)``: packed integers plus scales."""
-    cases = [(6, 64, 4, 32), (10, 96, 8, 96), (384, 384, 4, 64), (3, 40, 2, 8)]
-    return grade(stored_bytes, _stored_bytes, cases, STORED_BYTES_MISTAKES)
+    return grade(stored_bytes, STORED_BYTES)
+
+
+def _stored_bytes_cases(seed):
+    roll = dice(seed)
+    cases = [(6, 64, 4, 32), (10, 96, 8, 96), (384, 384, 4, 64), (3, 40, 2, 8), (5, 48, 3, 16)]
+    for bits in (2, 3, 4, 5, 6):
+        groups, group_size = roll.randint(2, 9), 8 * roll.randint(1, 8)
+        cases.append((roll.randint(2, 50), groups * group_size, bits, group_size))
+    return cases
 
 
 def _stored_bytes(rows, columns, bits, group_size):
@@ -72,6 +138,11 @@ STORED_BYTES_MISTAKES = {
     "integers of fewer than 8 bits share a byte here: count bits / 8 bytes for each": (
         lambda rows, columns, bits, group_size: rows * columns + rows * (columns // group_size) * 2
     ),
+    "3 bits are packed as tightly as 4: no bit is left empty between them": (
+        lambda rows, columns, bits, group_size: _stored_bytes(
+            rows, columns, 1 << (bits - 1).bit_length(), group_size
+        )
+    ),
     "a scale is one float16, which takes 2 bytes, not 1": (
         lambda rows, columns, bits, group_size: (
             rows * columns * bits // 8 + rows * (columns // group_size)
@@ -85,10 +156,18 @@ STORED_BYTES_MISTAKES = {
 }
 
 
+STORED_BYTES = Exercise("stored_bytes", _stored_bytes, _stored_bytes_cases, STORED_BYTES_MISTAKES)
+
+
 def check_lora_ledger(lora_ledger) -> bool:
     """Check ``lora_ledger(inputs, outputs, rank)``: (trained, stored beside, stored merged)."""
-    cases = [(384, 384, 8), (384, 1536, 4), (10, 6, 1)]
-    return grade(lora_ledger, _lora_ledger, cases, LORA_LEDGER_MISTAKES)
+    return grade(lora_ledger, LORA_LEDGER)
+
+
+def _lora_ledger_cases(seed):
+    roll = dice(seed)
+    drawn = (roll.randint(2, 500), roll.randint(501, 900), roll.randint(2, 16))
+    return [(384, 384, 8), (384, 1536, 4), (10, 6, 1), drawn]
 
 
 def _lora_ledger(inputs, outputs, rank):
@@ -145,3 +224,6 @@ LORA_LEDGER_MISTAKES = {
         )
     ),
 }
+
+
+LORA_LEDGER = Exercise("lora_ledger", _lora_ledger, _lora_ledger_cases, LORA_LEDGER_MISTAKES)
