@@ -116,6 +116,8 @@ def _answer(function, state, arguments):
         return True, function(state, *arguments)
     except ImportError as error:
         return False, f"not installed: {error}"
+    except ValueError as error:
+        return False, f"refused: {error}"
     except Exception as error:
         line = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
         return False, line[:200]

@@ -111,7 +111,7 @@ def test_a_record_has_a_figure_or_a_reason_for_each():
         slow = field.compete(4, 0.0)
     assert one["failed"] == {
         "missing": "not installed: No module named 'no_such_library'",
-        "choosy": "ValueError: 8 inputs; a multiple of 256 is wanted",
+        "choosy": "refused: 8 inputs; a multiple of 256 is wanted",
         "wrong": one["failed"]["wrong"],
         "lost": "wrong: its error is nan of what is right",
         "late": "crashed (signal 9)",
