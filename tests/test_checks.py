@@ -52,7 +52,7 @@ CONSTANTS = {
     "check_improve_scale": lambda x, scale, bits: torch.ones_like(scale),
 }
 MISTAKES = [(name, wrong) for name, entry in checks.EXERCISES.items() for wrong in entry.mistakes]
-SEEDS = (1, 2)
+SEEDS = (1,)
 
 
 def run(capsys, name, answer):

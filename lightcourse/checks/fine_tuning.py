@@ -305,7 +305,7 @@ def _as_many(answer, wanted, counts, errors, target):
     answer, wanted = to_array(answer), to_array(wanted)
     if answer is None or answer.dtype == bool or answer.shape != ():
         return False
-    return bool(abs(answer - wanted) <= max(1e-4 * abs(wanted), answer == round(float(answer))))
+    return bool(abs(answer - wanted) <= max(1e-4 * abs(wanted), float(answer % 1 == 0)))
 
 
 def _line(x, y):

@@ -347,8 +347,9 @@ def _improve_scale_cases(seed):
         until(_far_from_halves, lambda size=size: draw(*size))
         for size in [(3, 16, 3), (2, 8, 4), (4, 32, 2), (2, 20, 8)]
     ]
-    small = torch.tensor([[0.01, 0.02], [-3.2, 1.4], [-0.2, 2.1]])  # a row of which nothing is left
-    return [*cases, (small, torch.tensor([[1.0], [0.5], [1.0]]), 3)]
+    # Of the first row nothing is left, of the second a single 1.
+    small = torch.tensor([[0.01, 0.02], [-0.2, 0.8], [-3.2, 1.4]])
+    return [*cases, (small, torch.tensor([[1.0], [1.0], [0.5]]), 3)]
 
 
 def _far_from_halves(case):
