@@ -43,7 +43,6 @@ SSE = {
     "LIGHTCOURSE_KERNELS": "portable",
 }
 VARIATIONS = {
-    "this-processor": {},
     "noise-1": {"LIGHTCOURSE_NOISE": "1"},
     "noise-2": {"LIGHTCOURSE_NOISE": "2"},
     "avx2": AVX2,
@@ -54,7 +53,6 @@ VARIATIONS = {
 }
 
 WHAT = {
-    "this-processor": "as it is",
     "noise-1": "weights and inputs moved by a millionth of their size",
     "noise-2": "the same, by other noise",
     "avx2": "every library computes as on a processor with AVX2 and no more",
