@@ -245,7 +245,7 @@ def soft_gradient(student_logits, teacher_logits, temperature):
         )
         return torch.autograd.grad(kl, student)[0]
 
-    return gradient(temperature), gradient(1e5) * 1e10
+    return gradient(temperature), gradient(1e6) * 1e12
 
 
 ORACLES = {

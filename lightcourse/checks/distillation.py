@@ -266,7 +266,7 @@ def _temperature_for_cases(seed):
         (torch.tensor([30.0, 10.0, 0.0]), 1.0),
     ]
     for temperature in (0.015, 80.0, roll.uniform(2, 9)):
-        logits = temperature * _logits(roll, 5)
+        logits = temperature * _logits(roll, 5, scale=1.0)
         cases.append((logits, _soften(logits.double(), temperature)[1].item()))
     return cases
 
@@ -284,7 +284,7 @@ def _between(logits, entropy, low=1e-3, high=1e3, times=80):
     """Halve the interval, on a scale of factors, until the temperature is found."""
     for _ in range(times):
         middle = math.sqrt(low * high)
-        if _soften(logits.double(), middle)[1] < entropy:
+        if torch.special.entr((logits.double() / middle).softmax(-1)).sum() < entropy:
             low = middle
         else:
             high = middle
