@@ -65,7 +65,7 @@ class QuantizedEmbedding(IntegerMatrix):
 
     def _check(self, ids):
         wanted = f"0 to {self.num_embeddings - 1} is wanted"
-        if torch.compiler.is_compiling():  # a graph cannot read the ids, but it can refuse them
+        if unpacking.is_traced(ids):  # a graph cannot read the ids, but it can refuse them
             inside = ((ids >= 0) & (ids < self.num_embeddings)).all()
             torch._assert_async(inside, f"an id is out of range; {wanted}")
         elif ids.numel() and not 0 <= ids.min() <= ids.max() < self.num_embeddings:

@@ -8,6 +8,7 @@ from lightcourse.quantization import onnx_form
 from lightcourse.quantization.affine import choose_qparams_from_range, fake_quantize
 from lightcourse.quantization.products import multiply
 from lightcourse.quantization.storage import IntegerMatrix, store
+from lightcourse.quantization.unpacking import is_traced
 
 
 class QuantizedLinear(IntegerMatrix):
@@ -80,7 +81,7 @@ class QuantizedLinear(IntegerMatrix):
 
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
-        if torch.onnx.is_in_onnx_export():
+        if is_traced(x) and torch.onnx.is_in_onnx_export():
             return onnx_form.linear(x, self)
         if self.activations == 8:
             return multiply(x, self)

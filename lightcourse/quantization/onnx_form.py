@@ -43,7 +43,7 @@ def _multiply_integers(rows, layer):
         return _multiply_floats(q.float(), layer) * scale
     weight = unpacking.stored(layer.qweight, layer.shape, layer.bits).T
     inputs = q, weight, None, torch.tensor(unpacking.offset(layer.bits), dtype=torch.uint8)
-    shape = len(rows), layer.out_features
+    shape = rows.shape[0], layer.out_features
     sums = symbolic("MatMulInteger", inputs, dtype=torch.int32, shape=shape)
     return sums.float() * layer.scale[:, 0] * scale
 
@@ -59,7 +59,7 @@ def _quantize_rows(rows):
 
 def _multiply_floats(rows, layer):
     # ONNX Runtime would fuse a MatMul with the DequantizeLinear, and round the inputs too.
-    inputs, shape = (rows, _dequantize(layer)), (len(rows), layer.out_features)
+    inputs, shape = (rows, _dequantize(layer)), (rows.shape[0], layer.out_features)
     return symbolic("Gemm", inputs, {"transB": 1}, dtype=torch.float32, shape=shape)
 
 

@@ -22,13 +22,30 @@ def multiply(x, layer) -> torch.Tensor:
     -------
     Tensor of shape (..., outputs), in ``x``'s dtype
     """
-    buffers = layer.qweight, layer.scale, layer.zero_point, layer.bias, layer.out_features
-    if torch.compiler.is_compiling() or x.is_meta or type(x) is not torch.Tensor:
-        return linear_integers(x, *buffers)
+    if unpacking.is_traced(x):
+        return linear_integers(x, *_buffers(layer))
     # To call the operator takes longer than to multiply by a small layer.
     if torch.is_grad_enabled() and x.requires_grad:
-        return _Multiply.apply(x, *buffers)
-    return _compute(x, *buffers)
+        return _Multiply.apply(x, layer)
+    return _compute(x, *_buffers(layer))
+
+
+def _buffers(layer):
+    held = layer._buffers  # to ask a module for an attribute takes a microsecond each time
+    return held["qweight"], held["scale"], held["zero_point"], held["bias"], layer.out_features
+
+
+class _Multiply(torch.autograd.Function):
+    """What the operator computes, and its gradient, without its overhead."""
+
+    @staticmethod
+    def forward(ctx, x, layer):
+        ctx.layer = layer
+        return _compute(x, *_buffers(layer))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
 
 
 @torch.library.custom_op("lightcourse::linear_integers", mutates_args=(), device_types="cpu")
@@ -61,25 +78,17 @@ def _compute(x, qweight, scale, zero_point, bias, outputs):
     return torch.from_numpy(y).view(*x.shape[:-1], outputs).to(x.dtype)
 
 
-class _Multiply(torch.autograd.Function):
-    """The operator's forward and backward, without its overhead."""
-
-    @staticmethod
-    def forward(*arguments):
-        return _compute(*arguments)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, qweight, scale, zero_point, _, outputs = inputs
-        ctx.save_for_backward(qweight, scale, zero_point)
-        ctx.shape = outputs, x.shape[-1]
-
-    @staticmethod
-    def backward(ctx, gradient):
-        _, scale, _ = ctx.saved_tensors
-        bits = 4 if scale.dtype == torch.float16 else 8
-        weight = unpacking.dequantize(*ctx.saved_tensors, ctx.shape, bits)
-        return gradient @ weight.to(gradient.dtype), None, None, None, None, None
+def _keep(ctx, inputs, output):
+    x, qweight, scale, zero_point, _, outputs = inputs
+    ctx.save_for_backward(qweight, scale, zero_point)
+    ctx.shape = outputs, x.shape[-1]
 
 
-linear_integers.register_autograd(_Multiply.backward, setup_context=_Multiply.setup_context)
+def _gradients(ctx, gradient):
+    qweight, scale, zero_point = ctx.saved_tensors
+    bits = 4 if scale.dtype == torch.float16 else 8
+    weight = unpacking.dequantize(qweight, scale, zero_point, ctx.shape, bits)
+    return gradient @ weight.to(gradient.dtype), None, None, None, None, None
+
+
+linear_integers.register_autograd(_gradients, setup_context=_keep)

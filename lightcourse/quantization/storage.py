@@ -92,7 +92,9 @@ class IntegerMatrix(nn.Module):
 
         def move(held):
             if id(held) not in moved:
-                moved[id(held)] = held, held.to(fn(held.new_empty(0)).device)
+                device = fn(held.new_empty(0)).device
+                new = torch.empty_like(held, device=device) if held.is_meta else held.to(device)
+                moved[id(held)] = held, new
             return moved[id(held)][1]
 
         return super()._apply(move, recurse)

@@ -14,6 +14,12 @@ def offset(bits: int) -> int:
     return panels.OFFSET_W4 if bits <= 4 else panels.OFFSET_W8
 
 
+def is_traced(x: torch.Tensor) -> bool:
+    """Tell whether ``x`` stands for values that are not there, or not there yet."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced or x.is_meta or type(x) is not torch.Tensor
+
+
 def stored(qweight: torch.Tensor, shape: tuple[int, int], bits: int) -> torch.Tensor:
     """Return the integers plus their offset, row by row: uint8 of that shape."""
     if bits <= 4:
