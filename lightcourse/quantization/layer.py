@@ -14,7 +14,10 @@ from lightcourse.quantization.unpacking import is_traced
 class QuantizedLinear(IntegerMatrix):
     """A linear layer that stores integers: int8, or two 4-bit values a byte.
 
-    Gradients flow to the input, never to the integers: LoRA can train beside the layer.
+    Gradients flow to the input, never to the integers: LoRA can train beside the layer. In
+    what ``torch.export`` and ``torch.compile`` capture, integer kernels are the operator
+    ``lightcourse::linear_integers``, which importing this module registers; ``torch.onnx.export``
+    writes ONNX's own operators.
 
     Parameters
     ----------
