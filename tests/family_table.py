@@ -25,7 +25,7 @@ HEAD = """# Model families and verbs
 Each cell was made by `python -m tests.family_table`: a tiny model of the family, at random, went
 through the verb and was then *used*: run, trained, saved and loaded, asked to generate, exported.
 
-- **works**: every weight matrix was changed, and what came of it answers as it should.
+- **works**: every matrix of a linear layer was changed, and what came of it answers as it should.
 - **left and named**: so does this; the report names the matrices that stayed as they were, here
   with their share of the parameters.
 - **refused**: a `ValueError` says why, and nothing was changed.
