@@ -16,13 +16,37 @@ def checked_path(path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        When it is no path, or that of a folder.
+        When it is no path, an empty one, or that of a folder.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path is a {type(path).__name__}; the path of a file is wanted")
+    check_is_path("path", path, "a file")
     if Path(path).is_dir():
         raise ValueError(f"path is the folder {os.fspath(path)}; the path of a file is wanted")
     return Path(path)
+
+
+def checked_folder(path: str | os.PathLike, argument: str = "path") -> Path:
+    """Return a folder's path, whether it is there or not.
+
+    Raises
+    ------
+    ValueError
+        When it is no path, an empty one, or that of a file; ``argument`` is its name there.
+    """
+    check_is_path(argument, path, "a folder")
+    if Path(path).is_file():
+        raise ValueError(
+            f"{argument} is the file {os.fspath(path)}; the path of a folder is wanted"
+        )
+    return Path(path)
+
+
+def check_is_path(argument: str, path: str | os.PathLike, what: str) -> None:
+    """Raise ``ValueError`` where an argument can name no file and no folder."""
+    if not isinstance(path, str | os.PathLike):
+        kind = type(path).__name__
+        raise ValueError(f"{argument} is a {kind}; the path of {what} is wanted")
+    if not os.fspath(path):
+        raise ValueError(f"{argument} is empty; the path of {what} is wanted")
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -71,18 +95,28 @@ def full_disk_explained(*explanation: str) -> Iterator[None]:
         raise OSError(errno.ENOSPC, *explanation) from error
 
 
-def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str] | None = None):
-    """Write torch tensors to one safetensors file, atomically.
+def save_tensors(
+    tensors: dict, path: str | os.PathLike, metadata: dict[str, str] | None = None
+) -> Path:
+    """Write torch tensors to one safetensors file, atomically, and return its path.
 
     Parameters
     ----------
-    path : str or path
-        Usually ends in ``.safetensors``.
     tensors : dict of str to torch.Tensor
         Saved bit for bit, in their own dtypes.
+    path : str or path
+        Usually ends in ``.safetensors``.
     metadata : dict of str to str, optional
         Kept in the file's header.
+
+    Raises
+    ------
+    ValueError
+        When ``tensors`` is no dict, or ``path`` is not that of a file.
     """
+    path = checked_path(path)
+    if not isinstance(tensors, dict):
+        raise ValueError(f"tensors is a {type(tensors).__name__}; a dict of tensors is wanted")
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 

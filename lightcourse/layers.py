@@ -288,6 +288,24 @@ def inside(model: nn.Module) -> nn.Module:
     return model
 
 
+def plainly_named(model: nn.Module) -> nn.Module:
+    """Return the model :func:`inside`, whose names all files use.
+
+    Raises
+    ------
+    ValueError
+        As :func:`inside`, or when a part is wrapped by itself, with a name of its own.
+    """
+    model = inside(model)
+    for name, module in model.named_modules():
+        if isinstance(module, WRAPPERS) or hasattr(module, "_orig_mod"):
+            raise ValueError(
+                f"model has a wrapper around its part {name!r}, whose names no other model has; "
+                "its method compile(), in place of torch.compile(…), keeps the plain ones"
+            )
+    return model
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Put a model into evaluation mode, and afterwards each module back into its own mode."""

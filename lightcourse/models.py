@@ -161,7 +161,7 @@ def _unpack_smollm2(folder):
     tokenizer.save_pretrained(folder)
     tensors = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
     del tensors["lm_head.weight"]  # it is the embedding table
-    files.save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
+    files.save_tensors(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 @contextmanager

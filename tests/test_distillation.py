@@ -129,7 +129,7 @@ def test_the_teacher_is_asked_in_evaluation_mode_and_the_student_is_not():
 def test_the_teacher_keeps_its_own_mode(tmp_path, training):
     teacher = toys.bert().train(training)
     distillation.taught_by(teacher)(toys.bert(), classified())
-    distillation.cache_logits(tmp_path, teacher, [classified()], k=2)
+    distillation.cache_logits(teacher, tmp_path, [classified()], k=2)
     assert all(module.training is training for module in teacher.modules())
 
 

@@ -36,7 +36,7 @@ def only(folder):
 def test_with_all_classes_kept_the_loss_is_that_of_the_living_teacher(tmp_path, kind, weight):
     teacher, batch = toys.ALL[kind](), KINDS[kind]()
     student = spoiled(teacher)
-    distillation.cache_logits(tmp_path, teacher, [batch], KEPT[kind], temperature=2.0)
+    distillation.cache_logits(teacher, tmp_path, [batch], KEPT[kind], temperature=2.0)
     got = distillation.taught_by_cache(weight)(student, only(tmp_path))
     want = distillation.taught_by(teacher, 2.0, weight)(student, batch)
     assert torch.isclose(got, want, rtol=2e-3)
@@ -114,18 +114,18 @@ def test_a_teacher_without_a_distribution_is_refused_and_nothing_is_written(tmp_
     spoil = torch.zeros(3, 8, 50)
     spoil[1, 6] = lost  # padding: does not count
     teacher.forward = lambda **_: type("Output", (), {"logits": spoil})
-    distillation.cache_logits(tmp_path / "padding", teacher, [batch], 4)
+    distillation.cache_logits(teacher, tmp_path / "padding", [batch], 4)
     student = spoiled(toys.llama())
     assert torch.isfinite(distillation.taught_by_cache()(student, only(tmp_path / "padding")))
     spoil[0, 1] = lost
     with pytest.raises(ValueError, match="teacher_logits hold NaN"):
-        distillation.cache_logits(tmp_path / "text", teacher, [batch], 4)
+        distillation.cache_logits(teacher, tmp_path / "text", [batch], 4)
     assert not list((tmp_path / "text").glob("*.safetensors"))
 
 
 def test_a_shard_holds_the_batch_and_k_classes_in_few_bytes(tmp_path):
     teacher, (batch,) = toys.llama(), list(texts(1))
-    assert distillation.cache_logits(tmp_path / "new", teacher, [batch], 4, 2.0) == tmp_path / "new"
+    assert distillation.cache_logits(teacher, tmp_path / "new", [batch], 4, 2.0) == tmp_path / "new"
     tensors, metadata = files.load_tensors(tmp_path / "new" / "000000.safetensors")
     assert (metadata["k"], metadata["temperature"], metadata["classes"]) == ("4", "2.0", "50")
     assert torch.equal(tensors["input_ids"], batch["input_ids"])
@@ -153,7 +153,7 @@ def counting(teacher):
 def test_labels_are_kept_and_not_shown_to_the_teacher(tmp_path):
     teacher = toys.bert()
     asked = counting(teacher)
-    distillation.cache_logits(tmp_path, teacher, [classified()], 2)
+    distillation.cache_logits(teacher, tmp_path, [classified()], 2)
     assert asked == [["attention_mask", "input_ids"]]
     assert torch.equal(only(tmp_path)["labels"], classified()["labels"])
 
@@ -174,7 +174,7 @@ def assert_same(folder, other):
 def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
     teacher = toys.llama()
     asked = counting(teacher)
-    whole = distillation.cache_logits(tmp_path / "whole", teacher, texts(4), 5)
+    whole = distillation.cache_logits(teacher, tmp_path / "whole", texts(4), 5)
     assert len(asked) == 4
 
     def interrupted():
@@ -182,22 +182,22 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        distillation.cache_logits(tmp_path / "part", teacher, interrupted(), 5)
+        distillation.cache_logits(teacher, tmp_path / "part", interrupted(), 5)
     assert len(contents(tmp_path / "part")) == 2 and len(asked) == 6
-    part = distillation.cache_logits(tmp_path / "part", teacher, texts(4), 5)
+    part = distillation.cache_logits(teacher, tmp_path / "part", texts(4), 5)
     assert len(asked) == 8
     assert_same(part, whole)
-    distillation.cache_logits(part, teacher, texts(4), 5)
+    distillation.cache_logits(teacher, part, texts(4), 5)
     assert len(asked) == 8
 
 
 def test_a_damaged_shard_is_written_anew(tmp_path):
     teacher = toys.llama()
     for folder in ("one", "other"):
-        distillation.cache_logits(tmp_path / folder, teacher, texts(2), 5)
+        distillation.cache_logits(teacher, tmp_path / folder, texts(2), 5)
     shard = tmp_path / "one" / "000001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-9])
-    distillation.cache_logits(tmp_path / "one", teacher, texts(2), 5)
+    distillation.cache_logits(teacher, tmp_path / "one", texts(2), 5)
     assert_same(tmp_path / "one", tmp_path / "other")
 
 
@@ -207,7 +207,7 @@ def test_a_failing_write_leaves_no_shard(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_atomically", fail)
     with pytest.raises(OSError, match="no space"):
-        distillation.cache_logits(tmp_path, toys.llama(), texts(1), 5)
+        distillation.cache_logits(toys.llama(), tmp_path, texts(1), 5)
     assert not list(tmp_path.iterdir())
 
 
@@ -224,10 +224,10 @@ def test_a_failing_write_leaves_no_shard(tmp_path, monkeypatch):
 )
 def test_a_folder_made_otherwise_is_refused_and_stays(tmp_path, change, message):
     arguments = {"teacher": toys.llama(), "batches": list(texts(2)), "k": 5}
-    distillation.cache_logits(tmp_path, **arguments)
+    distillation.cache_logits(folder=tmp_path, **arguments)
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=message):
-        distillation.cache_logits(tmp_path, **{**arguments, **change})
+        distillation.cache_logits(folder=tmp_path, **{**arguments, **change})
     assert contents(tmp_path) == before
 
 
@@ -243,7 +243,7 @@ def test_a_folder_made_otherwise_is_refused_and_stays(tmp_path, change, message)
 def test_bad_arguments_are_named(tmp_path, change, message):
     arguments = {"teacher": toys.llama(), "batches": list(texts(1)), "k": 5}
     with pytest.raises(ValueError, match=message):
-        distillation.cache_logits(tmp_path, **{**arguments, **change})
+        distillation.cache_logits(folder=tmp_path, **{**arguments, **change})
 
 
 def test_batches_are_taken_one_by_one_and_none_is_kept(tmp_path):
@@ -259,13 +259,13 @@ def test_batches_are_taken_one_by_one_and_none_is_kept(tmp_path):
             gc.collect()
             most = max(most, len(living))
 
-    distillation.cache_logits(tmp_path, toys.llama(), watched(), 5)
+    distillation.cache_logits(toys.llama(), tmp_path, watched(), 5)
     assert len(contents(tmp_path)) == 8 and most <= 2
 
 
 def test_shards_are_shuffled_reproducibly_and_loaded_when_wanted(tmp_path, monkeypatch):
     batches = list(texts(6))
-    distillation.cache_logits(tmp_path, toys.llama(), batches, 5)
+    distillation.cache_logits(toys.llama(), tmp_path, batches, 5)
     loaded, load = [], files.load_tensors
     monkeypatch.setattr(files, "load_tensors", lambda path: loaded.append(path) or load(path))
     stream = distillation.cached_batches(tmp_path)
@@ -293,7 +293,7 @@ def test_other_batches_and_other_students_are_refused(tmp_path):
         distillation.taught_by_cache(2)
     with pytest.raises(ValueError, match="one of cached_batches is wanted"):
         distillation.taught_by_cache()(toys.llama(), text())
-    distillation.cache_logits(tmp_path, toys.bert(labels=4), [classified()], 2)
+    distillation.cache_logits(toys.bert(labels=4), tmp_path, [classified()], 2)
     with pytest.raises(ValueError, match="student has 3 classes and the teacher 4"):
         distillation.taught_by_cache()(toys.bert(labels=3), only(tmp_path))
 
@@ -302,7 +302,7 @@ def test_text_without_labels_teaches_too(tmp_path):
     teacher, batch = toys.llama(), text()
     student = spoiled(teacher)
     for folder, given_ in (("with", batch), ("without", without(batch, "labels"))):
-        distillation.cache_logits(tmp_path / folder, teacher, [given_], 5)
+        distillation.cache_logits(teacher, tmp_path / folder, [given_], 5)
     loss = distillation.taught_by_cache()
     assert torch.equal(*(loss(student, only(tmp_path / f)) for f in ("with", "without")))
     with pytest.raises(ValueError, match="batch has no labels"):
@@ -319,7 +319,7 @@ def test_training_from_the_cache_goes_as_with_the_living_teacher(tmp_path, k):
     teacher, batches = toys.llama(), list(texts(3))
     for parameter in teacher.parameters():
         parameter.data *= 4  # a teacher that prefers some tokens
-    distillation.cache_logits(tmp_path, teacher, batches, k, temperature=2.0)
+    distillation.cache_logits(teacher, tmp_path, batches, k, temperature=2.0)
     stream = distillation.cached_batches(tmp_path)
     live = distillation.taught_by(teacher, 2.0, soft_weight=1.0)
 
@@ -346,6 +346,6 @@ def test_another_setting_of_the_same_teacher_is_another_teacher(tmp_path):
     plain = copy.deepcopy(model)
     quantization.quantize_(plain)
     quantization.quantize_(model, activations=8)
-    distillation.cache_logits(tmp_path, plain, batches, k=4)
+    distillation.cache_logits(plain, tmp_path, batches, k=4)
     with pytest.raises(ValueError, match="teacher"):
-        distillation.cache_logits(tmp_path, model, batches, k=4)
+        distillation.cache_logits(model, tmp_path, batches, k=4)

@@ -129,7 +129,7 @@ def test_tensors_come_back_bit_for_bit(folder, shapes, seed):
         name: (torch.randn(shape, generator=generator) * 100).to(dtype)
         for name, (dtype, shape) in shapes.items()
     }
-    files.save_tensors(folder / "tensors", tensors, {"seed": str(seed)})
+    files.save_tensors(tensors, folder / "tensors", {"seed": str(seed)})
     got, metadata = files.load_tensors(folder / "tensors")
     assert metadata == {"seed": str(seed)}
     assert got.keys() == tensors.keys()
@@ -140,7 +140,7 @@ def test_tensors_come_back_bit_for_bit(folder, shapes, seed):
 
 def test_views_and_trained_parameters_can_be_saved(tmp_path):
     weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    files.save_tensors(tmp_path / "t", {"transposed": weight.T, "weight": weight})
+    files.save_tensors({"transposed": weight.T, "weight": weight}, tmp_path / "t")
     got, metadata = files.load_tensors(tmp_path / "t")
     assert metadata == {}
     assert torch.equal(got["transposed"], weight.T)
@@ -149,7 +149,7 @@ def test_views_and_trained_parameters_can_be_saved(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 4, 40, -1])
 def test_a_truncated_file_is_never_taken_for_whole(tmp_path, size):
-    path = files.save_tensors(tmp_path / "t", {"weight": torch.ones(50)})
+    path = files.save_tensors({"weight": torch.ones(50)}, tmp_path / "t")
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(Exception, match=r"(?i)header|deserializ|empty|mmap"):
         files.load_tensors(path)
@@ -166,5 +166,12 @@ def test_tensors_on_a_full_disk_are_told_from_other_failures(tmp_path, monkeypat
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     wanted = SafetensorError if free else OSError
     with pytest.raises(wanted, match="serializing" if free else "no space left to write x"):
-        files.save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(3)})
+        files.save_tensors({"a": torch.zeros(3)}, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tensors_in_the_place_of_a_path_are_named(tmp_path):
+    with pytest.raises(ValueError, match="path is a dict; the path of a file"):
+        files.save_tensors(tmp_path / "x", {"a": torch.zeros(3)})
+    with pytest.raises(ValueError, match="tensors is a .*; a dict of tensors is wanted"):
+        files.save_tensors(torch.nn.Linear(2, 2), tmp_path / "x")

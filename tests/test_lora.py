@@ -345,7 +345,7 @@ def _adapted(model):
 
 def test_files_without_an_adapter_and_models_without_one(tmp_path):
     file, path = tmp_path / "other.safetensors", tmp_path / "adapter"
-    files.save_tensors(file, {"weight": torch.ones(2)})
+    files.save_tensors({"weight": torch.ones(2)}, file)
     for wrong in (file, tmp_path):
         with pytest.raises(ValueError, match=f"{wrong.name} holds no adapter"):
             lora.load_lora_(toys.bert(), wrong)
@@ -379,7 +379,7 @@ def test_the_one_file_of_earlier_versions_still_loads(tmp_path):
         for part in ("lora_a", "lora_b"):
             tensors[f"{plain[name]}.{part}"] = getattr(layer, part)
     header["targets"] = json.dumps([name[:-7] for name in tensors if name.endswith(".lora_a")])
-    files.save_tensors(tmp_path / "old.safetensors", tensors, header)
+    files.save_tensors(tensors, tmp_path / "old.safetensors", header)
     other = toys.bert()
     lora.load_lora_(other, tmp_path / "old.safetensors")
     assert torch.equal(toys.logits(other), answers["first"])
@@ -477,7 +477,16 @@ def test_we_load_what_peft_saves(tmp_path, family, use_rslora):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"use_dora": True}, {"rank_pattern": {"query": 4}}, {"peft_type": "IA3"}]
+    "setting",
+    [
+        {"use_dora": True},
+        {"rank_pattern": {"query": 4}},
+        {"alpha_pattern": {"query": 4}},
+        {"peft_type": "IA3"},
+        {"bias": "lora_only"},
+        {"alora_invocation_tokens": [1, 2]},
+        {"use_qalora": True},
+    ],
 )
 def test_what_a_lora_linear_cannot_do_is_refused_by_name(tmp_path, setting):
     path = lora.save_lora(_adapted(toys.bert()), tmp_path / "adapter")
@@ -486,4 +495,16 @@ def test_what_a_lora_linear_cannot_do_is_refused_by_name(tmp_path, setting):
     model = toys.bert()
     with pytest.raises(ValueError, match=f"wants {next(iter(setting))}="):
         lora.load_lora_(model, path)
+    assert not lora.adapters(model)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_what_peft_began_on_a_changed_base_is_refused(tmp_path, start):
+    import peft
+
+    config = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=start)
+    peft.get_peft_model(toys.bert(), config).save_pretrained(tmp_path)
+    model = toys.bert()
+    with pytest.raises(ValueError, match=f"began as init_lora_weights='{start}'"):
+        lora.load_lora_(model, tmp_path)
     assert not lora.adapters(model)

@@ -165,7 +165,7 @@ def test_size_is_near_the_file_that_is_written(tmp_path):
 
     model = toys.mlp()
     quantization.quantize_(model, bits=4)
-    path = files.save_tensors(tmp_path / "m.safetensors", model.state_dict())
+    path = files.save_tensors(model.state_dict(), tmp_path / "m.safetensors")
     assert 0 <= path.stat().st_size - metrics.size_in_bytes(model) < 1000
 
 

@@ -67,7 +67,7 @@ def test_it_is_as_small_as_promised(tmp_path):
         size = pruning.save_pruned(model, tmp_path / "x.safetensors").stat().st_size
         bits_a_weight = 8 * size / 512**2
         assert bits_a_weight == pytest.approx(1 + 32 * (1 - sparsity), abs=0.02)
-    dense = files.save_tensors(tmp_path / "dense.safetensors", model.state_dict())
+    dense = files.save_tensors(model.state_dict(), tmp_path / "dense.safetensors")
     assert dense.stat().st_size > 512**2 * 4
 
 
@@ -125,7 +125,7 @@ def test_a_tied_file_in_an_untied_model_shares_nothing(tmp_path):
 
 def test_files_of_something_else_are_refused(tmp_path):
     pruning.save_pruned(pruned(toys.mlp(), 0.5), tmp_path / "x")
-    files.save_tensors(tmp_path / "other", toys.mlp().state_dict())
+    files.save_tensors(toys.mlp().state_dict(), tmp_path / "other")
     wide = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 2))
     before = {name: value.clone() for name, value in wide.state_dict().items()}
     with pytest.raises(ValueError, match="no pruned checkpoint"):
@@ -142,5 +142,5 @@ def test_files_of_something_else_are_refused(tmp_path):
 def test_the_tiny_model_shrinks(tmp_path):
     model = pruned(models.load_tiny_lm("student"), 0.7)
     size = pruning.save_pruned(model, tmp_path / "x").stat().st_size
-    dense = files.save_tensors(tmp_path / "dense", dict(model.named_parameters())).stat().st_size
+    dense = files.save_tensors(dict(model.named_parameters()), tmp_path / "dense").stat().st_size
     assert size < 0.6 * dense

@@ -133,7 +133,7 @@ def test_an_equally_quantized_twin_takes_the_state_dict(tmp_path, how):
     for either in (model, twin):
         quantization.quantize_(either, bits=4, **how)
     state = {k: v for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    files.save_tensors(tmp_path / "m.safetensors", state)
+    files.save_tensors(state, tmp_path / "m.safetensors")
     loaded, _ = files.load_tensors(tmp_path / "m.safetensors")
     twin.load_state_dict(loaded, strict=False)
     assert torch.equal(toys.logits(model), toys.logits(twin))
@@ -233,7 +233,7 @@ def test_tables_that_are_tied_in_one_of_the_two_are_refused(tmp_path):
 def test_foreign_and_damaged_files_are_refused(tmp_path):
     model = toys.mlp()
     before = state_of(model)
-    foreign = files.save_tensors(tmp_path / "foreign", model.state_dict())
+    foreign = files.save_tensors(model.state_dict(), tmp_path / "foreign")
     text = tmp_path / "text"
     text.write_text("no tensors here")
     for path in (foreign, text):
@@ -241,7 +241,7 @@ def test_foreign_and_damaged_files_are_refused(tmp_path):
             quantization.load_quantized_(model, path)
     tensors, metadata = files.load_tensors(saved(tmp_path, toys.mlp()))
     del tensors["2.scale"]
-    damaged = files.save_tensors(tmp_path / "damaged", tensors, metadata)
+    damaged = files.save_tensors(tensors, tmp_path / "damaged", metadata)
     with pytest.raises(ValueError, match="damaged: it holds no integers or no scales for 2"):
         quantization.load_quantized_(model, damaged)
     with pytest.raises(FileNotFoundError):

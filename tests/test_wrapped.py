@@ -5,7 +5,7 @@ import torch
 import toys
 from torch import nn
 
-from lightcourse import distillation, files, lora, metrics, pruning, quantization
+from lightcourse import distillation, files, lora, metrics, pruning, quantization, training
 
 SAVES = [pruning.save_pruned, quantization.save_quantized, lora.save_lora]
 LOADS = [pruning.load_pruned_, quantization.load_quantized_, lora.load_lora_, lora.unmerge_lora_]
@@ -116,3 +116,52 @@ def test_a_folder_is_no_file(tmp_path, function):
     with pytest.raises(ValueError, match="path is the folder"):
         function(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("function", [*SAVES, *LOADS])
+def test_an_empty_path_is_none(tmp_path, function):
+    model = toys.bert()
+    lora.add_lora_(model, rank=2)
+    with pytest.raises(ValueError, match="path is empty"):
+        function(model, "")
+
+
+@pytest.mark.parametrize(
+    "function", [*SAVES, pruning.load_pruned_, quantization.load_quantized_, lora.load_lora_]
+)
+def test_a_part_that_is_wrapped_by_itself_is_named(tmp_path, function):
+    model = toys.bert()
+    model.head = torch.compile(model.head, backend="eager")
+    with pytest.raises(ValueError, match="a wrapper around its part 'head'"):
+        function(model, tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teachers_answers_are_the_same_within_a_wrapper(tmp_path):
+    model, batches = toys.llama(), [{"input_ids": torch.arange(1, 17).view(2, 8)}]
+    folder = distillation.cache_logits(model, tmp_path / "answers", batches, 4)
+    before = files.sha256(folder / "000000.safetensors")
+    wrapped = torch.compile(model, backend="eager")
+    distillation.cache_logits(wrapped, folder, batches, 4)
+    assert files.sha256(folder / "000000.safetensors") == before
+
+
+def test_arguments_of_cache_logits_in_the_wrong_places_are_named(tmp_path):
+    with pytest.raises(ValueError, match="model is a .*the path is the second argument"):
+        distillation.cache_logits(tmp_path, toys.llama(), [], 4)
+    with pytest.raises(ValueError, match="folder is a NoneType; the path of a folder"):
+        distillation.cache_logits(toys.llama(), None, [], 4)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="folder is the file"):
+        distillation.cache_logits(toys.llama(), tmp_path / "file", [], 4)
+
+
+def test_a_checkpoint_of_training_fits_within_and_without_a_wrapper(tmp_path):
+    batch = {"input_ids": torch.arange(1, 17).view(2, 8)}
+    batch["labels"] = batch["input_ids"]
+    recipe = training.Recipe(steps=2, learning_rate=1e-3)
+    arguments = {"batches": lambda *_: [batch], "recipe": recipe, "checkpoint": tmp_path / "c"}
+    model, plain = toys.llama(), toys.llama()
+    training.train(torch.compile(model, backend="eager"), **arguments)
+    training.train(plain, **arguments)
+    assert torch.equal(toys.logits(plain), toys.logits(model))

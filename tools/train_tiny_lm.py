@@ -76,7 +76,7 @@ def train_model(size: str):
         checkpoint=BUILD / f"tiny-{size}.safetensors",
     )
     halves = {k: v.half() for k, v in model.state_dict().items() if k != "lm_head.weight"}
-    files.save_tensors(BUNDLED / f"{size}.safetensors", halves)
+    files.save_tensors(halves, BUNDLED / f"{size}.safetensors")
     log = {"recipe": vars(recipe), "losses": history.losses, "evaluations": history.evaluations}
     (BUNDLED / f"{size}-curve.json").write_text(json.dumps(thin(log)) + "\n")
 

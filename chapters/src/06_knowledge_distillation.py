@@ -326,7 +326,7 @@ for name, model in {"teacher": big, "small one": small, "half of it": half}.item
 # %%
 folder = tempfile.TemporaryDirectory()
 windows = list(itertools.islice(data.token_batches(speeches, window=64, batch_size=8)(0, 0), 24))
-written = distillation.cache_logits(folder.name, big, windows, k=64)
+written = distillation.cache_logits(big, folder.name, windows, k=64)
 stored = sum(file.stat().st_size for file in Path(folder.name).iterdir())
 print(f"all logits {24 * 8 * 64 * 2048 * 4 / 1e6:.0f} MB, the 64 largest {stored / 1e6:.1f} MB")
 cached = distillation.cached_batches(folder.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightcourse import files, progress
+from lightcourse import files, layers, progress
 from lightcourse.distillation import positions
 from lightcourse.distillation.losses import mixed
 from lightcourse.distillation.teaching import ask
@@ -19,8 +19,8 @@ LOWEST = torch.finfo(torch.float16).min  # log-probability of what cannot be: ex
 
 
 def cache_logits(
-    folder: str | os.PathLike,
     teacher: nn.Module,
+    folder: str | os.PathLike,
     batches: Iterable[dict],
     k: int = 64,
     temperature: float = 1.0,
@@ -35,10 +35,10 @@ def cache_logits(
 
     Parameters
     ----------
-    folder : path
-        Made where it is missing.
     teacher : nn.Module
         With ``logits`` in its output: a classifier or a causal language model.
+    folder : path
+        Made where it is missing.
     batches : iterable of dict of str to Tensor
         The models' inputs, and ``labels`` where true labels are to count too; for instance
         ``data.token_batches(…)(epoch, seed)``. Taken one by one.
@@ -57,19 +57,20 @@ def cache_logits(
     ValueError
         When ``folder`` was made of other batches, by another teacher, or with another
         ``k`` or ``temperature``; when there is no batch, ``k`` exceeds the vocabulary, a
-        number is out of range, or the teacher's logits hold NaN or +inf, or are all -inf, at
-        a position that counts.
+        number is out of range, the teacher's logits hold NaN or +inf, or are all -inf, at
+        a position that counts, or an argument is something else.
     """
+    teacher, folder = layers.inside(teacher), files.checked_folder(folder, "folder")
     positions.check_temperature(temperature)
     if k < 1:
         raise ValueError(f"k is {k}; at least 1 is wanted")
-    folder, count = Path(folder), 0
+    count = 0
     made = {"k": str(k), "temperature": str(float(temperature)), "teacher": _fingerprint(teacher)}
     for batch in progress.bar(batches, desc="asking the teacher"):
         shard = _shard(folder, count)
         if not _is_there(shard, batch, made):
             tensors, classes = _answered(teacher, batch, k, temperature)
-            files.save_tensors(shard, tensors, made | {"classes": str(classes)})
+            files.save_tensors(tensors, shard, made | {"classes": str(classes)})
         count += 1
     if not count:
         raise ValueError("batches is empty; at least one batch is wanted")

@@ -28,6 +28,19 @@ PLAIN = {
     "layer_replication": None,
     "trainable_token_indices": None,
 }
+# Beside these, what only newer versions of peft know: a save does not mention it.
+UNKNOWN = {
+    "bias": "none",
+    "alora_invocation_tokens": None,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "monteclora_config": None,
+    "target_parameters": None,
+}
+# How an update may begin, with a base that was changed to fit: the file does not hold that one.
+CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,7 @@ def write(adapter: Adapter, folder: Path) -> Path:
 
     def both(temporary):
         temporary.write_text(json.dumps(_config(adapter), indent=2) + "\n", encoding="utf-8")
-        files.save_tensors(folder / WEIGHTS, tensors, header)
+        files.save_tensors(tensors, folder / WEIGHTS, header)
 
     files.write_atomically(folder / CONFIG, both)
     return folder
@@ -105,8 +118,7 @@ def _config(adapter):
 
 def checked_folder(path: str | os.PathLike) -> Path:
     """Return an adapter's path, or raise ``ValueError`` where it is none."""
-    if not isinstance(path, str | os.PathLike):
-        raise ValueError(f"path is a {type(path).__name__}; the path of a folder is wanted")
+    files.check_is_path("path", path, "a folder")
     return Path(path)
 
 
@@ -123,14 +135,25 @@ def read(path: Path) -> Adapter:
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise ValueError(f"{path} holds no adapter; a folder with {CONFIG} and {WEIGHTS} is wanted")
     config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    for key, plain in PLAIN.items():
-        if config.get(key, plain) not in (plain, None, {}):
-            raise ValueError(f"{path} wants {key}={config[key]!r}, which a LoRALinear has not")
+    _check_plain(config, path)
     tensors, header = files.load_tensors(path / WEIGHTS)
     rank, alpha = config["r"], float(config["lora_alpha"])
     alpha *= math.sqrt(rank) if config.get("use_rslora") else 1  # alpha / sqrt(rank), there
     inside = {_inside(name): tensor for name, tensor in tensors.items()}
     return Adapter(header.get("adapter", "default"), rank, alpha, inside)
+
+
+def _check_plain(config, path):
+    """Raise where an adapter needs more than ``scaling · B A x`` beside the layers it was for."""
+    for key, plain in (PLAIN | UNKNOWN).items():
+        if config.get(key, plain) not in (plain, None, {}, []):
+            raise ValueError(f"{path} wants {key}={config[key]!r}, which a LoRALinear has not")
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(CHANGES_BASE):
+        raise ValueError(
+            f"{path} began as init_lora_weights={start!r}, which changes the base model too; let "
+            "peft save it with path_initial_model_for_weight_conversion"
+        )
 
 
 def _read_old(path):

@@ -40,7 +40,7 @@ def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = N
         file; when a parameter of an adapted layer itself is trainable, for which the format
         has no place.
     """
-    model, path = layers.inside(model), checked_folder(path)
+    model, path = layers.plainly_named(model), checked_folder(path)
     adapter = verbs.the_adapter(model, adapter)
     plain = plain_names(model)
     found = {plain[name]: layer for name, layer in updates(model, adapter).items()}
@@ -108,7 +108,7 @@ def load_lora_(
         shape), or one that needs what a LoRALinear has not (DoRA, a rank for each layer), or
         its name is taken. Nothing is changed then.
     """
-    model = layers.inside(model)
+    model = layers.plainly_named(model)
     stored = peft_format.read(checked_folder(path))
     chosen = _fitting_layers(model, stored, path)
     report = verbs.put_beside(model, chosen, stored.rank, stored.alpha, adapter or stored.name)
@@ -168,7 +168,7 @@ def unmerge_lora_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
     ValueError
         As :func:`load_lora_`, or where a layer stores integers.
     """
-    model = layers.inside(model)
+    model = layers.plainly_named(model)
     stored = peft_format.read(checked_folder(path))
     verbs.require_matrices(_fitting_layers(model, stored, path))
     report = load_lora_(model, path)

@@ -37,7 +37,7 @@ def save_pruned(model: nn.Module, path: str | Path) -> Path:
     ValueError
         When one of the two is something else, or the model lies on ``meta``.
     """
-    state, path = layers.inside(model).state_dict(), files.checked_path(path)
+    state, path = layers.plainly_named(model).state_dict(), files.checked_path(path)
     tensors, notes = {}, {"shapes": {}, "shared": layers.shared_tensors(state)}
     for name in [name for name in state if name not in notes["shared"]]:
         parts = _packed(name, state[name])
@@ -45,7 +45,7 @@ def save_pruned(model: nn.Module, path: str | Path) -> Path:
             notes["shapes"][name] = list(state[name].shape)
         tensors |= parts
     # One entry: the header's entries stand in no fixed order, and equal models get equal files.
-    return files.save_tensors(path, tensors, {"pruned": json.dumps(notes)})
+    return files.save_tensors(tensors, path, {"pruned": json.dumps(notes)})
 
 
 def _bits(tensor):
@@ -96,7 +96,7 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no pruned checkpoint, or its tensors do not fit the model (nothing
         has been changed then).
     """
-    model, path = layers.inside(model), files.checked_path(path)
+    model, path = layers.plainly_named(model), files.checked_path(path)
     tensors = _read(path)
     own = model.state_dict(keep_vars=True)
     _check_fits(model, own, tensors, path)

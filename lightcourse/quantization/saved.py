@@ -36,7 +36,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
     ValueError
         When no layer of the model stores integers, or an argument is something else.
     """
-    model, path = layers.inside(model), files.checked_path(path)
+    model, path = layers.plainly_named(model), files.checked_path(path)
     found = {n: m for n, m in model.named_modules() if isinstance(m, IntegerMatrix)}
     if not found:
         raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
@@ -45,7 +45,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
     notes = {"layers": {name: noted(layer) for name, layer in found.items()}, "shared": shared}
     tensors = {name: tensor for name, tensor in state.items() if name not in shared}
     # One entry: the header's entries stand in no fixed order, and equal models get equal files.
-    return files.save_tensors(path, tensors, {"quantized": json.dumps(notes)})
+    return files.save_tensors(tensors, path, {"quantized": json.dumps(notes)})
 
 
 def noted(layer: IntegerMatrix) -> dict:
@@ -76,7 +76,7 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no quantized checkpoint, or does not fit the model (nothing has
         been changed then).
     """
-    model, path = layers.inside(model), files.checked_path(path)
+    model, path = layers.plainly_named(model), files.checked_path(path)
     stored, notes = _read(path)
     tensors = stored | {name: stored[owner] for name, owner in notes["shared"].items()}
     new = {name: _restored(name, note, tensors, path) for name, note in notes["layers"].items()}

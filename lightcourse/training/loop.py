@@ -170,7 +170,7 @@ class _Run:
             tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
         tensors["rng"] = torch.get_rng_state()
         notes = {"recipe": _plain(self.recipe), "history": asdict(self.history)}
-        files.save_tensors(self.checkpoint, tensors, {"run": json.dumps(notes)})
+        files.save_tensors(tensors, self.checkpoint, {"run": json.dumps(notes)})
 
     def resume(self):
         if not (self.checkpoint and self.checkpoint.exists()):

@@ -6,10 +6,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from lightcourse import layers
+
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that a training step would change, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    """Return the parameters that a training step would change, by their plain names."""
+    inside = layers.inside(model)
+    return {name: p for name, p in inside.named_parameters() if p.requires_grad}
 
 
 def optimizer_groups(parameters: dict[str, nn.Parameter], recipe) -> list[dict]:
@@ -82,7 +85,7 @@ def masked_updates(
     >>> layer = nn.Linear(3, 2)
     >>> after_step = masked_updates(layer, {"weight": torch.tensor([[True], [False]])})
     """
-    parameters = dict(model.named_parameters())
+    parameters = dict(layers.inside(model).named_parameters())
     if not masks:
         raise ValueError("masks is empty; at least one parameter's mask is wanted")
     for name, mask in masks.items():
@@ -92,7 +95,7 @@ def masked_updates(
     @torch.no_grad()
     def after_step(model, step):
         for name, mask in masks.items():
-            parameter = model.get_parameter(name)
+            parameter = layers.inside(model).get_parameter(name)
             parameter.copy_(torch.where(mask, parameter, kept[name]))
 
     return after_step
