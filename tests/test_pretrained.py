@@ -9,7 +9,7 @@ import torch
 import toys
 import transformers
 
-from lightcourse import distillation, lora, pruning, quantization
+from lightcourse import distillation, files, lora, pruning, quantization
 from tests import families
 
 
@@ -212,3 +212,100 @@ def test_a_plain_checkpoint_is_not_quantized_by_a_configuration_alone(tmp_path):
     config = quantization.pretrained.LightcourseConfig()
     with pytest.raises(ValueError, match="does require the model to be pre-quantized"):
         transformers.LlamaForCausalLM.from_pretrained(tmp_path, quantization_config=config)
+
+
+def test_without_lightcourse_nobody_gets_random_weights(tmp_path):
+    model, _ = families.make("Llama")
+    quantization.quantize_(model, 8)
+    model.save_pretrained(tmp_path)
+    code = FRESH.replace("import lightcourse\n", "")
+    command = [sys.executable, "-W", "ignore", "-c", code, tmp_path, tmp_path / "logits"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode and "ignore_mismatched_sizes" in run.stderr
+
+
+def test_what_was_loaded_into_a_model_is_saved_as_integers(tmp_path):
+    model, inputs = families.make("Llama")
+    quantization.quantize_(model, 4, group_size=32)
+    path = quantization.save_quantized(model, tmp_path / "integers")
+    other, _ = families.make("Llama")
+    quantization.load_quantized_(other, path)
+    loaded = again(other, tmp_path / "folder")
+    assert torch.equal(families.answer(loaded, inputs), families.answer(model, inputs))
+
+
+def hidden(model, inputs):
+    with torch.no_grad():
+        return model.base_model(**inputs).last_hidden_state
+
+
+@pytest.mark.parametrize(
+    "to, embeddings",
+    [("base", None), ("base", 8), ("head", None), ("other head", None), ("other head", 8)],
+)
+def test_base_models_and_heads_read_each_others_checkpoints(tmp_path, to, embeddings):
+    model, inputs = families.make("Qwen2")
+    quantization.quantize_(model, 8, embeddings=embeddings)
+    (model.model if to == "head" else model).save_pretrained(tmp_path)
+    kinds = {
+        "base": transformers.AutoModel,
+        "head": transformers.AutoModelForCausalLM,
+        "other head": transformers.AutoModelForSequenceClassification,
+    }
+    loaded = kinds[to].from_pretrained(tmp_path).eval()
+    assert torch.equal(hidden(loaded, inputs), hidden(model, inputs))
+
+
+def test_a_head_in_floats_cannot_share_a_base_models_integers(tmp_path):
+    model, _ = families.make("Qwen2")
+    quantization.quantize_(model, 8, embeddings=8)
+    model.model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="lm_head shares its weight with model.embed_tokens"):
+        type(model).from_pretrained(tmp_path)
+
+
+def lose_a_tensor(folder, buffer):
+    tensors, header = files.load_tensors(folder / "model.safetensors")
+    del tensors[next(name for name in tensors if name.endswith(buffer))]
+    files.save_tensors(tensors, folder / "model.safetensors", header)
+
+
+@pytest.mark.parametrize("buffer", ["qweight", "scale"])
+def test_a_checkpoint_without_some_integers_is_not_filled_at_random(tmp_path, buffer):
+    model, _ = families.make("Llama")
+    quantization.quantize_(model, 8)
+    model.save_pretrained(tmp_path)
+    lose_a_tensor(tmp_path, buffer)
+    with pytest.raises(ValueError, match=f"holds no .*{buffer}, though its config.json"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_floats_under_a_quantized_models_configuration_are_refused(tmp_path):
+    model, _ = families.make("Llama")
+    quantization.quantize_(model, 8)
+    model.save_pretrained(tmp_path)
+    type(model)(model.config).save_pretrained(tmp_path / "floats")
+    with pytest.raises(ValueError, match="made from a quantized one's configuration"):
+        type(model).from_pretrained(tmp_path / "floats")
+
+
+def test_another_dtype_is_what_the_model_would_become_by_itself(tmp_path):
+    model, _ = families.make("Qwen2")
+    quantization.quantize_(model, 4, group_size=32, embeddings=8)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    state, wanted = loaded.state_dict(), model.bfloat16().state_dict()
+    assert {name: tensor.dtype for name, tensor in state.items()} == {
+        name: tensor.dtype for name, tensor in wanted.items()
+    }
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+    assert loaded.model.embed_tokens.dtype == loaded.lm_head.dtype == torch.bfloat16
+
+
+def test_a_loaded_model_may_do_what_the_saved_one_might(tmp_path):
+    model, inputs = families.make("Llama")
+    quantization.quantize_(model, 8)
+    loaded = again(model, tmp_path)
+    assert torch.equal(
+        families.answer(loaded.half(), inputs), families.answer(model.half(), inputs)
+    )

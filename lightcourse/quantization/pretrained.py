@@ -6,6 +6,7 @@ integers as they lie in memory.
 """
 
 import copy
+import re
 
 import torch
 from torch import nn
@@ -30,11 +31,13 @@ class LightcourseConfig(QuantizationConfigMixin):
         For each such layer or table its kind, settings, and its buffers' dtypes and shapes.
     shared : dict of str to str
         From a buffer that is no tensor of its own to the one it shares.
+    dtype : str, optional
+        The model's, when it was saved.
     """
 
-    def __init__(self, layers=None, shared=None, **_):
+    def __init__(self, layers=None, shared=None, dtype=None, **_):
         self.quant_method = METHOD
-        self.layers, self.shared = layers or {}, shared or {}
+        self.layers, self.shared, self.dtype = layers or {}, shared or {}, dtype
 
 
 @register_quantizer(METHOD)
@@ -61,34 +64,44 @@ class LightcourseQuantizer(HfQuantizer):
         shared = {n: o for n, o in layers.shared_tensors(state).items() if n in inside}
         if found:
             described = {name: _described(module) for name, module in found.items()}
-            self.quantization_config = LightcourseConfig(described, shared)
+            self.quantization_config = LightcourseConfig(described, shared, _name(model.dtype))
             model.config.quantization_config = self.quantization_config
         elif hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        return {name: tensor for name, tensor in state.items() if name not in shared}, {}
+        kept = {name: tensor for name, tensor in state.items() if name not in shared}
+        return kept | {_stumbling_block(name): torch.zeros(1) for name in list(found)[:1]}, {}
 
     def _process_model_before_weight_loading(self, model, **_):
         """Put empty layers of integers where the checkpoint has full ones."""
-        described, shared = self.quantization_config.layers, self.quantization_config.shared
+        described, shared = _as_named_in(model, self.quantization_config)
+        tied = getattr(model, "all_tied_weights_keys", {})
+        _check_ties(tied, described)
         for name, note in described.items():
             module = _empty(note)
+            if note["dtype"] == self.quantization_config.dtype:
+                module.dtype = model.dtype  # what from_pretrained(dtype=…) makes of the rest
             for buffer in module.state_dict():
                 if f"{name}.{buffer}" in shared:  # in no file, hence not missing there
                     module._non_persistent_buffers_set.add(buffer)
             layers.replace(model, name, module)
-        tied = getattr(model, "all_tied_weights_keys", {})
         model.all_tied_weights_keys = {
             one: other for one, other in tied.items() if one.rpartition(".")[0] not in described
         }
+        blocks = {re.escape(_stumbling_block(name)) for name in self.quantization_config.layers}
+        ignored = set(model._keys_to_ignore_on_load_unexpected or ())
+        model._keys_to_ignore_on_load_unexpected = ignored | blocks
         return model
 
     def _process_model_after_weight_loading(self, model, **_):
         """Let what was one tensor be one again."""
-        for name, owner in self.quantization_config.shared.items():
+        described, shared = _as_named_in(model, self.quantization_config)
+        _check_filled(model, described, shared)
+        for name, owner in shared.items():
             module, _, buffer = name.rpartition(".")
             module = model.get_submodule(module)
             module._non_persistent_buffers_set.discard(buffer)
             module._buffers[buffer] = model.get_buffer(owner)
+        model.is_quantized = False  # as before it was saved: it may move, and train a LoRA
         return model
 
     def _dequantize(self, model, dtype=None):
@@ -96,6 +109,63 @@ class LightcourseQuantizer(HfQuantizer):
 
         dequantize_(model)
         return model.to(dtype)
+
+
+def _stumbling_block(name):
+    """Return the key of a tensor that only those trip over who do not know our layers.
+
+    Without lightcourse, transformers ignores the ``quantization_config`` and would fill the
+    matrices at random. A ``weight`` of the wrong shape makes it raise instead.
+    """
+    return f"{name}.weight"
+
+
+def _as_named_in(model, config):
+    """Return a checkpoint's notes on layers and shared buffers by the names they have here.
+
+    A base model lacks the prefix that the same layers have below a head, and some heads.
+    """
+    prefix, known = f"{model.base_model_prefix}.", dict(model.named_modules(remove_duplicate=False))
+    here = {}
+    for name in config.layers:
+        forms = (name, prefix + name, name.removeprefix(prefix))
+        here[name] = next((form for form in forms if form in known), None)
+    if config.layers and not any(here.values()):
+        first = next(iter(config.layers))
+        raise ValueError(f"the checkpoint is one of another model: this one has no {first}")
+    described = {here[name]: note for name, note in config.layers.items() if here[name]}
+    pairs = [[key.rpartition(".") for key in pair] for pair in config.shared.items()]
+    return described, {
+        f"{here[one]}.{buffer}": f"{here[other]}.{buffer}"
+        for (one, _, buffer), (other, _, _) in pairs
+        if here[one] and here[other]
+    }
+
+
+def _check_ties(tied, described):
+    """Raise where a layer of floats would have to share the integers of another."""
+    for one, other in tied.items():
+        head, table = one.rpartition(".")[0], other.rpartition(".")[0]
+        if table in described and head not in described:
+            raise ValueError(
+                f"{head} shares its weight with {table}, of which the checkpoint holds integers; "
+                "save the model with that head, or leave the table out of quantize_"
+            )
+
+
+def _check_filled(model, described, shared):
+    """Raise where the files lacked integers that the configuration promises."""
+    if hasattr(model, "hf_device_map"):
+        return  # spread over devices: the tensors that transformers marked are gone
+    for name in described:
+        for buffer, tensor in model.get_submodule(name).named_buffers():
+            filled = getattr(tensor, "_is_hf_initialized", False)
+            if not filled and f"{name}.{buffer}" not in shared:
+                raise ValueError(
+                    f"the checkpoint holds no {name}.{buffer}, though its config.json describes "
+                    "it: files are damaged, or of a model in floating point that was made from a "
+                    "quantized one's configuration; save the model again"
+                )
 
 
 def _described(module):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightcourse import files, layers
+from lightcourse import files, layers, pretrained
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.storage import IntegerMatrix
@@ -91,6 +91,7 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
     _move(model, new)
     for name, layer in new.items():
         layers.replace(model, name, layer)
+    pretrained.watch_(model)
     sizes = {name: tensor.nbytes for name, tensor in stored.items()}
     return layers.Report("loaded", "bytes", sizes)
 
