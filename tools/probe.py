@@ -57,15 +57,15 @@ WHAT = {
     "noise-2": "the same, by other noise",
     "avx2": "every library computes as on a processor with AVX2 and no more",
     "sse": "every library computes as before AVX2, our kernels take the portable path",
-    "busy-1": "two other processes keep both cores busy",
+    "busy-1": "other processes keep both cores busy",
     "busy-2": "once more",
     "busy-3": "once more",
 }
 HEADING = """# The course on other machines
 
-What `tools/probe.py` found on {date}, on one machine: {processor}, kernels on the path
-{path of our kernels}, torch {torch}, numpy {numpy}. It executed every notebook of the course as
-other machines might, and compared each cell with what is committed. Text, whole numbers and
+What `tools/probe.py` found on {date}, on one machine: {processor},
+kernels on the path {path of our kernels}, torch {torch}, numpy {numpy}. It executed the notebooks
+of the course as other machines might, and compared each cell with what is committed. Text, whole numbers and
 shapes must be equal, a learned figure may move within the tolerance that its cell states
 (`tools/tolerances.py`), an `assert` must hold.
 
@@ -184,7 +184,7 @@ def main(arguments: list[str]) -> int:
             with both_cores_busy() if variation.startswith("busy") else nullcontext():
                 run(variation, names.split(",") if names else [])
         return 0
-    result = {name: compare(name) for name in VARIATIONS}
+    result = {name: found for name in VARIATIONS if (found := compare(name)).compared}
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(result), encoding="utf-8")
     print(REPORT.read_text(encoding="utf-8"))
