@@ -63,11 +63,11 @@ WHAT = {
 }
 HEADING = """# The course on other machines
 
-What `tools/probe.py` found on {date}, on one machine: {processor},
-kernels on the path {path of our kernels}, torch {torch}, numpy {numpy}. It executed the notebooks
-of the course as other machines might, and compared each cell with what is committed. Text, whole numbers and
-shapes must be equal, a learned figure may move within the tolerance that its cell states
-(`tools/tolerances.py`), an `assert` must hold.
+What `tools/probe.py` found on {date}, on one machine: {processor}, kernels on
+the path {path of our kernels}, torch {torch}, numpy {numpy}. It executed the notebooks of
+the course as other machines might, and compared each cell with what is committed. Text, whole
+numbers and shapes must be equal, a learned figure may move within the tolerance that its cell
+states (`tools/tolerances.py`), an `assert` must hold.
 
 | variation | what is changed | cells | moved within tolerance | moved beyond, or raised |
 |---|---|---|---|---|"""
