@@ -262,8 +262,19 @@ def replace(model: nn.Module, name: str, new: nn.Module) -> None:
         setattr(model.get_submodule(parent), child, new)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model within the wrappers of ``torch.compile`` and of data parallelism."""
+    while _is_wrapper(model):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
+def _is_wrapper(module):
+    return isinstance(module, WRAPPERS) or hasattr(module, "_orig_mod")
+
+
 def inside(model: nn.Module) -> nn.Module:
-    """Return the model within the wrappers of ``torch.compile`` and of data parallelism.
+    """Return the :func:`unwrapped` model, of which every tensor has values.
 
     So every verb, report and file has the model's own names, without ``_orig_mod.`` or
     ``module.`` before them.
@@ -276,8 +287,7 @@ def inside(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         order = "; the path is the second argument" * isinstance(model, str | os.PathLike)
         raise ValueError(f"model is a {type(model).__name__}; a torch module is wanted{order}")
-    while isinstance(model, WRAPPERS) or hasattr(model, "_orig_mod"):
-        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    model = unwrapped(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_meta:
             raise ValueError(
@@ -298,7 +308,7 @@ def plainly_named(model: nn.Module) -> nn.Module:
     """
     model = inside(model)
     for name, module in model.named_modules():
-        if isinstance(module, WRAPPERS) or hasattr(module, "_orig_mod"):
+        if _is_wrapper(module):
             raise ValueError(
                 f"model has a wrapper around its part {name!r}, whose names no other model has; "
                 "its method compile(), in place of torch.compile(…), keeps the plain ones"

@@ -83,9 +83,9 @@ def write(adapter: Adapter, folder: Path) -> Path:
     Raises
     ------
     ValueError
-        When ``folder`` is a file, or is called like one.
+        When ``folder`` is called like a file.
     """
-    if folder.suffix == ".safetensors" or folder.is_file():
+    if folder.suffix == ".safetensors":
         raise ValueError(
             f"path is {folder}; a folder is wanted, for the two files of peft's format"
         )
@@ -116,20 +116,17 @@ def _config(adapter):
     }
 
 
-def checked_folder(path: str | os.PathLike) -> Path:
-    """Return an adapter's path, or raise ``ValueError`` where it is none."""
-    files.check_is_path("path", path, "a folder")
-    return Path(path)
-
-
-def read(path: Path) -> Adapter:
+def read(path: str | os.PathLike) -> Adapter:
     """Read a folder of peft's, or the one file that this library once wrote.
 
     Raises
     ------
     ValueError
-        When there is no adapter, or one that does what a LoRALinear cannot.
+        When ``path`` is no path, or there is no adapter, or one that does what a LoRALinear
+        cannot.
     """
+    files.check_is_path("path", path, "a folder")
+    path = Path(path)
     if path.is_file():
         return _read_old(path)
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import files, layers
 from lightcourse.lora import peft_format, verbs
 from lightcourse.lora.layer import innermost, plain_names, shape, updates
-from lightcourse.lora.peft_format import Adapter, checked_folder
+from lightcourse.lora.peft_format import Adapter
 
 
 def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = None) -> Path:
@@ -40,7 +40,7 @@ def save_lora(model: nn.Module, path: str | os.PathLike, adapter: str | None = N
         file; when a parameter of an adapted layer itself is trainable, for which the format
         has no place.
     """
-    model, path = layers.plainly_named(model), checked_folder(path)
+    model, path = layers.plainly_named(model), files.checked_folder(path)
     adapter = verbs.the_adapter(model, adapter)
     plain = plain_names(model)
     found = {plain[name]: layer for name, layer in updates(model, adapter).items()}
@@ -108,9 +108,12 @@ def load_lora_(
         shape), or one that needs what a LoRALinear has not (DoRA, a rank for each layer), or
         its name is taken. Nothing is changed then.
     """
-    model = layers.plainly_named(model)
-    stored = peft_format.read(checked_folder(path))
-    chosen = _fitting_layers(model, stored, path)
+    model, stored = layers.plainly_named(model), peft_format.read(path)
+    return _put_(model, stored, _fitting_layers(model, stored, path), adapter)
+
+
+def _put_(model, stored, chosen, adapter=None):
+    """Put a stored adapter beside the chosen layers, which it fits."""
     report = verbs.put_beside(model, chosen, stored.rank, stored.alpha, adapter or stored.name)
     for name in chosen:
         layer = model.get_submodule(name)
@@ -168,10 +171,10 @@ def unmerge_lora_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
     ValueError
         As :func:`load_lora_`, or where a layer stores integers.
     """
-    model = layers.plainly_named(model)
-    stored = peft_format.read(checked_folder(path))
-    verbs.require_matrices(_fitting_layers(model, stored, path))
-    report = load_lora_(model, path)
+    model, stored = layers.plainly_named(model), peft_format.read(path)
+    chosen = _fitting_layers(model, stored, path)
+    verbs.require_matrices(chosen)
+    report = _put_(model, stored, chosen)
     for layer in updates(model, stored.name).values():
         verbs.add_to_matrix(layer, -layer.delta())
     return report

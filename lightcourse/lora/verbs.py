@@ -138,7 +138,7 @@ def put_beside(
 
 def adapters(model: nn.Module) -> dict[str, bool]:
     """Return the names of a model's adapters, and for each whether it is in use."""
-    return {layer.adapter: layer.active for layer in updates(layers.inside(model)).values()}
+    return {layer.adapter: layer.active for layer in updates(layers.unwrapped(model)).values()}
 
 
 def use_lora_(model: nn.Module, adapter: str | None) -> layers.Report:
@@ -235,7 +235,7 @@ def merge_lora_(model: nn.Module, adapter: str | None = None) -> layers.Report:
 def require_matrices(found: dict[str, nn.Module]) -> None:
     """Raise ``ValueError`` when one of the layers stores integers."""
     for name, layer in found.items():
-        if hasattr(innermost(layer), "qweight"):
+        if layers.stores_integers(innermost(layer)):
             raise ValueError(
                 f"layer {name} stores integers: adding the update would round it; "
                 "dequantize the layer first, or keep the update beside it"

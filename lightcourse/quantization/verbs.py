@@ -46,8 +46,8 @@ def quantize_(
         ``symmetric`` apply. Layers that share their weight with the table then share its
         integers; they are skipped where the table stays as it is.
     skip : collection of str
-        Names of layers and tables to leave as they are: those, for instance, whose
-        ``weight`` the model reads itself, as ``nn.MultiheadAttention`` and T5 do.
+        Names of layers and tables to leave as they are: those, for instance, that lose
+        most by rounding.
 
     Returns
     -------

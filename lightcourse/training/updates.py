@@ -11,8 +11,8 @@ from lightcourse import layers
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that a training step would change, by their plain names."""
-    inside = layers.inside(model)
-    return {name: p for name, p in inside.named_parameters() if p.requires_grad}
+    named = layers.unwrapped(model).named_parameters()
+    return {name: p for name, p in named if p.requires_grad}
 
 
 def optimizer_groups(parameters: dict[str, nn.Parameter], recipe) -> list[dict]:
@@ -85,7 +85,7 @@ def masked_updates(
     >>> layer = nn.Linear(3, 2)
     >>> after_step = masked_updates(layer, {"weight": torch.tensor([[True], [False]])})
     """
-    parameters = dict(layers.inside(model).named_parameters())
+    parameters = dict(layers.unwrapped(model).named_parameters())
     if not masks:
         raise ValueError("masks is empty; at least one parameter's mask is wanted")
     for name, mask in masks.items():
@@ -94,8 +94,9 @@ def masked_updates(
 
     @torch.no_grad()
     def after_step(model, step):
+        model = layers.unwrapped(model)
         for name, mask in masks.items():
-            parameter = layers.inside(model).get_parameter(name)
+            parameter = model.get_parameter(name)
             parameter.copy_(torch.where(mask, parameter, kept[name]))
 
     return after_step
