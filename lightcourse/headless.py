@@ -124,9 +124,8 @@ def execute(notebook, folder: str | Path) -> Execution:
         The kernel's working folder.
     """
     start, failure = time.perf_counter(), None
-    client = _client(notebook, folder)
-    environment = {**lightcourse.PATIENT, **os.environ}
-    kernel = client.setup_kernel(cleanup_kc=True, env=environment)
+    client = notebook_client(notebook, folder)
+    kernel = client.setup_kernel(cleanup_kc=True, env={**lightcourse.PATIENT, **os.environ})
     with _PeakMemory() as memory, _bar(notebook) as bar, kernel:
         for index, cell in enumerate(notebook.cells):
             if _is_code(cell):
@@ -137,7 +136,8 @@ def execute(notebook, folder: str | Path) -> Execution:
     return Execution(time.perf_counter() - start, memory.peak, failure)
 
 
-def _client(notebook, folder):
+def notebook_client(notebook, folder: str | Path, **options):
+    """Return a client that runs ``notebook`` in a kernel of this Python, whatever is installed."""
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
@@ -148,6 +148,7 @@ def _client(notebook, folder):
         extra_arguments=["--log-level=ERROR"],
         record_timing=False,
         shutdown_kernel="immediate",
+        **options,
     )
 
 

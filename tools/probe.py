@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
 import lightcourse
 from benchmarks import machine
+from lightcourse import headless
 from tools import notebooks, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,16 +94,14 @@ def executed(path: Path, settings: dict[str, str]):
     notebook = nbformat.read(path, as_version=4)
     if "LIGHTCOURSE_NOISE" in settings:
         notebook.cells.insert(0, new_code_cell(SHAKE))
-    client = NotebookClient(
-        notebook, allow_errors=True, resources={"metadata": {"path": path.parent}}
-    )
+    client = headless.notebook_client(notebook, path.parent, allow_errors=True)
     quiet = {
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
         **lightcourse.PATIENT,
     }
-    client.execute(env={**os.environ, **quiet, **settings})
+    client.execute(cleanup_kc=True, env={**os.environ, **quiet, **settings})
     return notebooks.tidy(notebook)
 
 

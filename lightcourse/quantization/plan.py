@@ -6,7 +6,7 @@ from torch import nn
 
 from lightcourse import layers
 from lightcourse.quantization.affine import quant_range
-from lightcourse.quantization.storage import IntegerMatrix
+from lightcourse.quantization.storage import integer_matrices
 
 
 def plan_bits(
@@ -49,8 +49,7 @@ def plan_bits(
         for name, owner in owners.items():
             if why[name] or isinstance(owner, nn.Linear | nn.Embedding) or layers.is_conv1d(owner):
                 skipped[name] = why[name] or f"shares its weight with {others[name]}"
-    stored = [name for name, module in model.named_modules() if isinstance(module, IntegerMatrix)]
-    return chosen, skipped | dict.fromkeys(stored, "stores integers already")
+    return chosen, skipped | dict.fromkeys(integer_matrices(model), "stores integers already")
 
 
 def _computed(model):

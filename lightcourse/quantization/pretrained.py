@@ -15,8 +15,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightcourse import layers
-from lightcourse.quantization.saved import KINDS, noted
-from lightcourse.quantization.storage import IntegerMatrix
+from lightcourse.quantization.saved import KINDS, dtype_name, noted
+from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 METHOD = "lightcourse"
 
@@ -59,12 +59,12 @@ class LightcourseQuantizer(HfQuantizer):
         """Let the configuration describe the model as it is now; return what to write."""
         _check_describable(model)
         state = model.state_dict()
-        found = {n: m for n, m in model.named_modules() if isinstance(m, IntegerMatrix)}
+        found = integer_matrices(model)
         inside = {f"{n}.{buffer}" for n, m in found.items() for buffer in m.state_dict()}
         shared = {n: o for n, o in layers.shared_tensors(state).items() if n in inside}
         if found:
             described = {name: _described(module) for name, module in found.items()}
-            self.quantization_config = LightcourseConfig(described, shared, _name(model.dtype))
+            self.quantization_config = LightcourseConfig(described, shared, dtype_name(model.dtype))
             model.config.quantization_config = self.quantization_config
         elif hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
@@ -169,13 +169,9 @@ def _check_filled(model, described, shared):
 
 
 def _described(module):
-    tensors = {name: tensor for name, tensor in module.named_buffers() if tensor is not None}
-    kinds = {name: [_name(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
+    tensors = module.named_buffers()
+    kinds = {name: [dtype_name(tensor.dtype), list(tensor.shape)] for name, tensor in tensors}
     return noted(module) | {"buffers": kinds}
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
 
 
 def _empty(note):

@@ -10,7 +10,7 @@ from torch import nn
 from lightcourse import files, layers, pretrained
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
-from lightcourse.quantization.storage import IntegerMatrix
+from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding}
 
@@ -37,7 +37,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
         When no layer of the model stores integers, or an argument is something else.
     """
     model, path = layers.plainly_named(model), files.checked_path(path)
-    found = {n: m for n, m in model.named_modules() if isinstance(m, IntegerMatrix)}
+    found = integer_matrices(model)
     if not found:
         raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
     state = model.state_dict()
@@ -51,8 +51,13 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
 def noted(layer: IntegerMatrix) -> dict:
     """Return what a header tells of a layer: its kind and its settings."""
     kind = "embedding" if isinstance(layer, QuantizedEmbedding) else "linear"
-    dtype = str(layer.dtype).removeprefix("torch.")
+    dtype = dtype_name(layer.dtype)
     return {"kind": kind, "symmetric": layer.symmetric} | layer.settings() | {"dtype": dtype}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name that ``getattr(torch, name)`` turns back into the dtype."""
+    return str(dtype).removeprefix("torch.")
 
 
 def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:

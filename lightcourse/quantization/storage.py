@@ -110,6 +110,11 @@ class IntegerMatrix(nn.Module):
         return read_only(self.dequantize().to(self.dtype))
 
 
+def integer_matrices(model: nn.Module) -> dict[str, IntegerMatrix]:
+    """Return all layers and tables of a model that store integers, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, IntegerMatrix)}
+
+
 def store(weight: torch.Tensor, bits: int, group_size: int | None, symmetric: bool) -> dict:
     """Quantize a matrix of shape (rows, columns) into the buffers of an IntegerMatrix.
 

@@ -10,7 +10,7 @@ from lightcourse import layers, pretrained
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.plan import plan_bits
-from lightcourse.quantization.storage import IntegerMatrix
+from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 
 def quantize_(
@@ -157,8 +157,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
     model = layers.inside(model)
     report = layers.Report("dequantized", "bytes added")
     weights = {}
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, IntegerMatrix)]
-    for name, module in found:
+    for name, module in integer_matrices(model).items():
         added = 0
         if module.qweight.data_ptr() not in weights:
             weight = module.dequantize().to(module.dtype)
