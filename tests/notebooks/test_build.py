@@ -1,12 +1,10 @@
 """The way from source to reader, on a made-up chapter."""
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+from strict import nbval
 
 from tools import notebooks, rules
 
@@ -175,15 +173,6 @@ def test_a_slow_notebook_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="took 91 s; 90 s is allowed"):
         notebooks.build(nbformat.v4.new_notebook(), tmp_path / "00_start.ipynb")
     assert not (tmp_path / "00_start.ipynb").exists()
-
-
-def nbval(folder):
-    """Run strict nbval with the project's own settings; return status and what it said."""
-    settings = ["-q", "--color=no", "-c", notebooks.ROOT / "pyproject.toml", "--rootdir", folder]
-    command = [sys.executable, "-m", "pytest", *settings, "--nbval", "--nbval-current-env", folder]
-    environment = os.environ | {"TQDM_DISABLE": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
-    return run.returncode, run.stdout
 
 
 def test_nbval_passes_what_was_built(course):

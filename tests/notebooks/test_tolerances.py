@@ -1,12 +1,9 @@
 """The layer on nbval: a last digit passes, whatever a reader would notice does not."""
 
-import os
-import subprocess
-import sys
-
 import jupytext
 import nbformat
 import pytest
+from strict import nbval
 
 from tools import notebooks, tolerances
 from tools.tolerances import agree
@@ -131,19 +128,16 @@ def nbval_fails(tmp_path, x, y, z):
     notebook.cells.insert(0, nbformat.v4.new_code_cell(f"x, y, z = {x!r}, {y!r}, {z!r}"))
     path = tmp_path / "00_start.ipynb"
     nbformat.write(notebook, path)
-    settings = ["-q", "--color=no", "-c", notebooks.ROOT / "pyproject.toml", "--rootdir", tmp_path]
-    plugin = ["-p", "tools.tolerances", "--nbval", "--nbval-current-env", path]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *settings, *plugin],
-        capture_output=True,
-        text=True,
-        cwd=notebooks.ROOT,
-        env=os.environ | {"TQDM_DISABLE": "1"},
-    )
-    assert "4 passed" in run.stdout or "3 failed, 1 passed" in run.stdout, run.stdout + run.stderr
-    return [f"Cell {number}" in run.stdout for number in (1, 2, 3)]
+    _, said = nbval(path)
+    assert "4 passed" in said or "3 failed, 1 passed" in said, said
+    return [f"Cell {number}" in said for number in (1, 2, 3)]
 
 
 def test_nbval_lets_a_last_digit_pass_where_the_cell_says_so_and_nowhere_else(tmp_path):
     assert nbval_fails(tmp_path, 0.715, "k=3", 0.713) == [False, False, False]
     assert nbval_fails(tmp_path, 0.755, "k=4", 0.714) == [True, True, True]
+
+
+def test_the_project_s_own_runs_look_through_the_layer(pytestconfig):
+    found = pytestconfig.pluginmanager.hook.pytest_itemcollected.get_hookimpls()
+    assert tolerances.pytest_itemcollected in [hook.function for hook in found]
