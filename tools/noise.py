@@ -6,6 +6,7 @@ tensor depends on its shape and nothing else, so that what was equal stays equal
 
 import functools
 import os
+import weakref
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from lightcourse import models
 SIZE = 1e-6  # about 8 units in the last place of a float32
 SEED = int(os.environ["LIGHTCOURSE_NOISE"])
 LOADERS = ("load_tiny_lm", "new_tiny_lm", "load_minilm", "load_smollm2")
-shaken = set()
+shaken = weakref.WeakSet()  # an id would come again when an optimizer is gone
 
 
 def shake_(array):
@@ -48,8 +49,8 @@ def shake_model(model):
 
 def shake_first_step(optimizer, *_):
     """Shake what an optimizer trains, after its first step: models that start at random too."""
-    if id(optimizer) not in shaken:
-        shaken.add(id(optimizer))
+    if optimizer not in shaken:
+        shaken.add(optimizer)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 shake_tensor(parameter)
