@@ -55,7 +55,7 @@ def test_torch_s_fast_path_does_not_go_around_the_layer(change):
             nn.init.normal_(layer.lora_b)
     with torch.no_grad():
         fast = model(**inputs)
-    slow = model(**{**inputs})
+    slow = model(**inputs)
     tolerance = 0 if change != "LoRA" else 1e-5
     assert torch.allclose(fast, slow.detach(), rtol=0, atol=tolerance)
 
