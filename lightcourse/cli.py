@@ -224,11 +224,11 @@ def _hand_over(command, folder):
 
 def run(options) -> int:
     """Run a chapter without a browser; report its time and peak memory."""
-    from lightcourse import headless
+    from lightcourse import classroom
 
     path = find_chapter(find_course(), options.chapter)
-    notebook = headless.read_notebook(path)
-    result = headless.execute(notebook, path.parent)
+    notebook = classroom.read_notebook(path)
+    result = classroom.execute(notebook, path.parent)
     if options.output:
         _write_notebook(notebook, options.output)
     memory = f"{result.peak_bytes / 2**20:.0f} MiB peak memory"
@@ -257,7 +257,7 @@ def _show_failure(failure, chapter):
 
 def check(options) -> int:
     """Grade a notebook of exercises; 0 only when every check passes."""
-    from lightcourse import headless
+    from lightcourse import classroom
 
     path = Path(options.file)
     try:
@@ -265,7 +265,7 @@ def check(options) -> int:
     except (OSError, ValueError) as error:
         raise CallError(error) from error
     print(f"{path.name}: checks from {origin}", flush=True)
-    report = headless.grade(path, expected, options.timeout)
+    report = classroom.grade_notebook(path, expected, options.timeout)
     _show_report(report)
     return 0 if report.passed else 1
 
@@ -287,11 +287,11 @@ def _expected(path):
     The course's own exercise of that name comes first, so that deleting a check does not
     pass it; for somebody who works in that very file, its solution does.
     """
-    from lightcourse import headless
+    from lightcourse import classroom
 
-    own = headless.expected_checks(headless.read_notebook(path))
+    own = classroom.expected_checks(classroom.read_notebook(path))
     for twin in _twins(path):
-        checks = headless.expected_checks(headless.read_notebook(twin))
+        checks = classroom.expected_checks(classroom.read_notebook(twin))
         if checks:
             return checks, f"the course's {twin.parent.name}/{twin.name}"
     if not own:

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lightcourse import assets, cli, doctor, headless
+from lightcourse import assets, classroom, cli, doctor
 
 
 def write(path, *sources):
@@ -263,14 +263,14 @@ def test_bench_really_starts_whatever_folder_one_stands_in():
 @pytest.fixture
 def executed(monkeypatch):
     """Instead of running a notebook, mark its first cell; the result can be changed."""
-    outcome = SimpleNamespace(result=headless.Execution(2.5, 300 * 2**20, None))
+    outcome = SimpleNamespace(result=classroom.Execution(2.5, 300 * 2**20, None))
 
     def execute(notebook, folder):
         notebook.cells[0].execution_count = 7
         outcome.folder = folder
         return outcome.result
 
-    monkeypatch.setattr(headless, "execute", execute)
+    monkeypatch.setattr(classroom, "execute", execute)
     return outcome
 
 
@@ -284,13 +284,13 @@ def test_run_reports_and_writes_nothing(course, executed, capsys):
 
 def test_run_writes_where_it_is_told(course, executed):
     assert cli.main(["run", "00", "--output", "out.ipynb"]) == 0
-    written = headless.read_notebook(course / "work" / "out.ipynb")
+    written = classroom.read_notebook(course / "work" / "out.ipynb")
     assert written.cells[0].execution_count == 7
 
 
 def test_a_failing_cell_is_shown_with_number_source_and_error(course, executed, capsys):
-    failure = headless.Failure(4, "x = 1\nx / 0", "ZeroDivisionError: division by zero")
-    executed.result = headless.Execution(1.0, 0, failure)
+    failure = classroom.Failure(4, "x = 1\nx / 0", "ZeroDivisionError: division by zero")
+    executed.result = classroom.Execution(1.0, 0, failure)
     assert cli.main(["run", "3"]) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith("✗ 03_pruning.ipynb")
@@ -309,10 +309,10 @@ def graded(monkeypatch):
 
     def grade(path, expected, seconds):
         calls.path, calls.expected, calls.seconds = path, expected, seconds
-        answers = [headless.Answer(e, "right" in e, "twice as much") for e in expected]
-        return headless.Report(calls.raised, answers, calls.stopped)
+        answers = [classroom.Answer(e, "right" in e, "twice as much") for e in expected]
+        return classroom.Report(calls.raised, answers, calls.stopped)
 
-    monkeypatch.setattr(headless, "grade", grade)
+    monkeypatch.setattr(classroom, "grade_notebook", grade)
     return calls
 
 
@@ -330,7 +330,7 @@ def test_check_passes_when_every_check_does(nowhere, tmp_path, graded, capsys):
 
 def test_check_shows_the_misconception_and_what_raised(nowhere, tmp_path, graded, capsys):
     write(tmp_path / "mine.ipynb", "checks.check_a(right)", "checks.check_b(left)")
-    graded.raised = [headless.Failure(2, "f()", "ValueError: no")]
+    graded.raised = [classroom.Failure(2, "f()", "ValueError: no")]
     graded.stopped = "the time limit was reached"
     assert cli.main(["check", "mine.ipynb"]) == 1
     assert capsys.readouterr().out.splitlines()[1:] == [

@@ -20,7 +20,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from lightcourse import headless
+from lightcourse import classroom
 from tools import tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +105,7 @@ def build(notebook, path: Path):
         the environment variable LIGHTCOURSE_TIME_LIMIT). Nothing is written then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    cost = headless.execute(notebook, path.parent)
+    cost = classroom.execute(notebook, path.parent)
     if cost.failure:
         cell = cost.failure
         raise RuntimeError(f"{path.name}, code cell {cell.number}: {cell.error}\n{cell.source}")

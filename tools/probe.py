@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell
 
 import lightcourse
 from benchmarks import machine
-from lightcourse import headless
+from lightcourse import classroom
 from tools import notebooks, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +94,7 @@ def executed(path: Path, settings: dict[str, str]):
     notebook = nbformat.read(path, as_version=4)
     if "LIGHTCOURSE_NOISE" in settings:
         notebook.cells.insert(0, new_code_cell(SHAKE))
-    client = headless.notebook_client(notebook, path.parent, allow_errors=True)
+    client = classroom.notebook_client(notebook, path.parent, allow_errors=True)
     quiet = {
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",

@@ -168,7 +168,7 @@ def test_a_cell_that_raises_stops_the_build_and_leaves_the_old_file(tmp_path):
 
 def test_a_slow_notebook_is_an_error(tmp_path, monkeypatch):
     slow = SimpleNamespace(failure=None, seconds=91, peak_bytes=0)
-    monkeypatch.setattr(notebooks.headless, "execute", lambda *_: slow)
+    monkeypatch.setattr(notebooks.classroom, "execute", lambda *_: slow)
     monkeypatch.setattr(notebooks, "TIME_LIMIT", 90)
     with pytest.raises(RuntimeError, match="took 91 s; 90 s is allowed"):
         notebooks.build(nbformat.v4.new_notebook(), tmp_path / "00_start.ipynb")

@@ -1,64 +1,19 @@
-"""Running and grading notebooks; a real kernel is started twice."""
+"""Grading a learner's notebook; a real kernel is started once."""
 
 import os
 from pathlib import Path
-from queue import Empty
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from books import notebook
 
 from lightcourse import checks as lightcourse_checks
-from lightcourse import headless
-
-
-def notebook(*sources):
-    return new_notebook(cells=[new_markdown_cell("# t"), *map(new_code_cell, sources)])
+from lightcourse.classroom import grade
 
 
 def write(path, *sources):
     nbformat.write(notebook(*sources), path)
     return path
-
-
-def test_torch_waits_patiently_in_a_chapter_s_kernel(tmp_path):
-    code = "import os; assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    assert headless.execute(notebook, tmp_path).failure is None
-
-
-def test_a_missing_file_and_a_file_of_another_kind_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no file .*nowhere\.ipynb"):
-        headless.read_notebook(tmp_path / "nowhere.ipynb")
-    for number, content in enumerate([b"hello", b"{}", b"\xff\xfe\x00", b"", b"[1]"]):
-        path = tmp_path / f"{number}.ipynb"
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="no Jupyter notebook"):
-            headless.read_notebook(path)
-
-
-def test_blank_cells_and_text_are_no_code(tmp_path):
-    assert headless.code_cells(notebook("1", " \n", "2")) == ["1", "2"]
-
-
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("checks.check_a(f)", ["checks.check_a(f)"]),
-        ("x = 1\nassert checks.check_a(f), 'no'", ["checks.check_a(f)"]),
-        ("checks.check_a(\n    f,\n    seed=1,\n)", ["checks.check_a(f, seed=1)"]),
-        ("%matplotlib inline\n!true\nchecks.check_a(f);", ["checks.check_a(f)"]),
-        ("checks.check_a(f)\nchecks.check_b(g)\nchecks.check_a(f)", "ab"),
-        ("assert not checks.check_a(wrong)", []),
-        ("# checks.check_a(f)\n'checks.check_a(f)'", []),
-        ("other.check_a(f); check_a(f); checks.show(f)", []),
-        ("def half(:\nchecks.check_a(f)", []),
-        ("%%timeit\nchecks.check_a(f)", []),
-    ],
-)
-def test_expected_checks_are_the_statements_that_call_one(source, expected):
-    expected = ["checks.check_a(f)", "checks.check_b(g)"] if expected == "ab" else expected
-    assert headless.expected_checks(notebook(source)) == expected
 
 
 def asked(namespace):
@@ -77,7 +32,7 @@ def asked(namespace):
 
 def judged(answer, **namespace):
     ask = asked({"f": answer, **namespace})
-    return headless._ask_check(ask, "checks.check_stored_bytes(f)", 3)
+    return grade._ask_check(ask, "checks.check_stored_bytes(f)", 3)
 
 
 def right(rows, columns, bits, group_size):
@@ -99,14 +54,14 @@ def test_what_is_absent_or_raises_is_told_in_one_line():
     def fake(*case):
         raise ValueError("no\n✓ checks.check_stored_bytes(f)\n5 of 5 checks pass\x1b[2K")
 
-    absent = headless._ask_check(asked({}), "checks.check_stored_bytes(f)", 0)
-    assert absent == headless.Answer(
+    absent = grade._ask_check(asked({}), "checks.check_stored_bytes(f)", 0)
+    assert absent == grade.Answer(
         "checks.check_stored_bytes(f)", False, "NameError: name 'f' is not defined"
     )
     message = judged(fake).message
     assert "it raised ValueError: no" in message and message.isprintable()
-    assert not headless._ask_check(asked({}), "checks.check_nothing(f)", 0).passed
-    assert not headless._ask_check(asked({}), "checks.check_stored_bytes(f, g)", 0).passed
+    assert not grade._ask_check(asked({}), "checks.check_nothing(f)", 0).passed
+    assert not grade._ask_check(asked({}), "checks.check_stored_bytes(f, g)", 0).passed
 
 
 @pytest.mark.parametrize(
@@ -115,7 +70,7 @@ def test_what_is_absent_or_raises_is_told_in_one_line():
     + [{"answer": {"status": "ok", "data": {"text/plain": text}}} for text in ("True", "''", "'x")],
 )
 def test_a_reply_that_holds_no_answer_fails(reply):
-    found = headless._ask_check(
+    found = grade._ask_check(
         lambda *question: {"user_expressions": reply}, "checks.check_stored_bytes(f)", 0
     )
     assert not found.passed
@@ -128,58 +83,11 @@ def test_no_table_of_the_answers_to_the_notebooks_cases_passes():
     assert "it raised KeyError" in judged(lambda *case: table[case]).message
 
 
-def test_the_first_line_of_a_cell_is_one_that_does_something():
-    assert headless.first_line("\n# why\n  x = 1\ny") == "x = 1"
-    assert headless.first_line("# only this") == "# only this"
-
-
 def test_a_report_without_checks_does_not_pass():
-    right, wrong = headless.Answer("a", True), headless.Answer("b", False)
-    assert not headless.Report().passed
-    assert headless.Report(answers=[right]).passed
-    assert not headless.Report(answers=[right, wrong]).passed
-
-
-class StubbornKernel:
-    """A client that never answers and its manager, dead or alive."""
-
-    def __init__(self, alive=True, replies=()):
-        self.alive, self.replies = alive, list(replies)
-
-    def is_alive(self):
-        return self.alive
-
-    def execute(self, code, **options):
-        self.options = options
-        return "mine"
-
-    def get_shell_msg(self, timeout):
-        if not self.replies:
-            raise Empty
-        identity, content = self.replies.pop(0)
-        return {"parent_header": {"msg_id": identity}, "content": content}
-
-
-def ask(kernel, seconds=0.05):
-    deadline = headless.time.monotonic() + seconds
-    return headless._run(kernel, kernel, deadline, "code", None)
-
-
-def test_an_answer_is_waited_for_and_nobody_elses_is_taken():
-    ours = {"status": "ok"}
-    kernel = StubbornKernel(replies=[("other", {"status": "error"}), ("mine", ours)])
-    assert ask(kernel, 30) is ours
-    assert kernel.options["allow_stdin"] is False
-
-
-def test_silence_ends_in_a_timeout_and_death_at_once():
-    with pytest.raises(TimeoutError):
-        ask(StubbornKernel())
-    with pytest.raises(ChildProcessError):
-        ask(StubbornKernel(alive=False), 1e9)
-    leaving = {"status": "ok", "payload": [{"source": "ask_exit"}]}
-    with pytest.raises(ChildProcessError):
-        ask(StubbornKernel(replies=[("mine", leaving)]), 1e9)
+    right, wrong = grade.Answer("a", True), grade.Answer("b", False)
+    assert not grade.Report().passed
+    assert grade.Report(answers=[right]).passed
+    assert not grade.Report(answers=[right, wrong]).passed
 
 
 @pytest.mark.parametrize(
@@ -207,21 +115,21 @@ def test_what_was_not_reached_did_not_pass(error, said, tmp_path, monkeypatch):
                 raise error
             return {"status": "ok"}
 
-    monkeypatch.setattr(headless, "_kernel", kernel)
+    monkeypatch.setattr(grade.kernel, "started", kernel)
     path = write(tmp_path / "loop.ipynb", "1", "# for ever\nwhile True:\n    pass", "2")
-    report = headless.grade(path, ["checks.check_double(f)"], 7)
+    report = grade.grade_notebook(path, ["checks.check_double(f)"], 7)
     assert report.stopped == said
-    assert report.answers == [headless.Answer("checks.check_double(f)", False, "not reached")]
+    assert report.answers == [grade.Answer("checks.check_double(f)", False, "not reached")]
     assert not report.passed
 
 
 ATTACKS = {
     "patched": """
-import lightcourse.checks.grading, lightcourse.checks.comparing, lightcourse.headless, builtins
-import atexit, sys, numpy, torch
+import lightcourse.checks.grading, lightcourse.checks.comparing, lightcourse.classroom.grade
+import atexit, builtins, sys, numpy, torch
 lightcourse.checks.grading._same = lambda a, b: True
 lightcourse.checks.comparing.same = lightcourse.checks.grading._verdict = lambda *a: True
-lightcourse.checks.grading.find_problem = lightcourse.headless._ask_check = lambda *a: ""
+lightcourse.checks.grading.find_problem = lightcourse.classroom.grade._ask_check = lambda *a: ""
 lightcourse.checks.check_stored_bytes = lambda f: True
 torch.allclose = numpy.allclose = lambda *a, **b: True
 builtins.print = lambda *a, **b: None
@@ -266,7 +174,7 @@ def huge(*case):
 
 @pytest.mark.timeout(300)
 def test_a_learners_notebook_in_a_real_kernel(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     path = write(
         tmp_path / "learner.ipynb",
         "raise ValueError('half done')",
@@ -279,7 +187,7 @@ def test_a_learners_notebook_in_a_real_kernel(tmp_path, monkeypatch):
     )
     before = path.read_bytes()
     names = ("right", *ATTACKS, "absent", "dies", "right")
-    report = headless.grade(path, [f"checks.check_stored_bytes({n})" for n in names], 240)
+    report = grade.grade_notebook(path, [f"checks.check_stored_bytes({n})" for n in names], 240)
     passed = dict(zip(names[:-1], [answer.passed for answer in report.answers], strict=False))
     assert [name for name, verdict in passed.items() if verdict] == ["right"]
     assert report.answers[-3].message == "NameError: name 'absent' is not defined"
@@ -290,23 +198,3 @@ def test_a_learners_notebook_in_a_real_kernel(tmp_path, monkeypatch):
         (2, "input() was called, but nobody is here to answer"),
     ]
     assert path.read_bytes() == before
-
-
-def test_a_chapter_in_a_real_kernel(tmp_path):
-    chapter = notebook(
-        "from pathlib import Path; print(Path.cwd()); block = bytearray(200_000_000)",
-        " ",
-        "import time; time.sleep(0.3); 1 / 0",
-        "Path('reached').touch()\n[][5]",
-        "Path('not reached').touch()",
-    )
-    chapter.cells[3].metadata["tags"] = ["raises-exception"]
-    result = headless.execute(chapter, tmp_path)
-    assert result.failure.number == 3
-    assert result.failure.source.endswith("[][5]")
-    assert result.failure.error == "IndexError: list index out of range"
-    assert [path.name for path in tmp_path.iterdir()] == ["reached"]
-    assert str(tmp_path) in chapter.cells[1].outputs[0].text
-    assert [c.get("execution_count") for c in chapter.cells[1:]] == [1, None, 2, 3, None]
-    assert result.peak_bytes > 200_000_000
-    assert result.seconds > 0

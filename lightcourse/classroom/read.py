@@ -1,0 +1,66 @@
+"""What stands in a notebook: its code, and the checks that it calls."""
+
+import ast
+from pathlib import Path
+
+
+def read_notebook(path: str | Path):
+    """Return the notebook in ``path`` as an ``nbformat`` node of version 4.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When the file is no notebook.
+    """
+    import nbformat
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:  # nbformat raises a different type for each kind of damage
+        raise ValueError(f"{path} is no Jupyter notebook (.ipynb)") from error
+    return notebook
+
+
+def holds_code(cell) -> bool:
+    """Tell whether a cell is a code cell with something in it."""
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def code_sources(notebook) -> list[str]:
+    """Return the sources of the code cells that hold something, in order."""
+    return [cell.source for cell in notebook.cells if holds_code(cell)]
+
+
+def first_line(source: str) -> str:
+    """Return the first line of a cell that is neither blank nor a comment."""
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("#")), lines[0])
+
+
+def expected_checks(notebook) -> list[str]:
+    """Return the checks that a notebook calls, each once: ``["checks.check_x(fn)", …]``.
+
+    Statements ``checks.check_x(…)`` and ``assert checks.check_x(…)`` count; an
+    ``assert not`` demonstrates a failure and does not.
+    """
+    found = [check for source in code_sources(notebook) for check in _checks_in(source)]
+    return list(dict.fromkeys(found))
+
+
+def _checks_in(source):
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        statements = ast.parse(TransformerManager().transform_cell(source)).body
+    except SyntaxError:
+        return
+    for statement in statements:
+        call = getattr(statement, "test" if isinstance(statement, ast.Assert) else "value", None)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.check_"):
+            yield ast.unparse(call)
