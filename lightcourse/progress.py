@@ -1,6 +1,7 @@
 """The progress bar of long work."""
 
 import os
+import sys
 
 
 def bar(*arguments, show: bool = True, **options):
@@ -18,3 +19,8 @@ def bar(*arguments, show: bool = True, **options):
 
     silent = os.environ.get("TQDM_DISABLE", "0") != "0"
     return tqdm(*arguments, disable=silent or not show, **options)
+
+
+def in_terminal() -> bool:
+    """Tell whether stderr is a terminal: nobody looks at a bar in a pipe or a log file."""
+    return sys.stderr.isatty()

@@ -1,7 +1,6 @@
 """Running a chapter: nbclient executes the notebook, we count its seconds and its memory."""
 
 import contextlib
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -85,9 +84,8 @@ def _run_cell(client, cell, index):
 
 
 def _bar(notebook):
-    # Nobody looks at a bar in a pipe or a log file.
     total = len(read.code_sources(notebook))
-    return progress.bar(total=total, unit="cell", show=sys.stderr.isatty())
+    return progress.bar(total=total, unit="cell", show=progress.in_terminal())
 
 
 class _PeakMemory:
