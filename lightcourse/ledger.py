@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from html import escape
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
 
 @dataclass
 class Row:
@@ -37,7 +35,8 @@ class Row:
 class Ledger:
     """Rows of model variants: bytes stored, parameters trained, latency, quality.
 
-    Prints as a table, shows as HTML in a notebook, and draws quality against bytes.
+    Prints as a table, and shows as HTML in a notebook; :func:`lightcourse.plots.ledger` draws
+    quality against bytes.
 
     Parameters
     ----------
@@ -129,65 +128,3 @@ class Ledger:
             rest = "".join(f"<td>{escape(cell)}</td>" for cell in line[1:])
             lines.append(f"<tr{style}>{first}{rest}</tr>")
         return f"<table>{''.join(lines)}</table>"
-
-    def figure(self, ax=None):
-        """Draw quality against megabytes stored and return the ``Axes``.
-
-        Full circles are methods, each in a colour; open grey ones are controls, tied to
-        their method by a dotted line.
-        """
-        import matplotlib.pyplot as plt
-
-        ax = ax or plt.subplots(figsize=(8, 4.5), layout="constrained")[1]
-        methods = [row.name for row in self.rows if not row.control_of]
-        for row in self.ordered():
-            index = methods.index(row.control_of or row.name)
-            self._draw(ax, row, COLOURS[index % len(COLOURS)])
-        ax.set(xlabel="stored, MB", ylabel=self.measure, xlim=(0, self._widest() * 1.4))
-        ax.margins(y=0.12)
-        ax.grid(alpha=0.3)
-        middle = (self._widest() + min(row.stored for row in self.rows) / 1e6) / 2
-        self._label(ax, [row for row in self.rows if row.stored / 1e6 < middle], -1)
-        self._label(ax, [row for row in self.rows if row.stored / 1e6 >= middle], 1)
-        return ax
-
-    def _widest(self):
-        return max(row.stored for row in self.rows) / 1e6
-
-    def _draw(self, ax, row, colour):
-        x = row.stored / 1e6
-        if row.control_of:
-            method = self[row.control_of]
-            ends = [method.stored / 1e6, x], [method.quality, row.quality]
-            ax.plot(*ends, ":", color=colour, linewidth=1, zorder=1)
-            ax.plot(x, row.quality, "o", markerfacecolor="white", color="#666666", markersize=7)
-        else:
-            ax.plot(x, row.quality, "o", color=colour, markersize=9)
-
-    def _label(self, ax, rows, side):
-        """Name points in a column on their left (-1) or right (1), none above another."""
-        rows = sorted(rows, key=lambda row: row.quality)
-        low, high = ax.get_ylim()
-        heights = _apart([row.quality for row in rows], (high - low) * 0.06)
-        edge = (max if side > 0 else min)((row.stored / 1e6 for row in rows), default=0)
-        for row, height in zip(rows, heights, strict=True):
-            ax.annotate(
-                row.name,
-                (row.stored / 1e6, row.quality),
-                (edge + side * self._widest() * 0.07, height),
-                ha="left" if side > 0 else "right",
-                va="center",
-                fontsize=9,
-                color="#666666" if row.control_of else "black",
-                style="italic" if row.control_of else "normal",
-                arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 4},
-            )
-
-
-def _apart(heights, gap):
-    """Move sorted heights so that neighbours differ by ``gap`` at least, around their middle."""
-    spread = []
-    for height in heights:
-        spread.append(max(height, spread[-1] + gap) if spread else height)
-    excess = sum(spread) - sum(heights)
-    return [height - excess / max(1, len(heights)) for height in spread]

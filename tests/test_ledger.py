@@ -1,6 +1,5 @@
-"""The ledger keeps controls beside their methods, in text, HTML and picture."""
+"""The ledger keeps controls beside their methods, in text and HTML."""
 
-import matplotlib.pyplot as plt
 import pytest
 
 from lightcourse import metrics
@@ -13,8 +12,7 @@ def ledger():
     ledger.add("pruned <50%>", 90_000_000, 0.74, latency=metrics.Latency(0.0123, 0.001, 20, 1))
     ledger.add("8 bits", 60_000_000, 0.751)
     ledger.add("random", 90_000_000, 0.5, control_of="pruned <50%>")
-    yield ledger
-    plt.close("all")
+    return ledger
 
 
 def test_controls_stand_below_their_method(ledger):
@@ -32,18 +30,6 @@ def test_controls_stand_below_their_method(ledger):
 def test_html_has_every_row_and_escapes_names(ledger):
     html = ledger._repr_html_()
     assert html.count("<tr") == 5 and "pruned &lt;50%&gt;" in html
-
-
-def test_the_figure_has_one_point_and_one_name_for_each_row(ledger):
-    ax = ledger.figure()
-    points = [line for line in ax.lines if line.get_marker() == "o"]
-    assert len(points) == 4
-    assert {text.get_text() for text in ax.texts} == {row.name for row in ledger.rows}
-    low, high = ax.get_ylim()
-    for side in ("left", "right"):
-        heights = sorted(text.xyann[1] for text in ax.texts if text.get_ha() == side)
-        gaps = [b - a for a, b in zip(heights, heights[1:], strict=False)]
-        assert all(gap > 0.05 * (high - low) for gap in gaps)
 
 
 def test_names_are_unique_and_controls_need_their_method(ledger):

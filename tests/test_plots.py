@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from lightcourse import plots
+from lightcourse import metrics, plots
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +173,25 @@ def test_bits_curves_go_through_the_means_and_show_the_seeds():
     assert ax.lines[0].get_xydata().tolist() == [[3.1, 35.0], [4.1, 28.0]]
     band = ax.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == (28.0, 40.0) and ax.get_yscale() == "log"
+
+
+def test_a_ledger_has_one_point_and_one_name_for_each_row():
+    ledger = metrics.Ledger("accuracy")
+    ledger.add("as it came", 90_000_000, 0.75)
+    ledger.add("pruned <50%>", 90_000_000, 0.74)
+    ledger.add("8 bits", 60_000_000, 0.751)
+    ledger.add("random", 90_000_000, 0.5, control_of="pruned <50%>")
+    ax = plots.ledger(ledger)
+    points = [line for line in ax.lines if line.get_marker() == "o"]
+    assert len(points) == 4
+    assert {text.get_text() for text in ax.texts} == {row.name for row in ledger.rows}
+    low, high = ax.get_ylim()
+    for side in ("left", "right"):
+        heights = sorted(text.xyann[1] for text in ax.texts if text.get_ha() == side)
+        gaps = [b - a for a, b in zip(heights, heights[1:], strict=False)]
+        assert all(gap > 0.05 * (high - low) for gap in gaps)
+
+
+def test_a_ledger_without_rows_is_refused():
+    with pytest.raises(ValueError, match="variants is a ledger without rows"):
+        plots.ledger(metrics.Ledger("accuracy"))

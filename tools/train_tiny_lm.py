@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from lightcourse import data, files, ledger, metrics, models, training
+from lightcourse import data, files, metrics, models, training
+from lightcourse.plots.palette import COLOURS
 
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "lightcourse" / "bundled" / "tiny-lm"
@@ -109,7 +110,7 @@ def draw_curves(logs, path):
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    for (size, log), colour in zip(logs.items(), ledger.COLOURS, strict=False):
+    for (size, log), colour in zip(logs.items(), COLOURS, strict=False):
         steps = [log["losses_every"] * (i + 1) for i in range(len(log["losses"]))]
         ax.plot(
             steps, log["losses"], color=colour, alpha=0.4, linewidth=1, label=f"{size}, training"

@@ -315,7 +315,7 @@ assert smallest.name.startswith("4 bits") and fastest.name.startswith("2 layers"
 ledger
 
 # %%
-ax = ledger.figure()
+ax = plots.ledger(ledger)
 ax.axhspan(full.quality - margin, full.quality + margin, color="#0072B2", alpha=0.08, zorder=0)
 assert len(ax.texts) == len(ledger.rows)
 

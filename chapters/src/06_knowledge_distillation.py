@@ -603,7 +603,7 @@ ledger
 # Quality against bytes:
 
 # %%
-ax = ledger.figure()
+ax = plots.ledger(ledger)
 limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 assert len(ax.texts) == len(ledger.rows)
 

@@ -1,6 +1,6 @@
 """What a teacher says, and how a student that is too small follows it."""
 
-from lightcourse.ledger import COLOURS
+from lightcourse.plots.palette import COLOURS
 
 
 def answers(said: dict[str, list[float]], classes: list[str], title: str = "", ax=None):

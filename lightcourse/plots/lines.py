@@ -1,6 +1,6 @@
 """Curves and dots: one value against another, with a mark for each seed."""
 
-from lightcourse.ledger import COLOURS
+from lightcourse.plots.palette import COLOURS
 
 
 def curves(lines: dict[str, dict[float, float | list[float]]], xlabel: str, ylabel: str, ax=None):

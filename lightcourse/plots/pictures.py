@@ -2,7 +2,7 @@
 
 import torch
 
-from lightcourse.ledger import COLOURS
+from lightcourse.plots.palette import COLOURS
 
 
 def weights(panels: dict[str, torch.Tensor]):

@@ -2,7 +2,7 @@
 
 import torch
 
-from lightcourse.ledger import COLOURS
+from lightcourse.plots.palette import COLOURS
 
 
 def number_line(x, scale: float, zero_point: int, quant_min: int, quant_max: int, ax=None):

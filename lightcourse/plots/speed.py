@@ -1,6 +1,6 @@
 """Times, and what a machine can do at most."""
 
-from lightcourse.ledger import COLOURS
+from lightcourse.plots.palette import COLOURS
 
 
 def calls(seconds: list[float], ax=None):

@@ -1,0 +1,89 @@
+"""Variants of one model as points: quality against the bytes that are stored."""
+
+from lightcourse.ledger import Ledger
+from lightcourse.plots.palette import COLOURS
+
+GREY = "#666666"
+
+
+def ledger(variants: Ledger, ax=None):
+    """Draw quality against megabytes stored.
+
+    Full circles are methods, each in a colour; open grey ones are controls, tied to
+    their method by a dotted line.
+
+    Parameters
+    ----------
+    variants : Ledger
+        With one row at least.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        When the ledger is empty.
+    """
+    import matplotlib.pyplot as plt
+
+    if not variants.rows:
+        raise ValueError("variants is a ledger without rows; one row at least is wanted")
+    ax = ax or plt.subplots(figsize=(8, 4.5), layout="constrained")[1]
+    methods = [row.name for row in variants.rows if not row.control_of]
+    for row in variants.ordered():
+        index = methods.index(row.control_of or row.name)
+        _draw(ax, variants, row, COLOURS[index % len(COLOURS)])
+    widest = max(map(_megabytes, variants.rows))
+    ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(0, widest * 1.4))
+    ax.margins(y=0.12)
+    ax.grid(alpha=0.3)
+    middle = (widest + min(map(_megabytes, variants.rows))) / 2
+    _label(ax, [row for row in variants.rows if _megabytes(row) < middle], -widest * 0.07)
+    _label(ax, [row for row in variants.rows if _megabytes(row) >= middle], widest * 0.07)
+    return ax
+
+
+def _megabytes(row):
+    return row.stored / 1e6
+
+
+def _draw(ax, variants, row, colour):
+    x = _megabytes(row)
+    if row.control_of:
+        method = variants[row.control_of]
+        ends = [_megabytes(method), x], [method.quality, row.quality]
+        ax.plot(*ends, ":", color=colour, linewidth=1, zorder=1)
+        ax.plot(x, row.quality, "o", markerfacecolor="white", color=GREY, markersize=7)
+    else:
+        ax.plot(x, row.quality, "o", color=colour, markersize=9)
+
+
+def _label(ax, rows, away):
+    """Name points in one column, ``away`` to their left (below 0) or right; none overlap."""
+    rows = sorted(rows, key=lambda row: row.quality)
+    low, high = ax.get_ylim()
+    heights = _apart([row.quality for row in rows], (high - low) * 0.06)
+    edge = (max if away > 0 else min)(map(_megabytes, rows), default=0)
+    for row, height in zip(rows, heights, strict=True):
+        ax.annotate(
+            row.name,
+            (_megabytes(row), row.quality),
+            (edge + away, height),
+            ha="left" if away > 0 else "right",
+            va="center",
+            fontsize=9,
+            color=GREY if row.control_of else "black",
+            style="italic" if row.control_of else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 4},
+        )
+
+
+def _apart(heights, gap):
+    """Move sorted heights so that neighbours differ by ``gap`` at least, around their middle."""
+    spread = []
+    for height in heights:
+        spread.append(max(height, spread[-1] + gap) if spread else height)
+    excess = sum(spread) - sum(heights)
+    return [height - excess / max(1, len(heights)) for height in spread]
