@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from lightcourse.integers import IntegerMatrix, integer_matrices
+
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -76,7 +78,7 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def stores_integers(module: nn.Module) -> bool:
     """Tell whether ``module`` is a linear layer that stores integers."""
-    return hasattr(module, "qweight") and hasattr(module, "in_features")  # no embedding table
+    return isinstance(module, IntegerMatrix) and hasattr(module, "in_features")  # no table
 
 
 def integer_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -84,10 +86,10 @@ def integer_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     As with floats, a layer whose integers are an embedding table's too is left out.
     """
-    holders = [(n, m) for n, m in model.named_modules() if hasattr(m, "qweight")]
-    seen = {id(m.qweight) for _, m in holders if not stores_integers(m)}
+    holders = integer_matrices(model)
+    seen = {id(m.qweight) for m in holders.values() if not stores_integers(m)}
     found = {}
-    for name, module in holders:
+    for name, module in holders.items():
         if id(module.qweight) not in seen:
             seen.add(id(module.qweight))
             found[name] = module
@@ -185,9 +187,8 @@ def other_matrices(model: nn.Module) -> dict[str, str]:
 def share_of(model: nn.Module, chosen: Iterable[nn.Module]) -> float:
     """Return which share of all weights of ``model`` the matrices of the chosen layers are."""
     sizes = {id(parameter): parameter.numel() for parameter in model.parameters()}
-    for module in model.modules():
-        if "qweight" in module._buffers:
-            sizes[id(module.qweight)] = math.prod(module.shape)
+    for module in integer_matrices(model).values():
+        sizes[id(module.qweight)] = math.prod(module.shape)
     held = {id(layer._buffers.get("qweight", layer._parameters.get("weight"))) for layer in chosen}
     return sum(sizes[one] for one in held) / max(sum(sizes.values()), 1)
 
@@ -214,7 +215,7 @@ def _all_linear(model):
 
 def has_linear(module: nn.Module) -> bool:
     """Tell whether there is a linear layer in a module, one that stores integers included."""
-    return bool(_all_linear(module)) or any(hasattr(m, "qweight") for m in module.modules())
+    return bool(_all_linear(module) or integer_matrices(module))
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def test_bits_by_layer_ranges_and_skipped_layers_come_back(tmp_path):
     batches = [{"input_ids": inputs["input_ids"]}]
     ranges = quantization.calibrate(model, batches, names=names[:3])
     bits = dict(zip(names, (8, 4, 3), strict=False))
-    quantization.quantize_(model, bits, activations=ranges, skip=names[3:])
+    quantization.quantize_(model, bits, activations=8, activation_ranges=ranges, skip=names[3:])
     loaded = again(model, tmp_path)
     assert torch.equal(families.answer(loaded, inputs), families.answer(model, inputs))
 

@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lightcourse import quantization
-from lightcourse.quantization.clipping import search_qparams
 
 bits = st.integers(2, 8)
 VALUES = st.floats(-1000, 1000, width=32)
 matrices = hnp.arrays("float32", st.tuples(st.integers(1, 4), st.integers(1, 40)), elements=VALUES)
 dims = st.sampled_from([None, -1, 0])
+
+
+def mse_by_row(x, bits=4):
+    return quantization.choose_qparams_mse(x, bits, dim=-1)
 
 
 def squared_error(x, scale, zero_point, bits, dim=-1):
@@ -156,13 +159,13 @@ def test_searching_both_ends_pays_on_skewed_weights():
     x = torch.randn(500, 32) + 1
     zero = torch.zeros(500, 1, dtype=torch.int32)
     symmetric = squared_error(x, quantization.search_scale(x, 4), zero, 4).sum()
-    assert squared_error(x, *search_qparams(x, 4), 4).sum() < 0.8 * symmetric
+    assert squared_error(x, *mse_by_row(x, 4), 4).sum() < 0.8 * symmetric
 
 
 @given(matrices, bits)
 def test_searched_ends_give_scales_that_float16_holds(x, bits):
     x = torch.from_numpy(x)
-    scale, zero_point = search_qparams(x, bits)
+    scale, zero_point = mse_by_row(x, bits)
     quant_min, quant_max = quantization.quant_range(bits)
     assert torch.equal(scale, scale.half().float()) and (scale > 0).all()
     assert quant_min <= zero_point.min() and zero_point.max() <= quant_max
@@ -174,6 +177,6 @@ def test_searched_ends_give_scales_that_float16_holds(x, bits):
 
 
 def test_a_scale_that_no_float16_holds_is_refused():
-    for search in (quantization.search_scale, search_qparams):
+    for search in (quantization.search_scale, mse_by_row):
         with pytest.raises(ValueError, match="x reaches 1e.09; its scale must fit a float16"):
             search(torch.tensor([[1e9, 1.0]]))

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from lightcourse import metrics, quantization
 from tests import toys
 
-# Bits, group_size, activations, symmetric.
+# Bits, group_size, activations (a pair: 8 on that fixed range), symmetric.
 FORMS = [
     (8, None, None, True),
     (6, 32, None, False),
@@ -32,7 +32,10 @@ every_table = pytest.mark.parametrize("bits, symmetric", [(8, True), (4, False)]
 
 def build(form, outputs=40, inputs=96):
     torch.manual_seed(0)
-    return quantization.QuantizedLinear(torch.randn(outputs, inputs), torch.randn(outputs), *form)
+    weight, bias = torch.randn(outputs, inputs), torch.randn(outputs)
+    ends = next((part for part in form if isinstance(part, tuple)), None)
+    how = [8 if part is ends is not None else part for part in form]
+    return quantization.QuantizedLinear(weight, bias, *how, activation_range=ends)
 
 
 def draw(*shape):

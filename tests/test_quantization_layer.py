@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lightcourse import metrics, quantization
-from lightcourse.quantization.clipping import search_qparams
 
 FORMS = [(8, None), (8, 4), (5, 8), (4, None), (4, 8), (3, 8), (2, 4)]
 
@@ -64,7 +63,7 @@ def test_up_to_four_bits_the_scales_are_those_of_least_squares():
     assert layer.scale.dtype == torch.float16
     assert torch.equal(layer.scales(), quantization.search_scale(groups, 4).squeeze(-1))
     layer = quantization.QuantizedLinear(weight, bits=4, group_size=8, symmetric=False)
-    scale, zero_point = search_qparams(groups, 4)
+    scale, zero_point = quantization.choose_qparams_mse(groups, 4, dim=-1)
     assert torch.equal(layer.scales(), scale.squeeze(-1))
     assert torch.equal(layer.zero_points(), zero_point.squeeze(-1))
 
@@ -135,8 +134,8 @@ def test_gradients_flow_through_integer_kernels_to_the_input(bits, group_size, s
 def test_a_static_grid_rounds_the_inputs_and_clamps_what_lies_outside():
     torch.manual_seed(0)
     linear = torch.nn.Linear(16, 4)
-    layer, plain = build(linear, activations=(-1.0, 2.0)), build(linear)
-    assert layer.activations == "static"
+    layer, plain = build(linear, activations=8, activation_range=(-1.0, 2.0)), build(linear)
+    assert layer.activations == 8 and layer.static
     scale, zero_point = quantization.choose_qparams_from_range(-1.0, 2.0)
     x = torch.randn(5, 16) * 2
     assert torch.equal(layer(x), plain(quantization.fake_quantize(x, scale, zero_point)))
@@ -147,12 +146,14 @@ def test_a_static_grid_rounds_the_inputs_and_clamps_what_lies_outside():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("activations", [None, 8, (-1.0, 2.0)])
+@pytest.mark.parametrize("activations, ends", [(None, None), (8, None), (8, (-1.0, 2.0))])
 @pytest.mark.parametrize("bits, group_size, symmetric", [(8, None, True), (4, 32, False)])
-def test_a_row_that_is_not_finite_is_never_hidden(bits, group_size, symmetric, activations, bad):
+def test_a_row_that_is_not_finite_is_never_hidden(
+    bits, group_size, symmetric, activations, ends, bad
+):
     torch.manual_seed(0)
     linear = torch.nn.Linear(64, 20)
-    layer = build(linear, bits, group_size, activations, symmetric)
+    layer = build(linear, bits, group_size, activations, symmetric, activation_range=ends)
     clean = torch.randn(2, 3, 64)
     x = clean.clone()
     x[1, 0, 5] = bad
@@ -166,7 +167,8 @@ def test_a_row_that_is_not_finite_is_never_hidden(bits, group_size, symmetric, a
 
 
 def test_a_static_grid_passes_gradients_where_it_does_not_clamp():
-    layer = quantization.QuantizedLinear(torch.ones(1, 3), activations=(-1.0, 1.0))
+    grid = {"activations": 8, "activation_range": (-1.0, 1.0)}
+    layer = quantization.QuantizedLinear(torch.ones(1, 3), **grid)
     x = torch.tensor([[0.5, 3.0, -3.0]], requires_grad=True)
     layer(x).sum().backward()
     assert torch.allclose(x.grad, torch.tensor([[1.0, 0.0, 0.0]]), atol=1e-6)
@@ -187,11 +189,10 @@ def test_code_that_reads_the_weight_finds_floats_which_nothing_trains(kind):
         ((8, 32, 8), "group_size is 32; above 4 bits"),
         ((4, 16, 8), "group_size is 16; int8 activations want a multiple of 32"),
         ((8, None, 8, False), "symmetric is False; above 4 bits, int8 activations want True"),
-        ((8, None, 4), "activations is 4; None, 8 or .low, high. is wanted"),
-        ((8, None, True), "activations is True; None, 8 or"),
-        ((8, None, (1.0,)), "activations is .1.0,.; None, 8 or"),
-        ((8, None, (2.0, 1.0)), "low is above high"),
-        ((8, None, (0.0, float("nan"))), "low or high is NaN or infinite"),
+        ((8, None, 4), "activations is 4; None or 8 is wanted"),
+        ((8, None, True), "activations is True; None or 8"),
+        ((8, None, 8.0), "activations is 8.0; None or 8"),
+        ((8, None, (-1.0, 1.0)), "activations is .-1.0, 1.0.; None or 8 is wanted"),
         ((17,), "bits is 17; a whole number from 2 to 8"),
         ((2.5,), "bits is 2.5; a whole number from 2 to 8"),
         ((True,), "bits is True; a whole number from 2 to 8"),
@@ -203,6 +204,19 @@ def test_code_that_reads_the_weight_finds_floats_which_nothing_trains(kind):
 def test_what_cannot_be_computed_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         quantization.QuantizedLinear(torch.randn(3, 64), None, *arguments)
+
+
+@pytest.mark.parametrize(
+    "ends, message",
+    [
+        ((1.0,), "activation_range is .1.0,.; .low, high. is wanted"),
+        ((2.0, 1.0), "low is above high"),
+        ((0.0, float("nan")), "low or high is NaN or infinite"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(ends, message):
+    with pytest.raises(ValueError, match=message):
+        quantization.QuantizedLinear(torch.randn(3, 64), activations=8, activation_range=ends)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -80,7 +80,7 @@ def test_static_grids_and_mixed_bits_are_kept(tmp_path):
     ranges = quantization.calibrate(model, [{"input_ids": torch.arange(1, 17).view(2, 8)}])
     names = list(layers.linear_layers(model))
     bits = {name: 3 + number % 6 for number, name in enumerate(names[:-1])}
-    quantization.quantize_(model, bits, activations=ranges)
+    quantization.quantize_(model, bits, activations=8, activation_ranges=ranges)
     quantization.load_quantized_(other, quantization.save_quantized(model, tmp_path / "m"))
     assert_same(model, other)
     assert type(other.get_submodule(names[-1])).__name__ == "Conv1D"

@@ -68,7 +68,7 @@ def test_each_of_them_has_a_fixed_grid_of_its_own():
     model = chain(2)
     ranges = quantization.calibrate(model, BATCHES)
     assert list(ranges) == ["0", "1", "2"]
-    quantization.quantize_(model, activations=ranges)
+    quantization.quantize_(model, activations=8, activation_ranges=ranges)
     assert model[0].qweight is model[1].qweight
     assert model[0].input_scale != model[1].input_scale
 

@@ -576,16 +576,16 @@ for bits, dim, better, worse in [
 # What flows *into* a layer, its inputs, are called **activations**. If they are integers too, integers can multiply integers, which is where speed comes from (chapter 05). Two ways to choose their range:
 #
 # - **dynamic**: look at the numbers as they come, one scale for each token (`activations=8`);
-# - **static**: fix a range for each layer beforehand, by running some **calibration** text through the model (`calibrate`). Cheaper at run time, since no range must be found; but the range is a guess about all future inputs.
+# - **static**: fix a range for each layer beforehand, by running some **calibration** text through the model (`calibrate`, then `activation_ranges=…`). Cheaper at run time, since no range must be found; but the range is a guess about all future inputs.
 
 # %%
 samples = next(iter(data.token_batches(learn, 128, 32)(0, 0)))
 
 
-def with_activations(model, activations):
+def with_activations(model, activations=8, ranges=None):
     """Return a copy with 8-bit weights, and the activations quantized."""
     model = copy.deepcopy(model)
-    quantization.quantize_(model, 8, activations=activations)
+    quantization.quantize_(model, 8, activations=activations, activation_ranges=ranges)
     return model
 
 
@@ -593,9 +593,10 @@ def with_activations(model, activations):
 # **Predict:** the tiny model with 8-bit weights: what do 8-bit activations add to the perplexity, dynamic and static? And if the static range holds 99 % of the calibration's values: as helpful as with weights?
 
 # %% rtol=0.01
-ways = {"weights only": None, "dynamic": 8, "static": quantization.calibrate(dense, [samples])}
-ways["static, 99 %"] = quantization.calibrate(dense, [samples], percent=99)
-acts = {name: ppl(with_activations(dense, how)) for name, how in ways.items()}
+ways = {"weights only": (None,), "dynamic": (8,)}
+ways["static"] = 8, quantization.calibrate(dense, [samples])
+ways["static, 99 %"] = 8, quantization.calibrate(dense, [samples], percent=99)
+acts = {name: ppl(with_activations(dense, *how)) for name, how in ways.items()}
 acts["99 % of weights"] = clipped(CHOICES["99 %"], 8, None)[0]
 for name, values in acts.items():
     print(f"{name:15} {[round(value, 1) for value in values]}")
@@ -625,7 +626,7 @@ strange = {
 wrong = {}
 for name, tokens in strange.items():
     ranges = quantization.calibrate(dense, [{"input_ids": tokens}])
-    wrong[name] = ppl(with_activations(dense, ranges))
+    wrong[name] = ppl(with_activations(dense, ranges=ranges))
     print(f"{name:20} {[round(value, 1) for value in wrong[name]]}")
 for values in zip(*wrong.values(), strict=True):
     assert abs(values[1] / values[0] - 1) < 0.02 and values[3] > 1.04 * values[0]
@@ -640,10 +641,10 @@ country, review = (
 )
 word = words(["good"], return_tensors="pt")
 word = {name: word[name] for name in ("input_ids", "attention_mask")}
-static = {"dynamic": turned(with_activations(embedder, 8))}
+static = {"dynamic": turned(with_activations(embedder))}
 for name, batch in {"reviews": review, "countries": country, "one word": word}.items():
     ranges = quantization.calibrate(embedder, [batch])
-    static[name] = turned(with_activations(embedder, ranges))
+    static[name] = turned(with_activations(embedder, ranges=ranges))
 
 # %%
 for name, values in static.items():

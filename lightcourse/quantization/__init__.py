@@ -4,6 +4,7 @@
 ``(q - zero_point) * scale`` (Jacob et al. 2017, arXiv 1712.05877).
 """
 
+from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import (
     choose_qparams_affine,
     choose_qparams_from_range,
@@ -11,10 +12,10 @@ from lightcourse.quantization.affine import (
     fake_quantize,
     full_range,
     into_groups,
-    quant_range,
     quantize_affine,
 )
 from lightcourse.quantization.clipping import (
+    choose_qparams_mse,
     least_squares_range,
     percentile_range,
     search_scale,
@@ -23,6 +24,7 @@ from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.packing import pack_int4, unpack_int4
 from lightcourse.quantization.ranges import calibrate
+from lightcourse.quantization.rounding import default_qparams, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
 from lightcourse.quantization.verbs import dequantize_, quantize_
 
@@ -32,6 +34,8 @@ __all__ = [
     "calibrate",
     "choose_qparams_affine",
     "choose_qparams_from_range",
+    "choose_qparams_mse",
+    "default_qparams",
     "dequantize_",
     "dequantize_affine",
     "fake_quantize",
@@ -44,6 +48,7 @@ __all__ = [
     "quant_range",
     "quantize_",
     "quantize_affine",
+    "round_to_nearest",
     "save_quantized",
     "search_scale",
     "unpack_int4",

@@ -6,23 +6,7 @@
 
 import torch
 
-
-def quant_range(bits: int) -> tuple[int, int]:
-    """Return ``quant_min, quant_max``, the signed integers that ``bits`` bits can hold.
-
-    Raises
-    ------
-    ValueError
-        When ``bits`` is not a whole number from 2 to 8.
-
-    Examples
-    --------
-    >>> quant_range(4)
-    (-8, 7)
-    """
-    if bits not in range(2, 9):
-        raise ValueError(f"bits is {bits}; a whole number from 2 to 8 is wanted")
-    return -(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1) - 1
+from lightcourse.integers import quant_range
 
 
 def choose_qparams_affine(

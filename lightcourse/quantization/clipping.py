@@ -159,35 +159,47 @@ def search_scale(x: torch.Tensor, bits: int = 4) -> torch.Tensor:
     return scale
 
 
-def search_qparams(x: torch.Tensor, bits: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
-    """Choose scale and zero point for each slice along the last dimension, by least squares.
-
-    The asymmetric twin of :func:`search_scale`: the scale is positive, and the range of
-    :func:`least_squares_range` ends at quant_min and quant_max.
+def choose_qparams_mse(
+    x: torch.Tensor, bits: int = 4, symmetric: bool = False, dim: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the scale and the zero point that leave the least squared error, of those tried.
 
     Parameters
     ----------
-    x : Tensor of floats, shape (..., size)
+    x : Tensor of floats
         Finite.
-    bits : int
-        2 to 8.
+    bits, symmetric, dim
+        As in :func:`choose_qparams_affine`. Symmetric is :func:`search_scale`; else the scale
+        is positive, and the range of :func:`least_squares_range` ends at quant_min and
+        quant_max.
 
     Returns
     -------
-    scale : Tensor of float32, shape (..., 1)
+    scale : Tensor of float32
         Numbers that float16 can hold.
-    zero_point : Tensor of int32, shape (..., 1)
+    zero_point : Tensor of int32
+        Both keep ``x``'s number of dimensions.
 
     Raises
     ------
     ValueError
         As :func:`search_scale`.
     """
-    low, high = least_squares_range(x, bits, dim=-1)
+    if symmetric:
+        scale = _along(x, dim, lambda slices: search_scale(slices, bits))
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    low, high = least_squares_range(x, bits, dim=dim)
     scale = _half(choose_qparams_from_range(low, high, bits)[0])
     if not torch.isfinite(scale).all():
         raise ValueError(f"x reaches {x.abs().max():.3g}; its scale must fit a float16")
     return scale, place_zero(low, scale, bits)
+
+
+def _along(x, dim, choose):
+    """Choose a value for each slice along a dimension, or for all of ``x``, and keep its shape."""
+    if dim is None:
+        return choose(x.reshape(-1)).view([1] * x.ndim)
+    return choose(x.movedim(dim, -1)).movedim(-1, dim)
 
 
 def _half(scale):

@@ -2,10 +2,10 @@
 
 import torch
 
+from lightcourse.integers import IntegerMatrix, pack, unpacking
+from lightcourse.integers.unpacking import offset
 from lightcourse.panels import OUTPUTS
-from lightcourse.quantization import unpacking
-from lightcourse.quantization.storage import IntegerMatrix, store
-from lightcourse.quantization.unpacking import offset
+from lightcourse.quantization.rounding import round_to_nearest
 
 
 class QuantizedEmbedding(IntegerMatrix):
@@ -38,7 +38,8 @@ class QuantizedEmbedding(IntegerMatrix):
         super().__init__()
         values = (*weight.shape, bits, group_size, padding_idx, weight.dtype)
         settings = dict(zip(self.SETTINGS, values, strict=True))
-        self.hold(settings, store(weight, bits, group_size, symmetric))
+        q, scale, zero_point = round_to_nearest(weight, bits, group_size, symmetric)
+        self.hold(settings, pack(q.to(weight.device), scale, zero_point, bits))
 
     @classmethod
     def sharing(cls, matrix: IntegerMatrix, padding_idx: int | None = None) -> "QuantizedEmbedding":

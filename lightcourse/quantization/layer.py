@@ -1,14 +1,16 @@
 """A linear layer that stores integers, and multiplies by them."""
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lightcourse import panels
+from lightcourse.integers import IntegerMatrix, pack
+from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization import onnx_form
 from lightcourse.quantization.affine import choose_qparams_from_range, fake_quantize
 from lightcourse.quantization.products import multiply
-from lightcourse.quantization.storage import IntegerMatrix, store
-from lightcourse.quantization.unpacking import is_traced
+from lightcourse.quantization.rounding import round_to_nearest
 
 
 class QuantizedLinear(IntegerMatrix):
@@ -28,28 +30,30 @@ class QuantizedLinear(IntegerMatrix):
         2 to 8; up to 4 bits share a byte by twos, 5 to 8 take one each.
     group_size : int, optional
         Inputs that share a scale; one scale a row without it.
-    activations : {None, 8} or (float, float)
+    activations : {None, 8}
         None: the matrix is turned back into floats, and multiplied as floats: smaller in
         memory, not faster. 8: the inputs are quantized to int8 too, row by row, and
         integers multiply integers (:func:`lightcourse.kernels.linear_w8a8` above 4 bits,
-        :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU. A pair: the inputs
-        are rounded to a fixed 8-bit grid for the range from low to high, whatever comes
-        ("static"). That is computed with floats: the numbers are those of an integer
-        kernel, its speed is not. Either way a row of inputs that holds NaN or infinity gives
-        a row of NaN: neither is rounded to a number.
+        :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU. A row of inputs that
+        holds NaN or infinity gives a row of NaN: neither is rounded to a number.
     symmetric : bool
         True: every zero point is 0. False: the integers span each group's smallest to
         largest value, or 0 where that lies outside.
+    activation_range : (float, float), optional
+        With ``activations=8``: the inputs are rounded to one fixed 8-bit grid for the range
+        from low to high, whatever comes ("static"). That is computed with floats: the
+        numbers are those of an integer kernel, its speed is not.
+    choose_qparams : callable, optional
+        As in :func:`round_to_nearest`, which finds the integers; to hand over finished ones,
+        see :meth:`from_integers`.
 
     Attributes
     ----------
     qweight : Tensor of uint8
         In the order of :mod:`lightcourse.panels`, filled up to whole panels.
     scale : Tensor
-        Above 4 bits float32 of shape (out_features, groups), each the largest size in its
-        group divided by quant_max. Up to 4 bits float16, in the order of panels, each
-        chosen for the least squared error, as by
-        :func:`lightcourse.quantization.search_scale`.
+        Above 4 bits float32 of shape (out_features, groups); up to 4 bits float16, in the
+        order of panels.
     zero_point : Tensor of uint8, or None
         None if symmetric; else in the order of ``scale``, plus 128 (plus 8 up to 4 bits).
 
@@ -58,37 +62,93 @@ class QuantizedLinear(IntegerMatrix):
     ValueError
         When ``bits`` is out of range, ``group_size`` does not divide the inputs or is not
         one that integer kernels know, no kernel knows zero points of that many bits,
-        ``activations`` is none of the above, or the weight is empty or not finite.
+        ``activations`` is neither None nor 8, or the weight is empty or not finite.
     """
 
     SETTINGS = ("out_features", "in_features", "bits", "group_size", "activations", "dtype")
     BUFFERS = (*IntegerMatrix.BUFFERS, "bias", "input_scale", "input_zero_point")
 
     def __init__(
-        self, weight, bias=None, bits=8, group_size=None, activations=None, symmetric=True
+        self,
+        weight,
+        bias=None,
+        bits=8,
+        group_size=None,
+        activations=None,
+        symmetric=True,
+        *,
+        activation_range=None,
+        choose_qparams=None,
     ):
         super().__init__()
-        grid = _input_grid(activations)
-        activations = "static" if grid else activations
-        if activations == 8:
-            _check_kernel(bits, group_size, symmetric)
-        bias = None if bias is None else bias.detach().clone()
-        buffers = store(weight, bits, group_size, symmetric) | {"bias": bias} | grid
+        q, scale, zero_point = round_to_nearest(weight, bits, group_size, symmetric, choose_qparams)
+        buffers = pack(q.to(weight.device), scale, zero_point, bits)
         values = (*weight.shape, bits, group_size, activations, weight.dtype)
-        self.hold(dict(zip(self.SETTINGS, values, strict=True)), buffers)
+        self._fill(values, buffers, bias, activation_range)
+
+    @classmethod
+    def from_integers(
+        cls,
+        q: torch.Tensor,
+        scale: torch.Tensor,
+        zero_point: torch.Tensor | None,
+        bits: int,
+        bias: torch.Tensor | None = None,
+        activations: int | None = None,
+        activation_range: tuple[float, float] | None = None,
+    ) -> "QuantizedLinear":
+        """Build a layer of finished integers, as GPTQ or training on the grid leaves them.
+
+        Parameters
+        ----------
+        q, scale, zero_point, bits
+            As in :func:`lightcourse.integers.pack`.
+        bias, activations, activation_range
+            As in :class:`QuantizedLinear`.
+
+        Returns
+        -------
+        QuantizedLinear
+            In float32; ``layer.to(dtype)`` makes it answer, and name its weight, in another.
+
+        Raises
+        ------
+        ValueError
+            As :func:`lightcourse.integers.pack` and :class:`QuantizedLinear`.
+        """
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        buffers = pack(q, scale, zero_point, bits)
+        group_size = None if scale.shape[1] == 1 else q.shape[1] // scale.shape[1]
+        values = (*q.shape, bits, group_size, activations, torch.float32)
+        layer._fill(values, buffers, bias, activation_range)
+        return layer
+
+    def _fill(self, values, buffers, bias, activation_range):
+        settings = dict(zip(self.SETTINGS, values, strict=True))
+        grid = _input_grid(settings["activations"], activation_range)
+        if settings["activations"] == 8 and not grid:
+            _check_kernel(settings["bits"], settings["group_size"], "zero_point" not in buffers)
+        bias = None if bias is None else bias.detach().clone()
+        self.hold(settings, buffers | {"bias": bias} | grid)
 
     @property
     def shape(self) -> tuple[int, int]:
         """The matrix's (rows, columns)."""
         return self.out_features, self.in_features
 
+    @property
+    def static(self) -> bool:
+        """Whether the inputs are rounded to a fixed grid."""
+        return self.input_scale is not None
+
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
         if is_traced(x) and torch.onnx.is_in_onnx_export():
             return onnx_form.linear(x, self)
-        if self.activations == 8:
+        if self.activations == 8 and not self.static:
             return multiply(x, self)
-        if self.activations == "static":
+        if self.static:
             x = fake_quantize(x, self.input_scale, self.input_zero_point)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.dequantize().to(x.dtype), bias)
@@ -97,16 +157,22 @@ class QuantizedLinear(IntegerMatrix):
         """Describe the layer the way torch prints it."""
         shape = f"{self.in_features}, {self.out_features}"
         how = f"bits={self.bits}, group_size={self.group_size}, activations={self.activations}"
-        return f"{shape}, {how}" + ", symmetric=False" * (not self.symmetric)
+        more = ", static" * self.static + ", symmetric=False" * (not self.symmetric)
+        return f"{shape}, {how}{more}"
 
 
-def _input_grid(activations):
+def _input_grid(activations, activation_range):
     """Return the buffers for a fixed grid of inputs: none where there is no such grid."""
-    if activations in (None, 8):
+    if activations not in (None, 8) or isinstance(activations, float):
+        hint = "; ranges of calibrate go into activation_ranges" * isinstance(activations, dict)
+        raise ValueError(f"activations is {activations}; None or 8 is wanted{hint}")
+    if activation_range is None:
         return {}
-    if not isinstance(activations, tuple | list) or len(activations) != 2:
-        raise ValueError(f"activations is {activations}; None, 8 or (low, high) is wanted")
-    scale, zero_point = choose_qparams_from_range(*activations)
+    if activations is None:
+        raise ValueError("activations is None; with ranges for the activations, 8 is wanted")
+    if not isinstance(activation_range, tuple | list) or len(activation_range) != 2:
+        raise ValueError(f"activation_range is {activation_range}; (low, high) is wanted")
+    scale, zero_point = choose_qparams_from_range(*activation_range)
     return {"input_scale": scale, "input_zero_point": zero_point}
 
 

@@ -7,7 +7,7 @@ a byte, and a runtime brings them out of the order of panels once, when it loads
 import torch
 from torch.onnx.ops import symbolic
 
-from lightcourse.quantization import unpacking
+from lightcourse.integers import unpacking
 from lightcourse.quantization.affine import fake_quantize
 
 
@@ -18,7 +18,7 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
     ----------
     x : Tensor of floats, shape (..., in_features)
     layer : QuantizedLinear
-        Above 4 bits with ``activations=8`` it becomes a MatMulInteger; else a
+        Above 4 bits with ``activations=8`` and no fixed range it becomes a MatMulInteger; else a
         DequantizeLinear and a Gemm, with the inputs rounded as the layer rounds them.
 
     Returns
@@ -27,10 +27,10 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
         A row of NaN for a row of inputs that is not finite.
     """
     rows = x.reshape(-1, layer.in_features).float()
-    if layer.activations == 8:
+    if layer.activations == 8 and not layer.static:
         y = _multiply_integers(rows, layer)
     else:
-        if layer.activations == "static":
+        if layer.static:
             rows = fake_quantize(rows, layer.input_scale, layer.input_zero_point)
         y = _multiply_floats(rows, layer)
     y = y if layer.bias is None else y + layer.bias.float()

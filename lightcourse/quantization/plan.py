@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from lightcourse import layers
-from lightcourse.quantization.affine import quant_range
-from lightcourse.quantization.storage import integer_matrices
+from lightcourse.integers import integer_matrices, quant_range
 
 
 def plan_bits(

@@ -15,8 +15,8 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightcourse import layers
+from lightcourse.integers import IntegerMatrix, integer_matrices
 from lightcourse.quantization.saved import KINDS, dtype_name, noted
-from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 METHOD = "lightcourse"
 

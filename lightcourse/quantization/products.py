@@ -3,7 +3,7 @@
 import torch
 
 from lightcourse import kernels
-from lightcourse.quantization import unpacking
+from lightcourse.integers import unpacking
 
 
 def multiply(x, layer) -> torch.Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from lightcourse import files, layers, pretrained
+from lightcourse.integers import IntegerMatrix, integer_matrices
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
-from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding}
 

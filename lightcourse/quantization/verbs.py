@@ -1,26 +1,30 @@
 """Replace the linear layers and embedding tables of a model by ones that store integers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import torch
 from torch import nn
 
 from lightcourse import layers, pretrained
+from lightcourse.integers import IntegerMatrix, integer_matrices
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.plan import plan_bits
-from lightcourse.quantization.storage import IntegerMatrix, integer_matrices
 
 
 def quantize_(
     model: nn.Module,
     bits: int | Mapping[str, int] = 8,
     group_size: int | None = None,
-    activations: int | Mapping[str, tuple[float, float]] | None = None,
+    activations: int | None = None,
     symmetric: bool = True,
     embeddings: int | None = None,
     skip: Collection[str] = (),
+    *,
+    activation_ranges: Mapping[str, tuple[float, float]] | None = None,
+    choose_qparams: Callable | None = None,
+    integers: Mapping[str, tuple] | None = None,
 ) -> layers.Report:
     """Replace linear layers by :class:`QuantizedLinear`, and tables if wanted, in place.
 
@@ -33,11 +37,9 @@ def quantize_(
         those that are not named stay as they are.
     group_size : int, optional
         Inputs that share a scale; must divide every converted layer's inputs.
-    activations : {None, 8} or dict of str to (float, float)
+    activations : {None, 8}
         None turns weights back into floats in every call: only smaller. 8 lets the layers
-        run on integer kernels, with their inputs quantized to int8 on the way: faster. What
-        :func:`calibrate` returns gives each layer a fixed 8-bit grid for its inputs,
-        computed with floats; see :class:`QuantizedLinear`.
+        run on integer kernels, with their inputs quantized to int8 on the way: faster.
     symmetric : bool
         False gives the weights zero points; with ``activations=8`` up to 4 bits only.
     embeddings : int, optional
@@ -48,6 +50,16 @@ def quantize_(
     skip : collection of str
         Names of layers and tables to leave as they are: those, for instance, that lose
         most by rounding.
+    activation_ranges : dict of str to (float, float), optional
+        What :func:`calibrate` returns. With ``activations=8`` it gives each layer one fixed
+        8-bit grid for its inputs, computed with floats; see :class:`QuantizedLinear`.
+    choose_qparams : callable, optional
+        How the grid of each row or group is chosen, as in :func:`round_to_nearest`.
+    integers : dict of str to (q, scale, zero_point), optional
+        Finished integers by a layer's or table's name, as
+        :func:`lightcourse.integers.pack` takes them: GPTQ's, for instance. They have as many
+        bits as ``bits`` says; ``group_size``, ``symmetric`` and ``choose_qparams`` are for
+        the layers that have none here, which are rounded to nearest.
 
     Returns
     -------
@@ -57,21 +69,28 @@ def quantize_(
     Raises
     ------
     ValueError
-        When a layer cannot be converted, ``activations`` lacks one or is 8 beside a GPU, a
-        name is unknown, or a weight lies on ``meta`` (the model is unchanged then), or
-        nothing was converted.
+        When a layer cannot be converted, ``activation_ranges`` lacks one, ``activations`` is
+        8 beside a GPU, a name is unknown, ``integers`` do not fit their layer or name one
+        that is left, or a weight lies on ``meta`` (the model is unchanged then), or nothing
+        was converted.
     """
-    model = layers.inside(model)
+    model, integers = layers.inside(model), {} if integers is None else integers
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
+    _check_integers(integers, chosen, skipped)
     share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
     skipped |= layers.other_matrices(model)
     report = layers.Report("quantized", "bytes saved", skipped=skipped, share=share)
+    rounded = partial(
+        QuantizedLinear, group_size=group_size, symmetric=symmetric, choose_qparams=choose_qparams
+    )
     new = {}
     for names, number in chosen.items():
-        how = partial(QuantizedLinear, bits=number, group_size=group_size, symmetric=symmetric)
-        if number > 4 and any(isinstance(model.get_submodule(n), nn.Embedding) for n in names):
-            how = partial(QuantizedLinear, bits=number)
-        new |= _convert(model, names, how, activations)
+        ready = next((integers[name] for name in names if name in integers), None)
+        table = any(isinstance(model.get_submodule(n), nn.Embedding) for n in names)
+        how = QuantizedLinear if number > 4 and table else rounded
+        make = partial(_of_integers, ready) if ready else how
+        inputs = partial(_inputs_of, activations=activations, ranges=activation_ranges)
+        new |= _convert(model, names, partial(make, bits=number), inputs)
     for name, layer in new.items():
         old = model.get_submodule(name)
         layers.replace(model, name, layer)
@@ -84,7 +103,29 @@ def quantize_(
     return report
 
 
-def _convert(model, names, how, activations):
+def _check_integers(integers, chosen, skipped):
+    """Raise where there are integers for what is not converted, or twice for one weight."""
+    if not isinstance(integers, Mapping):
+        raise ValueError(f"integers is a {type(integers).__name__}; a dict by name is wanted")
+    for name in integers.keys() - {name for names in chosen for name in names}:
+        why = skipped.get(name, "no linear layer or embedding table of this model")
+        raise ValueError(f"integers names {name}, which is not converted: {why}")
+    for names in chosen:
+        if len(twice := sorted(integers.keys() & set(names))) > 1:
+            raise ValueError(f"integers names {twice}, which share one weight; one name is wanted")
+
+
+def _of_integers(ready, weight, bias, bits, **activations):
+    """Return a layer of finished integers in the place of a weight."""
+    if not isinstance(ready, tuple | list) or len(ready) != 3:
+        raise ValueError(f"integers is a {type(ready).__name__}; (q, scale, zero_point) is wanted")
+    layer = QuantizedLinear.from_integers(*ready, bits, bias, **activations)
+    if layer.shape != tuple(weight.shape):
+        raise ValueError(f"q has shape {layer.shape}; the weight's {tuple(weight.shape)} is wanted")
+    return layer.to(weight.device, weight.dtype)
+
+
+def _convert(model, names, make, inputs):
     """Return the new modules for names that share one weight."""
     owners = {name: model.get_submodule(name) for name in names}
     heads = [name for name, owner in owners.items() if not isinstance(owner, nn.Embedding)]
@@ -92,8 +133,8 @@ def _convert(model, names, how, activations):
     for name in heads or names[:1]:
         old = owners[name]
         try:
-            inputs = _inputs_of(name, activations, old.weight.device) if heads else None
-            layer = how(layers.matrix(old), getattr(old, "bias", None), activations=inputs)
+            how = inputs(name, old.weight.device) if heads else {}
+            layer = make(layers.matrix(old), getattr(old, "bias", None), **how)
         except ValueError as error:
             raise ValueError(f"layer {name}: {error}") from error
         matrix = next(iter(new.values()), layer)
@@ -106,14 +147,16 @@ def _convert(model, names, how, activations):
     }
 
 
-def _inputs_of(name, activations, device):
-    if not isinstance(activations, Mapping):
-        if activations == 8:
-            _check_device(device)
-        return activations
-    if name not in activations:
-        raise ValueError("activations holds no range for it; calibrate it, or name it in skip")
-    return activations[name]
+def _inputs_of(name, device, activations, ranges):
+    """Return what a layer is told about its inputs."""
+    if ranges is not None and name not in ranges:
+        raise ValueError("activation_ranges lacks it; calibrate it, or name it in skip")
+    if ranges is None and activations == 8:
+        _check_device(device)
+    return {
+        "activations": activations,
+        "activation_range": None if ranges is None else ranges[name],
+    }
 
 
 def _check_device(device):

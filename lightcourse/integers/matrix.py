@@ -3,16 +3,8 @@
 import torch
 from torch import nn
 
-from lightcourse import panels
-from lightcourse.quantization import unpacking
-from lightcourse.quantization.affine import (
-    choose_qparams_affine,
-    into_groups,
-    quant_range,
-    quantize_affine,
-)
-from lightcourse.quantization.clipping import search_qparams, search_scale
-from lightcourse.quantization.unpacking import offset
+from lightcourse.integers import unpacking
+from lightcourse.integers.unpacking import offset
 from lightcourse.read_only import read_only
 
 
@@ -113,41 +105,3 @@ class IntegerMatrix(nn.Module):
 def integer_matrices(model: nn.Module) -> dict[str, IntegerMatrix]:
     """Return all layers and tables of a model that store integers, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, IntegerMatrix)}
-
-
-def store(weight: torch.Tensor, bits: int, group_size: int | None, symmetric: bool) -> dict:
-    """Quantize a matrix of shape (rows, columns) into the buffers of an IntegerMatrix.
-
-    Raises
-    ------
-    ValueError
-        When ``bits`` is out of range, ``group_size`` does not divide the columns, or the
-        weight is empty, not finite, or too large for a float16 scale.
-    """
-    quant_range(bits)
-    device, weight = weight.device, weight.detach().float().cpu()
-    size = weight.shape[1] if group_size is None else group_size
-    if not weight.numel():
-        raise ValueError(f"weight has shape {tuple(weight.shape)}; at least one value is wanted")
-    groups = into_groups(weight, size)
-    scale, zero_point = _qparams(groups, bits, symmetric)
-    q = quantize_affine(groups, scale, zero_point, bits).reshape(weight.shape)
-    scale, zero_point = scale.squeeze(-1), (zero_point.squeeze(-1) + offset(bits)).to(torch.uint8)
-    if bits <= 4:
-        scale = torch.from_numpy(panels.pack_groups(scale.half().numpy(), fill=1))
-        packed = panels.pack_groups(zero_point.numpy(), fill=panels.OFFSET_W4)
-        zero_point = torch.from_numpy(packed)
-    pack = panels.pack_w4 if bits <= 4 else panels.pack_w8
-    buffers = {"qweight": torch.from_numpy(pack(q.numpy())), "scale": scale}
-    if not symmetric:
-        buffers["zero_point"] = zero_point
-    return {name: buffer.to(device) for name, buffer in buffers.items()}
-
-
-def _qparams(groups, bits, symmetric):
-    if bits > 4:
-        return choose_qparams_affine(groups, bits, symmetric, dim=-1)
-    if not symmetric:
-        return search_qparams(groups, bits)
-    scale = search_scale(groups, bits)
-    return scale, torch.zeros_like(scale, dtype=torch.int32)

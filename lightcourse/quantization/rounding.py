@@ -1,0 +1,79 @@
+"""Rounding a matrix to the nearest integers: the plain way from floats to a grid.
+
+Ways to round that look at more than a value and its scale (GPTQ, training on the grid) give
+the same three tensors, and go on from there like this one.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from lightcourse.integers import quant_range, storable
+from lightcourse.quantization.affine import (
+    choose_qparams_affine,
+    into_groups,
+    quantize_affine,
+)
+from lightcourse.quantization.clipping import choose_qparams_mse
+
+
+def round_to_nearest(
+    weight: torch.Tensor,
+    bits: int = 8,
+    group_size: int | None = None,
+    symmetric: bool = True,
+    choose_qparams: Callable | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Round a matrix to the nearest integers.
+
+    Parameters
+    ----------
+    weight : Tensor of floats, shape (rows, columns)
+    bits : int
+        2 to 8.
+    group_size : int, optional
+        Neighbours in a row that share a scale; one scale a row without it.
+    symmetric : bool
+        True: every zero point is 0.
+    choose_qparams : callable, optional
+        Chooses the grid: ``choose_qparams(groups, bits, symmetric, dim=-1)`` gives the scale
+        and the zero point of each slice along the last dimension, kept as 1. Without it
+        :func:`default_qparams`. :func:`choose_qparams_affine` and
+        :func:`choose_qparams_mse` are two more.
+
+    Returns
+    -------
+    q : Tensor of int8, shape (rows, columns)
+    scale : Tensor of float32, shape (rows, groups)
+        As it is stored (:func:`lightcourse.integers.storable`): up to 4 bits what float16
+        holds.
+    zero_point : Tensor of int32, shape (rows, groups), or None
+        None if symmetric.
+
+    Raises
+    ------
+    ValueError
+        When ``bits`` is out of range, ``group_size`` does not divide the columns, or the
+        weight is empty, not finite, or too large for a float16 scale.
+    """
+    quant_range(bits)
+    if not weight.numel():
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; at least one value is wanted")
+    weight = weight.detach().float().cpu()
+    groups = into_groups(weight, weight.shape[1] if group_size is None else group_size)
+    scale, zero_point = (choose_qparams or default_qparams)(groups, bits, symmetric, dim=-1)
+    scale = storable(scale, bits)
+    q = quantize_affine(groups, scale, zero_point, bits).reshape(weight.shape)
+    return q, scale.squeeze(-1), None if symmetric else zero_point.squeeze(-1)
+
+
+def default_qparams(
+    x: torch.Tensor, bits: int, symmetric: bool, dim: int = -1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the grid that :func:`quantize_` takes where the caller names none.
+
+    Above 4 bits the whole range, since 31 levels and more leave little to gain; up to 4 bits
+    the least squared error, which cuts off what few values would cost all others.
+    """
+    choose = choose_qparams_affine if bits > 4 else choose_qparams_mse
+    return choose(x, bits, symmetric, dim)
