@@ -11,7 +11,10 @@ from lightcourse.quantization.affine import (
 )
 
 # Shares of the full range that are tried, and where the value of largest size would sit, as
-# a share of quant_min; above 1 it is cut off.
+# a share of quant_min; above 1 it is cut off. Fine where the error's valley lies for few bits.
+# So few do: on the tiny model's matrices, at 2 to 4 bits by rows and by groups of 32, the
+# least error among them is 0 to 3 % above that of a search in hundreds of steps, while the
+# range that just holds every value costs 1.4 to 4.7 times as much.
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.74, 0.68, 0.62, 0.55, 0.45, 0.35, 0.25, 0.15, 0.08)
 CLIPPED = (0.62, 0.68, 0.74, 0.8, 0.86, 0.92, 1.0, 1.06, 1.15, 1.3, 1.5, 1.8)
 
