@@ -1,10 +1,12 @@
-"""Observing inputs: every real token once, folded batch by batch, and the model left alone."""
+"""Calibration sees every real token once, batch by batch, and leaves the model alone."""
+
+import weakref
 
 import pytest
 import torch
 import toys
 
-from lightcourse import calibration, layers
+from lightcourse import calibration, data, layers, models, pruning, quantization
 
 IDS = torch.arange(1, 33).view(4, 8)
 
@@ -78,3 +80,137 @@ def test_text_that_is_none_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             calibration.observe_inputs(model, batches, found, count)
+
+
+def recorded(model, batches):
+    """Keep all inputs of all layers, as calibration must not."""
+    seen = {}
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda _, inputs, name=name: seen.setdefault(name, []).append(inputs[0].flatten(0, -2))
+        )
+        for name, layer in layers.linear_layers(model).items()
+    ]
+    with torch.no_grad():
+        for one in batches:
+            model(**one)
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+@pytest.mark.parametrize("family", toys.ALL)
+def test_sums_equal_those_of_all_inputs_kept(family):
+    model = toys.ALL[family]()
+    batches = [batch(IDS[:1]), batch(IDS[1:])]
+    inputs = recorded(model, batches)
+    norms, squares = calibration.input_norms(model, batches), calibration.hessians(model, batches)
+    assert list(norms) == list(squares) == list(layers.linear_layers(model))
+    for name, x in inputs.items():
+        torch.testing.assert_close(norms[name], x.norm(dim=0))
+        torch.testing.assert_close(squares[name], x.T @ x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", toys.ALL)
+def test_padding_does_not_count_in_sums(family):
+    model = toys.ALL[family]()
+    mask = torch.ones_like(IDS)
+    mask[:, 6:] = 0
+    garbage = IDS.clone()
+    garbage[:, 6:] = 49
+    padded = calibration.hessians(model, [batch(garbage, mask)])
+    clean = calibration.hessians(model, [batch(IDS[:, :6])])
+    counted = calibration.hessians(model, [batch(garbage)])
+    for name in clean:
+        torch.testing.assert_close(padded[name], clean[name], rtol=1e-4, atol=1e-4)
+        assert (counted[name] - clean[name]).norm() > 0.03 * clean[name].norm()
+
+
+def test_memory_does_not_grow_with_the_text():
+    """What a hook keeps of a batch is gone when the next one comes."""
+    model, alive = toys.mlp(), []
+
+    class Spy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = model
+
+        def forward(self, x):
+            assert not any(ref() is not None for ref in alive)
+            inside = x * 1.0
+            alive.append(weakref.ref(inside))
+            return self.layers(inside)
+
+    calibration.hessians(Spy(), [{"x": torch.rand(5, 8)} for _ in range(4)])
+    assert len(alive) == 4
+
+
+def test_sums_leave_the_model_as_it_was():
+    model = toys.bert().train()
+    calibration.input_norms(model, [batch() | {"labels": torch.tensor([0, 1, 2, 9])}])
+    assert model.training
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    first, again = (calibration.input_norms(model, [batch()]) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)  # dropout was off
+
+
+def test_hooks_go_even_where_the_model_fails():
+    model = toys.mlp()
+    with pytest.raises(RuntimeError):
+        calibration.input_norms(model, [{"input": torch.rand(2, 7)}])
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_half_precision_is_summed_in_float32():
+    model = toys.llama().bfloat16()
+    squares = calibration.hessians(model, [batch()])
+    assert all(square.dtype == torch.float32 for square in squares.values())
+
+
+def test_layers_by_name_and_layers_that_never_run():
+    model = toys.gpt2()
+    assert list(calibration.hessians(model, [batch()], ["transformer.h.1.mlp.c_fc"])) == [
+        "transformer.h.1.mlp.c_fc"
+    ]
+    model.idle = torch.nn.Linear(3, 3)
+    assert "idle" not in calibration.input_norms(model, [batch()])
+    with pytest.raises(ValueError, match="no linear layer saw an input"):
+        calibration.input_norms(model, [batch()], ["idle"])
+    with pytest.raises(ValueError, match=r"names holds \['head'\]"):
+        calibration.input_norms(model, [batch()], ["head"])
+
+
+def test_calibration_without_text_is_refused():
+    model = toys.llama()
+    with pytest.raises(ValueError, match="batches is empty"):
+        calibration.input_norms(model, [])
+    with pytest.raises(ValueError, match="batches holds a str; dicts are wanted, in a list"):
+        calibration.input_norms(model, batch())
+    with pytest.raises(ValueError, match="batches is a function"):
+        calibration.hessians(model, data.token_batches(torch.arange(32), 8, 2))
+    with pytest.raises(ValueError, match="without a linear layer"):
+        calibration.hessians(torch.nn.Sequential(torch.nn.ReLU()), [{"input": torch.rand(2)}])
+
+
+def test_inputs_that_are_not_finite_are_refused():
+    model = toys.mlp()
+    with pytest.raises(ValueError, match="the inputs of 0 hold NaN"):
+        calibration.input_norms(model, [{"input": torch.tensor([[float("nan")] * 8])}])
+
+
+def test_a_layer_behind_the_pooling_counts_every_text():
+    model = toys.bert()
+    mask = torch.ones_like(IDS)
+    mask[2, 4:] = 0
+    with torch.no_grad():
+        pooled = model.embed(**batch(IDS, mask))
+    norms = calibration.input_norms(model, [batch(IDS, mask)])
+    assert isinstance(model, models.EncoderClassifier)
+    torch.testing.assert_close(norms["head"], pooled.norm(dim=0))
+
+
+def test_each_method_offers_the_measures_that_it_takes():
+    assert pruning.input_norms is calibration.input_norms
+    assert pruning.hessians is calibration.hessians
+    assert quantization.calibrate is calibration.calibrate

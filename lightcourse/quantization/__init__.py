@@ -4,6 +4,7 @@
 ``(q - zero_point) * scale`` (Jacob et al. 2017, arXiv 1712.05877).
 """
 
+from lightcourse.calibration import calibrate
 from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import (
     choose_qparams_affine,
@@ -23,7 +24,6 @@ from lightcourse.quantization.clipping import (
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.packing import pack_int4, unpack_int4
-from lightcourse.quantization.ranges import calibrate
 from lightcourse.quantization.rounding import default_qparams, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
 from lightcourse.quantization.verbs import dequantize_, quantize_

@@ -2,6 +2,7 @@
 
 import torch
 
+from lightcourse.calibration import check_percent
 from lightcourse.quantization.affine import (
     checked,
     choose_qparams_from_range,
@@ -59,12 +60,6 @@ def percentile_range(
     if dim is None:
         return low.view([1] * x.ndim), high.view([1] * x.ndim)
     return low.unsqueeze(dim), high.unsqueeze(dim)
-
-
-def check_percent(percent: float) -> None:
-    """Raise ``ValueError`` where ``percent`` does not lie above 50 and up to 100."""
-    if not 50 < percent <= 100:
-        raise ValueError(f"percent is {percent}; more than 50 and at most 100 is wanted")
 
 
 def least_squares_range(

@@ -1,8 +1,4 @@
-"""Calibration: what a model's layers are given on some text, seen batch by batch.
-
-Hooks hand each batch of inputs to a function and let it go, so that memory does not grow
-with the text.
-"""
+"""One run of a model over a text, in which hooks fold what each layer is given."""
 
 from collections.abc import Callable, Iterable, Mapping
 

@@ -1,12 +1,12 @@
-"""Ranges of activations, measured on a calibration text."""
+"""Ranges of the inputs of each layer: their ends, or a histogram's percentiles."""
 
 from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
 
-from lightcourse import calibration, layers
-from lightcourse.quantization.clipping import check_percent
+from lightcourse import layers
+from lightcourse.calibration.observing import choose_layers, observe_inputs
 
 BINS = 2048
 
@@ -21,11 +21,9 @@ def calibrate(
 
     Parameters
     ----------
-    model : nn.Module
-        Runs once over the batches, in evaluation mode, without gradients; unchanged.
-    batches : iterable of dict
-        Keyword arguments for the model; ``labels`` are left out. Tokens where
-        ``attention_mask`` is 0 do not count.
+    model, batches
+        The model runs once over the batches, as
+        :func:`lightcourse.calibration.observe_inputs` tells; padding does not count.
     names : collection of str, optional
         Layers to measure. Without it all linear layers, an output layer that shares its
         weight with an embedding table among them.
@@ -43,18 +41,23 @@ def calibrate(
     Raises
     ------
     ValueError
-        When ``percent`` is out of range, there is no batch, one is no dict, there is no
-        linear layer, ``names`` holds an unknown one, no layer saw an input, or an input is
-        not finite.
+        As ``observe_inputs``, or when ``percent`` is out of range, there is no linear
+        layer, or ``names`` holds an unknown one.
     """
     check_percent(percent)
     found = [*layers.linear_layers(model), *layers.tied_layers(model)]
     found = {name: model.get_submodule(name) for name in found}
-    chosen = calibration.choose_layers(model, found, names)
+    chosen = choose_layers(model, found, names)
     if percent == 100:
-        return calibration.observe_inputs(model, batches, chosen, _widen)
-    counts = calibration.observe_inputs(model, batches, chosen, _count)
+        return observe_inputs(model, batches, chosen, _widen)
+    counts = observe_inputs(model, batches, chosen, _count)
     return {name: histogram.inner_range(percent) for name, histogram in counts.items()}
+
+
+def check_percent(percent: float) -> None:
+    """Raise ``ValueError`` where ``percent`` does not lie above 50 and up to 100."""
+    if not 50 < percent <= 100:
+        raise ValueError(f"percent is {percent}; more than 50 and at most 100 is wanted")
 
 
 def _widen(ends, rows):

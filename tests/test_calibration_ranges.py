@@ -4,8 +4,8 @@ import pytest
 import torch
 import toys
 
-from lightcourse import layers, quantization
-from lightcourse.quantization.ranges import BINS, _Histogram
+from lightcourse import calibration, layers, quantization
+from lightcourse.calibration.ranges import BINS, _Histogram
 
 IDS = torch.arange(1, 33).view(4, 8)
 
@@ -36,7 +36,7 @@ def seen(model, batches):
 def test_the_full_range_is_the_smallest_and_the_largest_input(family):
     model = toys.ALL[family]()
     batches = [batch(IDS[:1]), batch(IDS[1:])]
-    ranges = quantization.calibrate(model, batches)
+    ranges = calibration.calibrate(model, batches)
     inputs = seen(model, batches)
     assert ranges == {name: (x.min().item(), x.max().item()) for name, x in inputs.items()}
     assert set(ranges) == {*layers.linear_layers(model), *layers.tied_layers(model)}
@@ -47,7 +47,7 @@ def test_a_histogram_finds_percentiles_to_a_bin(percent):
     torch.manual_seed(0)
     parts = [torch.randn(500, 8) * size for size in (0.1, 1, 3, 20, 0.01)]
     batches = [{"input": part} for part in parts]
-    low, high = quantization.calibrate(toys.mlp(), batches, ["0"], percent)["0"]
+    low, high = calibration.calibrate(toys.mlp(), batches, ["0"], percent)["0"]
     x = torch.cat(parts)
     wanted = [end.item() for end in quantization.percentile_range(x, percent)]
     bin_width = x.abs().max().item() / 512
@@ -74,7 +74,7 @@ def test_constant_inputs_have_a_range(value):
     batches = [{"input": torch.full((4, 8), value)}] * 2
     wanted = torch.tensor(value).item()
     for percent in (100, 99):
-        low, high = quantization.calibrate(toys.mlp(), batches, ["0"], percent)["0"]
+        low, high = calibration.calibrate(toys.mlp(), batches, ["0"], percent)["0"]
         assert low == pytest.approx(wanted, abs=3e-3) and high == pytest.approx(wanted, abs=3e-3)
         assert low <= wanted <= high
 
@@ -86,9 +86,9 @@ def test_padding_does_not_count(percent):
     model.model.embed_tokens.weight.data[49] = torch.eye(16)[3]
     mask, garbage = torch.ones_like(IDS), IDS.clone()
     mask[:, 6:], garbage[:, 6:] = 0, 49
-    padded = quantization.calibrate(model, [batch(garbage, mask)], percent=percent)
-    clean = quantization.calibrate(model, [batch(IDS[:, :6])], percent=percent)
-    counted = quantization.calibrate(model, [batch(garbage)], percent=percent)
+    padded = calibration.calibrate(model, [batch(garbage, mask)], percent=percent)
+    clean = calibration.calibrate(model, [batch(IDS[:, :6])], percent=percent)
+    counted = calibration.calibrate(model, [batch(garbage)], percent=percent)
     for name, ends in clean.items():
         assert padded[name] == pytest.approx(ends, abs=2e-2)
     name = "model.layers.0.self_attn.q_proj"
@@ -98,23 +98,23 @@ def test_padding_does_not_count(percent):
 @pytest.mark.parametrize("wrong", [50, 0, -1, 101, float("nan")])
 def test_other_percents_are_refused(wrong):
     with pytest.raises(ValueError, match=f"percent is {wrong}; more than 50 and at most 100"):
-        quantization.calibrate(toys.mlp(), [{"input": torch.ones(2, 8)}], percent=wrong)
+        calibration.calibrate(toys.mlp(), [{"input": torch.ones(2, 8)}], percent=wrong)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("percent", [100, 99])
 def test_inputs_that_are_not_finite_are_refused(bad, percent):
     with pytest.raises(ValueError, match="the inputs of 0 hold NaN or infinity"):
-        quantization.calibrate(toys.mlp(), [{"input": torch.full((2, 8), bad)}], percent=percent)
+        calibration.calibrate(toys.mlp(), [{"input": torch.full((2, 8), bad)}], percent=percent)
 
 
 def test_text_and_layers_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match="batches is empty"):
-        quantization.calibrate(toys.mlp(), [])
+        calibration.calibrate(toys.mlp(), [])
     with pytest.raises(ValueError, match=r"names holds \['9'\]"):
-        quantization.calibrate(toys.mlp(), [{"input": torch.ones(2, 8)}], ["9"])
+        calibration.calibrate(toys.mlp(), [{"input": torch.ones(2, 8)}], ["9"])
     with pytest.raises(ValueError, match="without a linear layer"):
-        quantization.calibrate(torch.nn.ReLU(), [{"input": torch.ones(2, 8)}])
+        calibration.calibrate(torch.nn.ReLU(), [{"input": torch.ones(2, 8)}])
 
 
 def test_a_histogram_counts_beyond_what_float32_can():

@@ -1,11 +1,12 @@
-"""What pruning measures on a calibration text: running sums over the inputs of each layer."""
+"""Running sums over the inputs of each layer: their norms, and their Hessian."""
 
 from collections.abc import Collection, Iterable
 
 import torch
 from torch import nn
 
-from lightcourse import calibration, layers
+from lightcourse import layers
+from lightcourse.calibration.observing import choose_layers, observe_inputs
 
 
 def input_norms(
@@ -15,11 +16,9 @@ def input_norms(
 
     Parameters
     ----------
-    model : nn.Module
-        Runs once over the batches, in evaluation mode, without gradients; unchanged.
-    batches : iterable of dict
-        Keyword arguments for the model; ``labels`` are left out. Tokens where
-        ``attention_mask`` is 0 do not count.
+    model, batches
+        The model runs once over the batches, as
+        :func:`lightcourse.calibration.observe_inputs` tells; padding does not count.
     names : collection of str, optional
         Layers to measure; all linear layers without it.
 
@@ -31,8 +30,8 @@ def input_norms(
     Raises
     ------
     ValueError
-        When there is no batch, one is no dict, there is no linear layer, ``names`` holds an
-        unknown one, no layer saw an input, or an input is not finite.
+        As ``observe_inputs``, or when there is no linear layer, ``names`` holds an
+        unknown one, or a sum is too large for float32.
     """
     sums = _sums(model, batches, names, lambda x: x.square().sum(0))
     return {name: total.sqrt() for name, total in sums.items()}
@@ -41,7 +40,7 @@ def input_norms(
 def hessians(
     model: nn.Module, batches: Iterable[dict], names: Collection[str] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Sum ``x xᵀ`` over all inputs x of each linear layer, as SparseGPT wants it.
+    """Sum ``x xᵀ`` over all inputs x of each linear layer, as SparseGPT and GPTQ want it.
 
     It is the Hessian of the layer's squared output error, but for the factor 2, and the
     square roots of its diagonal are :func:`input_norms`. Memory: inputs² floats a layer.
@@ -70,10 +69,10 @@ def _sums(model, batches, names, statistic):
     def add(total, rows):
         return statistic(rows) if total is None else total + statistic(rows)
 
-    chosen = calibration.choose_layers(model, layers.linear_layers(model), names)
+    chosen = choose_layers(model, layers.linear_layers(model), names)
     tied = {name: owner for name, owner in layers.tied_layers(model).items() if owner in chosen}
     observed = chosen | {name: model.get_submodule(name) for name in tied}
-    sums = calibration.observe_inputs(model, batches, observed, add)
+    sums = observe_inputs(model, batches, observed, add)
     for name in tied.keys() & sums.keys():  # one matrix, multiplied by the inputs of them all
         sums[tied[name]] = sums.pop(name) + sums.get(tied[name], 0)
     for name, total in sums.items():

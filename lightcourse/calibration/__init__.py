@@ -1,0 +1,18 @@
+"""Calibration: what a model's layers are given on some text, seen batch by batch.
+
+Whatever is measured, memory does not grow with the text: each batch is folded into one state
+a layer, and let go.
+"""
+
+from lightcourse.calibration.observing import choose_layers, observe_inputs
+from lightcourse.calibration.ranges import calibrate, check_percent
+from lightcourse.calibration.sums import hessians, input_norms
+
+__all__ = [
+    "calibrate",
+    "check_percent",
+    "choose_layers",
+    "hessians",
+    "input_norms",
+    "observe_inputs",
+]
