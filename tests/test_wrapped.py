@@ -5,7 +5,17 @@ import torch
 import toys
 from torch import nn
 
-from lightcourse import distillation, files, lora, metrics, pruning, quantization, training
+from lightcourse import (
+    calibration,
+    distillation,
+    files,
+    layers,
+    lora,
+    metrics,
+    pruning,
+    quantization,
+    training,
+)
 
 SAVES = [pruning.save_pruned, quantization.save_quantized, lora.save_lora]
 LOADS = [pruning.load_pruned_, quantization.load_quantized_, lora.load_lora_, lora.unmerge_lora_]
@@ -82,6 +92,15 @@ def test_measures_and_students_see_the_model_inside(group):
     assert metrics.sparsity(wrapped) == metrics.sparsity(model) > 0.4
     student = distillation.student_from(wrapped, [0])
     assert not any("_orig_mod" in name for name in student.state_dict())
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("measure", ["input_norms", "hessians", "calibrate"])
+def test_calibration_names_the_layers_of_the_model_inside(group, wrapper, measure):
+    batches = [{"input_ids": torch.arange(1, 17).view(2, 8)}]
+    batches[0]["attention_mask"] = torch.ones_like(batches[0]["input_ids"])
+    measured = getattr(calibration, measure)(WRAPPERS[wrapper](toys.bert()), batches)
+    assert list(measured) == list(layers.linear_layers(toys.bert()))
 
 
 def test_a_verb_on_a_compiled_model_changes_its_answers():

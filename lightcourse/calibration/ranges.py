@@ -45,6 +45,7 @@ def calibrate(
         layer, or ``names`` holds an unknown one.
     """
     check_percent(percent)
+    model = layers.inside(model)
     found = [*layers.linear_layers(model), *layers.tied_layers(model)]
     found = {name: model.get_submodule(name) for name in found}
     chosen = choose_layers(model, found, names)

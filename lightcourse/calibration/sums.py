@@ -69,6 +69,7 @@ def _sums(model, batches, names, statistic):
     def add(total, rows):
         return statistic(rows) if total is None else total + statistic(rows)
 
+    model = layers.inside(model)
     chosen = choose_layers(model, layers.linear_layers(model), names)
     tied = {name: owner for name, owner in layers.tied_layers(model).items() if owner in chosen}
     observed = chosen | {name: model.get_submodule(name) for name in tied}
