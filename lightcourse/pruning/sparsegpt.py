@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import layers, obs
 
 
 def sparsegpt(
@@ -44,8 +44,8 @@ def sparsegpt(
     Raises
     ------
     ValueError
-        When shapes do not fit, weight or Hessian are not finite, the Hessian is zero,
-        ``damping`` is not positive or ``block_size`` is below 1.
+        When :func:`lightcourse.obs.solve` refuses the weight, the Hessian, ``block_size``
+        or ``damping``, or ``mask`` returns no mask.
 
     Examples
     --------
@@ -56,52 +56,12 @@ def sparsegpt(
     >>> sparsegpt(torch.tensor([[1.0, 2.0]]), equal, half, damping=1e-6).round(decimals=3)
     tensor([[0., 3.]])
     """
-    _check(weight, hessian, block_size, damping)
-    new = weight.detach().double().clone()
-    factor = _inverse_factor(hessian.double(), damping)
-    for start in range(0, new.shape[1], block_size):
-        _prune_block(new, factor, start, min(start + block_size, new.shape[1]), mask)
-    return new.to(weight.dtype)
 
+    def choose(block, columns, pivots):
+        keep = _choose(mask, (block / pivots).square())
+        return lambda values, j: values.masked_fill(~keep[:, j], 0)
 
-def _check(weight, hessian, block_size, damping):
-    inputs = weight.shape[1]
-    if tuple(hessian.shape) != (inputs, inputs):
-        raise ValueError(
-            f"hessian has shape {tuple(hessian.shape)}; ({inputs}, {inputs}) is wanted"
-        )
-    for name, tensor in {"weight": weight, "hessian": hessian}.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds NaN or infinity; finite values are wanted")
-    if not hessian.any():
-        raise ValueError("hessian is zero: the layer saw no input but zeros")
-    if block_size < 1 or not damping > 0:
-        raise ValueError(
-            f"block_size is {block_size} and damping {damping}; at least 1 and above 0 are wanted"
-        )
-
-
-def _inverse_factor(hessian, damping):
-    """Return the upper triangle U with ``H⁻¹ = Uᵀ U``.
-
-    Row j of U, divided by its diagonal entry, says how the columns right of j best make up
-    for column j when those left of it are fixed: all inverses that are needed, at once.
-    """
-    extra = damping * hessian.diagonal().mean() * torch.ones_like(hessian.diagonal())
-    lower = torch.linalg.cholesky(hessian + torch.diag(extra))
-    return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
-
-
-def _prune_block(weight, factor, start, stop, mask):
-    """Prune the columns from start to stop and adjust all to their right, in place."""
-    block, here = weight[:, start:stop], factor[start:stop, start:stop]
-    keep = _choose(mask, (block / here.diagonal()).square())
-    errors = torch.zeros_like(block)
-    for j in range(stop - start):
-        errors[:, j] = (block[:, j] / here[j, j]).masked_fill(keep[:, j], 0)
-        block[:, j:] -= torch.outer(errors[:, j], here[j, j:])
-    block.masked_fill_(~keep, 0)
-    weight[:, stop:] -= errors @ factor[start:stop, stop:]
+    return obs.solve(weight, hessian, choose, block_size, damping)
 
 
 def _choose(mask, scores):
