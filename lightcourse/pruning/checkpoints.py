@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightcourse import files, layers, pretrained
-from lightcourse.pruning.structured import note_sizes
+from lightcourse.surgery import note_sizes
 
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -1,6 +1,6 @@
-"""Masks made from scores: which weights compete for being kept."""
+"""Masks made from scores: which weights compete for being kept; and whether a mask fits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -135,3 +135,50 @@ def _keep(scores, sparsity):
     remove = round(sparsity * scores.shape[-1])
     lowest = scores.argsort(dim=-1, stable=True)[..., :remove]
     return mask.scatter_(-1, lowest, False)
+
+
+def fits(mask: torch.Tensor, shape: Sequence[int]) -> bool:
+    """Tell whether this is a mask for something of the given shape."""
+    is_bool = isinstance(mask, torch.Tensor) and mask.dtype == torch.bool
+    return is_bool and tuple(mask.shape) == tuple(shape)
+
+
+def check_masks(
+    masks: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    kind: str,
+    hint: str = "",
+) -> None:
+    """Raise where the argument ``masks`` of a verb does not fit a model.
+
+    Parameters
+    ----------
+    masks : mapping of str to Tensor of bool
+        What was given.
+    shapes : mapping of str to sequence of int
+        All that could have a mask, by name.
+    kind : str
+        What those are, such as "linear layer".
+    hint : str
+        What else is to be known about the shape.
+
+    Raises
+    ------
+    ValueError
+        When ``masks`` is no mapping, names what is not there, or one is no torch.bool of the
+        shape.
+    """
+    if not isinstance(masks, Mapping):
+        raise ValueError(f"masks is a {type(masks).__name__}; a dict of masks by name is wanted")
+    for name, mask in masks.items():
+        if name not in shapes:
+            known = f"{next(iter(shapes))!r} would be one" if shapes else "it has none"
+            raise ValueError(f"masks names {name!r}, which is no {kind} of this model; {known}")
+        if not fits(mask, shapes[name]):
+            given = type(mask).__name__
+            if isinstance(mask, torch.Tensor):
+                given = f"{mask.dtype} of shape {tuple(mask.shape)}"
+            raise ValueError(
+                f"the mask of {name} is {given}; "
+                f"torch.bool of shape {tuple(shapes[name])} is wanted{hint}"
+            )

@@ -1,24 +1,13 @@
 """Structured pruning: whole FFN neurons and attention heads go, and the layers get smaller.
 
-Known by the names of their layers: BERT, Llama and whatever is built like them; GPT-2's
-neurons too, but not its heads (one matrix makes queries, keys and values).
+Which models have them in a form that is known: :mod:`lightcourse.surgery.blocks`.
 """
 
 import torch
 from torch import nn
 
-from lightcourse import layers, pretrained
-
-# Layers that make the neurons or heads, and the one that reads them, below one module.
-FEED_FORWARD = [
-    ("intermediate.dense", "output.dense"),  # BERT
-    ("gate_proj", "up_proj", "down_proj"),  # Llama
-    ("c_fc", "c_proj"),  # GPT-2
-]
-ATTENTION = [
-    ("self.query", "self.key", "self.value", "output.dense"),
-    ("q_proj", "k_proj", "v_proj", "o_proj"),
-]
+from lightcourse import layers, pretrained, surgery
+from lightcourse.pruning.masks import check_masks
 
 
 def neuron_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -45,9 +34,8 @@ def neuron_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str
     ValueError
         When the model has no FFN of a known kind, or ``scores`` lacks its output layer.
     """
-    model = layers.inside(model)
-    found = _feed_forwards(model)
-    return {name: _outgoing(name, paths[-1], scores) for name, paths in found.items()}
+    found = surgery.feed_forwards(layers.inside(model))
+    return {name: _outgoing(name, block, scores) for name, block in found.items()}
 
 
 def head_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,11 +62,11 @@ def head_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str, 
         When the model has no attention of a known kind, or ``scores`` lacks its output
         layer.
     """
-    model, result = layers.inside(model), {}
-    for name, paths in _attentions(model).items():
-        columns = _outgoing(name, paths[-1], scores)
-        result[name] = columns.view(_units(model, name, paths), -1).norm(dim=1)
-    return result
+    found = surgery.attentions(layers.inside(model))
+    return {
+        name: _outgoing(name, block, scores).view(block.units, -1).norm(dim=1)
+        for name, block in found.items()
+    }
 
 
 def remove_neurons_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
@@ -106,9 +94,7 @@ def remove_neurons_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.
         changed then), or when no neuron was removed.
     """
     model = layers.inside(model)
-    found = _feed_forwards(model)
-    sizes = {name: _outputs(model, paths[0]) for name, paths in found.items()}
-    return _remove_(model, masks, found, sizes, "neurons")
+    return _remove_(model, masks, surgery.feed_forwards(model), "neurons")
 
 
 def remove_heads_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
@@ -136,136 +122,31 @@ def remove_heads_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Re
         been changed then), or when no head was removed.
     """
     model = layers.inside(model)
-    found = _attentions(model)
-    sizes = {name: _units(model, name, paths) for name, paths in found.items()}
-    return _remove_(model, masks, found, sizes, "heads")
+    return _remove_(model, masks, surgery.attentions(model), "heads")
 
 
-def _feed_forwards(model):
-    return _find(model, FEED_FORWARD, "feed-forward block")
+def _outgoing(name, block, scores):
+    if block.reader not in scores:
+        raise ValueError(f"scores lacks {block.reader}, the layer that reads the output of {name}")
+    return scores[block.reader].norm(dim=0)
 
 
-def _attentions(model):
-    return _find(model, ATTENTION, "attention")
-
-
-def _find(model, kinds, what):
-    """Return the paths of the layers of each block of a known kind, by the block's name."""
-    found = _matches(model, kinds)
-    if not found:
-        raise ValueError(
-            f"model is a {type(model).__name__} without a known {what}; linear layers "
-            f"called {' or '.join(', '.join(kind) for kind in kinds)} are wanted"
-        )
-    return found
-
-
-def _matches(model, kinds):
-    linear = layers.linear_layers(model).keys() - layers.shared_layers(model)
-    found = {}
-    for name, _ in model.named_modules():
-        for kind in kinds:
-            paths = [f"{name}.{part}".lstrip(".") for part in kind]
-            if all(path in linear for path in paths):
-                found[name] = paths
-    return found
-
-
-def _outputs(model, path):
-    return layers.matrix(model.get_submodule(path)).shape[0]
-
-
-def _head_size(attention):
-    return (
-        attention.head_dim if hasattr(attention, "head_dim") else attention.self.attention_head_size
-    )
-
-
-def _units(model, name, paths):
-    """Return how many heads can go: key heads, which query heads may share."""
-    return _outputs(model, paths[1]) // _head_size(model.get_submodule(name))
-
-
-def _outgoing(name, path, scores):
-    if path not in scores:
-        raise ValueError(f"scores lacks {path}, the layer that reads the output of {name}")
-    return scores[path].norm(dim=0)
-
-
-def _remove_(model, masks, found, sizes, what):
-    for name, mask in masks.items():
-        _check_mask(name, mask, sizes, what)
+def _remove_(model, masks, blocks, what):
+    _check(masks, blocks, what)
     report = layers.Report("shrunk", "parameters removed")
     for name, mask in masks.items():
         if not mask.all():
-            *makers, reader = [model.get_submodule(path) for path in found[name]]
-            removed = sum(_drop_outputs_(layer, mask) for layer in makers)
-            report.changed[name] = removed + _drop_inputs_(reader, mask)
+            report.changed[name] = surgery.drop_units_(model, blocks[name], mask)
     report.raise_if_nothing_changed(f"the masks keep all {what}")
-    note_sizes(model)
+    surgery.note_sizes(model)
     pretrained.watch_(model)
     return report
 
 
-def _check_mask(name, mask, sizes, what):
-    if name not in sizes:
-        raise ValueError(f"masks names {name!r}; one of {sorted(sizes)} is wanted")
-    if mask.dtype != torch.bool or tuple(mask.shape) != (sizes[name],):
-        raise ValueError(
-            f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; torch.bool of "
-            f"shape ({sizes[name]},) is wanted"
-            + ", one for each head (those that share a key go together)"
-            * (what == "heads")
-        )
-    if not mask.any():
-        raise ValueError(f"the mask of {name} keeps none of its {what}; at least one is wanted")
-
-
-def _drop_outputs_(layer, mask):
-    matrix = layers.matrix(layer).data
-    rows = mask.repeat_interleave(len(matrix) // len(mask))
-    bias = None if layer.bias is None else layer.bias.data[rows]
-    return _set_(layer, matrix[rows], bias)
-
-
-def _drop_inputs_(layer, mask):
-    matrix = layers.matrix(layer).data
-    columns = mask.repeat_interleave(matrix.shape[1] // len(mask))
-    return _set_(layer, matrix[:, columns], None if layer.bias is None else layer.bias.data)
-
-
-def _set_(layer, matrix, bias):
-    """Give a layer other tensors, and return how many parameters fewer they are."""
-    before = sum(p.numel() for p in layer.parameters())
-    weight = (matrix.T if layers.is_conv1d(layer) else matrix).contiguous()
-    layer.weight = nn.Parameter(weight, layer.weight.requires_grad)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
-    return before - sum(p.numel() for p in layer.parameters())
-
-
-def note_sizes(model: nn.Module) -> None:
-    """Let the layers' attributes and the model's configuration tell the weights' shapes.
-
-    The configuration only where it can: one width for all FFNs, and nothing about heads.
-    """
-    for layer in layers.linear_layers(model).values():
-        outputs, inputs = layers.matrix(layer).shape
-        if layers.is_conv1d(layer):
-            layer.nf, layer.nx = outputs, inputs
-        else:
-            layer.out_features, layer.in_features = outputs, inputs
-    widths = {}
-    for name, paths in _matches(model, FEED_FORWARD).items():
-        asked_by_all = name.rpartition(".")[2].startswith("shared_expert")  # Qwen2-MoE's
-        # n_inner is GPT-2's name for it.
-        keys = ("shared_expert_intermediate_size",) * asked_by_all or (
-            "intermediate_size",
-            "n_inner",
-        )
-        for key in keys:
-            widths.setdefault(key, set()).add(_outputs(model, paths[0]))
-    config = getattr(model, "config", None)
-    for key, found in widths.items():
-        if len(found) == 1 and hasattr(config, key):
-            setattr(config, key, *found)
+def _check(masks, blocks, what):
+    hint = ", one for each head (those that share a key go together)" * (what == "heads")
+    shapes = {name: (block.units,) for name, block in blocks.items()}
+    check_masks(masks, shapes, f"block with {what}", hint)
+    for name, mask in masks.items():
+        if not mask.any():
+            raise ValueError(f"the mask of {name} keeps none of its {what}; at least one is wanted")
