@@ -181,6 +181,10 @@ def test_a_wrong_mask_changes_nothing():
         pruning.prune_(model, masks | {"2": masks["2"].T})
     with pytest.raises(ValueError, match="torch.float32"):
         pruning.prune_(model, masks | {"2": masks["2"].float()})
+    with pytest.raises(ValueError, match=r"the mask of 2 is list; torch.bool of shape \(4, 12\)"):
+        pruning.prune_(model, masks | {"2": masks["2"].tolist()})
+    with pytest.raises(ValueError, match="masks is a Tensor; a dict of masks by name is wanted"):
+        pruning.prune_(model, masks["0"])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightcourse import layers, obs
+from lightcourse.pruning.masks import fits
 
 
 def sparsegpt(
@@ -66,7 +67,7 @@ def sparsegpt(
 
 def _choose(mask, scores):
     keep = mask(scores)
-    if not isinstance(keep, torch.Tensor) or keep.dtype != torch.bool or keep.shape != scores.shape:
+    if not fits(keep, scores.shape):
         raise ValueError(
             f"mask returned no torch.bool of shape {tuple(scores.shape)} for scores of that shape"
         )

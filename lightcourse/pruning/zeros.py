@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lightcourse import layers
+from lightcourse.pruning.masks import check_masks
 
 
 def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
@@ -37,8 +38,7 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
     """
     model = layers.inside(model)
     found = layers.linear_layers(model)
-    for name, mask in masks.items():
-        _check_mask(name, mask, found)
+    _check(masks, found)
     share = layers.share_of(model, (found[name] for name in masks))
     others = layers.other_matrices(model)
     report = layers.Report("pruned", "weights set to zero", skipped=others, share=share)
@@ -50,20 +50,16 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
     return report.raise_if_nothing_changed("the masks keep every weight that is not zero yet")
 
 
-def _check_mask(name, mask, found):
-    if name not in found:
-        raise ValueError(f"masks names {name!r}, which is no linear layer of this model")
-    if "weight" not in found[name]._parameters:
-        raise ValueError(
-            f"masks names {name}, whose weight is computed from other tensors at each reading; "
-            "make it its own parameter first (torch.nn.utils.parametrize.remove_parametrizations)"
-        )
-    shape = tuple(layers.matrix(found[name]).shape)
-    if mask.dtype != torch.bool or tuple(mask.shape) != shape:
-        raise ValueError(
-            f"the mask of {name} is {mask.dtype} of shape {tuple(mask.shape)}; "
-            f"torch.bool of shape {shape} is wanted"
-        )
+def _check(masks, found):
+    shapes = {name: layers.matrix(layer).shape for name, layer in found.items()}
+    check_masks(masks, shapes, "linear layer")
+    for name in masks:
+        if "weight" not in found[name]._parameters:
+            raise ValueError(
+                f"masks names {name}, whose weight is computed from other tensors at each "
+                "reading; make it its own parameter first "
+                "(torch.nn.utils.parametrize.remove_parametrizations)"
+            )
 
 
 def gradual_schedule(
@@ -152,8 +148,8 @@ def hold_masks(
 
     @torch.no_grad()
     def set_to_zero(*_):
+        _check(masks, found)
         for name, mask in masks.items():
-            _check_mask(name, mask, found)
             layers.matrix(found[name]).masked_fill_(~mask, 0)
 
     # train() makes its optimizer itself: the hook stands on all that torch.optim has.
