@@ -118,6 +118,30 @@ def test_masks_may_be_given_and_tightened_on_the_way():
     assert metrics.sparsity(model) == pytest.approx(0.7, abs=1e-3)
 
 
+def test_zeros_stay_through_momentum_decay_evaluations_and_the_best_weights():
+    model, zeros, scores = toys.llama(), [], iter([3.0, 1.0, 2.0])
+    training.train(model, batches, training.Recipe(4, 1e-2), progress=False)  # zeros come later
+    found = layers.linear_layers(model)
+    masks = {
+        name: layer.weight.abs() > layer.weight.abs().median()
+        for name, layer in found.items()
+        if "q_proj" in name
+    }
+    pruning.prune_(model, masks)
+
+    def evaluate(model):
+        exact = [(found[name].weight == 0).equal(~mask) for name, mask in masks.items()]
+        zeros.append(all(exact))
+        return next(scores, None)
+
+    recipe = training.Recipe(12, 5e-3, weight_decay=0.5, evaluate_every=5)
+    with pruning.hold_masks(model, masks):
+        history = training.train(model, batches, recipe, evaluate=evaluate, progress=False)
+    evaluate(model)
+    assert history.evaluations[1] == (10, 1.0) and history.best == 1.0
+    assert zeros == [True] * 4 and len(masks) == 3
+
+
 def test_given_masks_are_applied_at_once():
     model = toys.mlp()
     masks = {"0": torch.rand(12, 8) > 0.5}
@@ -143,17 +167,26 @@ def test_masks_that_hold_nothing_are_refused():
         pruning.hold_masks(model),
     ):
         pass
-    with (
-        pytest.raises(ValueError, match="torch.bool of shape"),
-        pruning.hold_masks(model, {"0": torch.ones(8, 12, dtype=torch.bool)}),
-    ):
-        pass
-    with (
-        pytest.raises(ValueError, match="'9', which is no linear layer"),
-        pruning.hold_masks(model, {"9": torch.ones(8, 12, dtype=torch.bool)}),
-    ):
-        pass
     assert not _global_optimizer_post_hooks
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({"9": torch.ones(8, 12) > 0}, "'9', which is no linear layer"),
+        ({"0": torch.ones(8, 12) > 0}, r"shape \(8, 12\); torch.bool of shape \(12, 8\)"),
+        ({"0": torch.ones(1, 12, 8) > 0}, "torch.bool of shape"),
+        ({"0": torch.ones(12, 8)}, "torch.float32"),
+        (torch.ones(12, 8) > 0, "masks is a Tensor; a dict"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(masks, message):
+    model = toys.mlp()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message), pruning.hold_masks(model, masks):
+        pass
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not _global_optimizer_post_hooks and not model[0].weight._backward_hooks
 
 
 @given(st.integers(-50, 50), st.integers(1, 100), st.floats(0, 1), st.floats(0, 1))

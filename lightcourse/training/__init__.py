@@ -3,14 +3,13 @@
 from lightcourse.training.loop import train
 from lightcourse.training.losses import balanced_weights, model_loss, weighted_loss
 from lightcourse.training.recipe import Group, History, Recipe
-from lightcourse.training.updates import masked_updates, trainable_parameters
+from lightcourse.training.updates import trainable_parameters
 
 __all__ = [
     "Group",
     "History",
     "Recipe",
     "balanced_weights",
-    "masked_updates",
     "model_loss",
     "train",
     "trainable_parameters",

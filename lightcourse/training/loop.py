@@ -52,8 +52,8 @@ def train(
         Show a progress bar.
     after_step : callable, optional
         ``after_step(model, step)`` is called after each optimizer step and before its
-        evaluation, with the number of steps done; it may change weights in place, as
-        :func:`masked_updates` does.
+        evaluation, with the number of steps done; it may change weights in place, so that
+        some stay what they were. (Zeros stay with ``pruning.hold_masks``, in any loop.)
 
     Raises
     ------
