@@ -36,7 +36,7 @@ def calibrate(
     -------
     dict of str to (float, float)
         For each layer that ran, low and high; :func:`quantize_` takes it as
-        ``activations``.
+        ``activation_ranges``.
 
     Raises
     ------
