@@ -25,7 +25,7 @@ def quant_range(bits: int) -> tuple[int, int]:
 
 
 def storable(scale: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the scales, float32, by which a matrix should be rounded: as :func:`pack` keeps them.
+    """Return the scales, float32, as :func:`pack` keeps them: round a matrix by these.
 
     Up to 4 bits it keeps float16. What that would make 0 becomes 1: its values all round to 0.
 
@@ -41,7 +41,9 @@ def storable(scale: torch.Tensor, bits: int) -> torch.Tensor:
 def _as_stored(scale, bits):
     stored = scale.half() if bits <= 4 else scale.float()
     if not torch.isfinite(stored).all():
-        raise ValueError(f"scale reaches {scale.abs().max():.3g}; up to 4 bits it must fit a float16")
+        raise ValueError(
+            f"scale reaches {scale.abs().max():.3g}; up to 4 bits it must fit a float16"
+        )
     return stored
 
 

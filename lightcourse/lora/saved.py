@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lightcourse import files, layers
+from lightcourse.checkpoints import another_model
 from lightcourse.lora import peft_format, verbs
 from lightcourse.lora.layer import innermost, plain_names, shape, updates
 from lightcourse.lora.peft_format import Adapter
@@ -131,7 +132,7 @@ def _fitting_layers(model, stored, path):
     wanted = {name: tuple(p.shape) for name, p in _others(model).items() if name in tensors}
     for name in stored.targets:
         if name not in candidates:
-            raise ValueError(_another(path, f"this one has no linear layer {name}"))
+            raise another_model(path, f"this one has no linear layer {name}")
         outputs, inputs = shape(candidates[name])
         rank = stored.rank
         wanted |= {f"{name}.lora_a": (rank, inputs), f"{name}.lora_b": (outputs, rank)}
@@ -139,12 +140,8 @@ def _fitting_layers(model, stored, path):
         given = tuple(tensors[name].shape) if name in tensors else "nothing"
         if wanted.get(name) != given:
             need = wanted.get(name, "nothing")
-            raise ValueError(_another(path, f"{name} is {given} there, {need} is wanted"))
+            raise another_model(path, f"{name} is {given} there, {need} is wanted")
     return {name: candidates[name] for name in stored.targets}
-
-
-def _another(path, why):
-    return f"{os.fspath(path)} is an adapter of another model: {why}"
 
 
 @torch.no_grad()

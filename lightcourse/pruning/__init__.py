@@ -4,8 +4,8 @@ Any score combines with any mask. A mask is True where a weight is kept.
 """
 
 from lightcourse.calibration import hessians, input_norms
-from lightcourse.pruning.checkpoints import load_pruned_, save_pruned
 from lightcourse.pruning.masks import global_mask, layer_mask, n_of_m_mask, row_mask
+from lightcourse.pruning.saved import load_pruned_, save_pruned
 from lightcourse.pruning.scores import magnitude_scores, random_scores, wanda_scores
 from lightcourse.pruning.sparsegpt import sparsegpt, sparsegpt_
 from lightcourse.pruning.structured import (

@@ -1,13 +1,12 @@
 """Quantized checkpoints: the integers as they lie in memory, and what they stand for."""
 
 import itertools
-import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from lightcourse import files, layers, pretrained
+from lightcourse import checkpoints, files, layers, pretrained
 from lightcourse.integers import IntegerMatrix, integer_matrices
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
@@ -40,12 +39,8 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
     found = integer_matrices(model)
     if not found:
         raise ValueError("model stores no integers; one that quantize_ has changed is wanted")
-    state = model.state_dict()
-    shared = layers.shared_tensors(state)
-    notes = {"layers": {name: noted(layer) for name, layer in found.items()}, "shared": shared}
-    tensors = {name: tensor for name, tensor in state.items() if name not in shared}
-    # One entry: the header's entries stand in no fixed order, and equal models get equal files.
-    return files.save_tensors(tensors, path, {"quantized": json.dumps(notes)})
+    notes = {"layers": {name: noted(layer) for name, layer in found.items()}}
+    return checkpoints.save(model, path, "quantized", notes)
 
 
 def noted(layer: IntegerMatrix) -> dict:
@@ -81,59 +76,54 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
         When the file is no quantized checkpoint, or does not fit the model (nothing has
         been changed then).
     """
-    model, path = layers.plainly_named(model), files.checked_path(path)
-    stored, notes = _read(path)
-    tensors = stored | {name: stored[owner] for name, owner in notes["shared"].items()}
-    new = {name: _restored(name, note, tensors, path) for name, note in notes["layers"].items()}
-    inside = {f"{name}.{buffer}" for name, layer in new.items() for buffer in layer.state_dict()}
-    for name, layer in new.items():
-        _check_layer(model, name, layer, path)
-    floats = {name: tensor for name, tensor in tensors.items() if name not in inside}
-    own = _others(model, new)
-    _check_others(own, floats, notes["shared"], path)
-    for name, tensor in own.items():
-        tensor.data = floats[name].to(tensor.device, copy=True)
+    model = layers.plainly_named(model)
+    with checkpoints.opened(path, "quantized") as stored:
+        new = _restored(stored)
+        inside = {
+            f"{n}.{buffer}": t for n, m in new.items() for buffer, t in m.state_dict().items()
+        }
+        for name, layer in new.items():
+            _check_layer(model, name, layer, stored)
+        own = _others(model, new)
+        _check_others(own, stored, inside)
+        for name, tensor in own.items():
+            tensor.data = stored.read(name).to(tensor.device)
+        sizes = {name: (own | inside)[name].nbytes for name in stored.file.keys()}
     _move(model, new)
     for name, layer in new.items():
         layers.replace(model, name, layer)
     pretrained.watch_(model)
-    sizes = {name: tensor.nbytes for name, tensor in stored.items()}
     return layers.Report("loaded", "bytes", sizes)
 
 
-def _read(path):
-    from safetensors import SafetensorError
-
-    try:
-        tensors, metadata = files.load_tensors(path)
-    except SafetensorError:
-        metadata = {}
-    if "quantized" not in metadata:
-        wanted = "a file of save_quantized is wanted"
-        raise ValueError(f"path is {path}, no quantized checkpoint; {wanted}")
-    # Copied: what safetensors returns still reads from the file, which may change.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    return tensors, json.loads(metadata["quantized"])
-
-
-def _restored(name, note, tensors, path):
-    kind = KINDS[note["kind"]]
-    buffers = {b: tensors[f"{name}.{b}"] for b in kind.BUFFERS if f"{name}.{b}" in tensors}
-    if not {"qweight", "scale"} <= buffers.keys():
-        raise ValueError(f"{path} is damaged: it holds no integers or no scales for {name}")
-    return kind.from_parts(note | {"dtype": getattr(torch, note["dtype"])}, buffers)
+def _restored(stored):
+    """Return the layers that store integers, built of what the file holds; shared once."""
+    tensors, new, shared = {}, {}, stored.notes["shared"]
+    there = {*stored.file.keys(), *shared}
+    for name, note in stored.notes["layers"].items():
+        kind, buffers = KINDS[note["kind"]], {}
+        for buffer in kind.BUFFERS:
+            if (key := f"{name}.{buffer}") in there:
+                owner = shared.get(key, key)
+                if owner not in tensors:
+                    tensors[owner] = stored.read(owner)
+                buffers[buffer] = tensors[owner]
+        if not {"qweight", "scale"} <= buffers.keys():
+            raise ValueError(
+                f"{stored.path} is damaged: it holds no integers or no scales for {name}"
+            )
+        new[name] = kind.from_parts(note | {"dtype": getattr(torch, note["dtype"])}, buffers)
+    return new
 
 
-def _check_layer(model, name, layer, path):
+def _check_layer(model, name, layer, stored):
     """Raise where the model has no layer or table of that shape under that name."""
     try:
         old = model.get_submodule(name)
     except AttributeError:
-        raise ValueError(f"{path} belongs to another model: this one has no {name}") from None
+        raise stored.another_model(f"this one has no {name}") from None
     if (found := _described(old)) != (wanted := _described(layer)):
-        raise ValueError(
-            f"{path} belongs to another model: {name} is {wanted} there and {found} here"
-        )
+        raise stored.another_model(f"{name} is {wanted} there and {found} here")
 
 
 def _described(layer):
@@ -155,22 +145,16 @@ def _others(model, new):
     return {key: tensor for key, tensor in state.items() if key.rpartition(".")[0] not in new}
 
 
-def _check_others(own, floats, shared, path):
+def _check_others(own, stored, inside):
     """Raise where other tensors than the model's are in the file, or other ones are tied."""
-    if wrong := sorted(own.keys() ^ floats.keys()):
-        raise ValueError(f"{path} belongs to another model: only one of the two has {wrong[0]}")
+    checkpoints.check_names(own, stored, [n for n in stored.names() if n not in inside])
     for name, tensor in own.items():
-        if floats[name].shape != tensor.shape:
-            raise ValueError(
-                f"{path} belongs to another model: {name} has shape {tuple(floats[name].shape)} "
-                f"there and {tuple(tensor.shape)} here"
-            )
+        if stored.shape(name) != tuple(tensor.shape):
+            raise checkpoints.wrong_shape(stored, name, tensor)
+    shared = stored.notes["shared"]
     for name, owner in layers.shared_tensors(own).items():
         if shared.get(name, name) != shared.get(owner, owner):
-            raise ValueError(
-                f"{path} belongs to another model: {name} and {owner} are one tensor here, "
-                "but two there"
-            )
+            raise stored.another_model(f"{name} and {owner} are one tensor here, but two there")
 
 
 def _move(model, new):
