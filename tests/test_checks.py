@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightcourse import checks, wire
-from lightcourse.checks import grading, start
+from lightcourse.checks import ch00_start, grading, words
 
 # For each check a constant of the right kind.
 CONSTANTS = {
@@ -84,9 +84,10 @@ def test_the_right_answer_passes(capsys, name):
     assert run(capsys, name, checks.EXERCISES[name].reference)[0]
 
 
-@pytest.mark.parametrize("name, message", MISTAKES)
-def test_each_mistake_fails_with_its_own_message(capsys, name, message):
-    mistake = checks.EXERCISES[name].mistakes[message]
+@pytest.mark.parametrize("name, known", MISTAKES)
+def test_each_mistake_fails_with_its_own_message(capsys, name, known):
+    exercise = checks.EXERCISES[name]
+    mistake, message = exercise.mistakes[known], words.sentences(exercise.name)[known]
     passed, printed = run(capsys, name, mistake)
     assert not passed and message in printed
     for seed in SEEDS:
@@ -123,7 +124,7 @@ def test_the_wrong_number_of_arguments_is_told(capsys, name):
 
 def test_changing_the_input_fails_even_when_the_answer_is_right(capsys):
     def mutating(weight, sparsity):
-        mask = start._keep_mask(weight, sparsity)
+        mask = ch00_start._keep_mask(weight, sparsity)
         weight[~mask] = 0
         return mask
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy import allclose  # by name: a notebook may overwrite np.allclose
 
+from lightcourse.checks.words import say
 from lightcourse.wire import Other
 
 # Halves and whole floats differ by rounding; 1e-4 tells any real mistake from that.
@@ -71,36 +72,40 @@ def difference(answer, wanted, tolerance: float = TOLERANCE) -> str:
         return _difference_in(entries(answer), answer, wanted, tolerance)
     got, want = to_array(answer), to_array(wanted)
     if got is None:
-        return f"a {_kind(want)} is wanted, {_type(answer)} was returned"
+        return _other(_kind(want), _type(answer))
     if got.shape != want.shape:
-        return f"shape {want.shape} is wanted, {got.shape} was returned"
+        return say("shape", wanted=want.shape, returned=got.shape)
     if (got.dtype == bool) != (want.dtype == bool):
-        return f"a {_kind(want)} is wanted, a {_kind(got)} was returned"
+        return _other(_kind(want), _kind(got))
     if want.dtype == bool:
         return _mask_difference(got, want)
     return _number_difference(got.astype(float), want.astype(float))
 
 
+def _other(wanted, returned):
+    return say("other", wanted=wanted, returned=returned)
+
+
 def _difference_in(parts, answer, wanted, tolerance):
     """Say which entry of a tuple or list is wrong, and how."""
     if parts is None:
-        return f"({shown(wanted)}) is wanted, {shown([answer])} was returned"
+        return _other(f"({shown(wanted)})", shown([answer]))
     if len(parts) != len(wanted):
-        return f"{len(wanted)} values are wanted, {len(parts)} were returned"
+        return say("length", wanted=len(wanted), returned=len(parts))
     wrong = [
         i for i, (a, w) in enumerate(zip(parts, wanted, strict=True)) if not same(a, w, tolerance)
     ]
     place = wrong[0] if wrong else 0
     told = difference(parts[place], wanted[place], tolerance)
-    return f"value {place + 1} of {len(wanted)}: {told}"
+    return say("entry", place=place + 1, count=len(wanted), difference=told)
 
 
 def _mask_difference(got, want):
     if got.sum() != want.sum():
-        return f"{got.sum()} values are True, {want.sum()} are wanted"
+        return say("mask_count", wanted=want.sum(), returned=got.sum())
     if want.size > 24:
-        return f"the right number of values is True ({want.sum()}), but not the right ones"
-    return f"the right number of values is True, but not the right ones: {want.tolist()} is wanted"
+        return say("large_mask_places", count=want.sum())
+    return say("mask_places", wanted=want.tolist())
 
 
 def _number_difference(got, want):
@@ -110,18 +115,21 @@ def _number_difference(got, want):
     told = _two_numbers(float(want[place]), float(got[place]))
     if not want.shape:
         return told
-    where = ", ".join(map(str, place))
-    whole = f"{shown([want])} is wanted, {shown([got])} was returned; " if want.size <= 6 else ""
-    return f"{whole}at [{where}] {told}"
+    told = say("place", place=", ".join(map(str, place)), difference=told)
+    if want.size > 6:
+        return told
+    return say("whole_and_place", whole=_other(shown([want]), shown([got])), difference=told)
 
 
 def _two_numbers(want, got):
     """Write two numbers with enough digits to tell them apart."""
     digits = next((d for d in (4, 6, 9, 12) if f"{want:.{d}g}" != f"{got:.{d}g}"), 17)
     digits = max(digits, 6 if want == int(want if np.isfinite(want) else 0) else 4)
-    told = f"{_number(want, digits)} is wanted, {_number(got, digits)} was returned"
+    told = _other(_number(want, digits), _number(got, digits))
     ratio = got / want if want and np.isfinite(got) else 1.0
-    return told if 0.99 < abs(ratio) < 1.01 or ratio == 0 else f"{told} ({ratio:.4g} times as much)"
+    if 0.99 < abs(ratio) < 1.01 or ratio == 0:
+        return told
+    return say("times", difference=told, ratio=f"{ratio:.4g}")
 
 
 def _number(value, digits):
@@ -134,8 +142,9 @@ def _type(value):
 
 
 def _kind(array):
-    kind = "mask of True and False" if array.dtype == bool else "number"
-    return kind if array.dtype == bool or not array.shape else "tensor of numbers"
+    if array.dtype == bool:
+        return say("mask")
+    return say("tensor") if array.shape else say("number")
 
 
 def given(case, names) -> str:
@@ -151,13 +160,13 @@ def shown(values) -> str:
 def _short(value):
     array = to_array(value)
     if isinstance(value, (tuple, list)):
-        return f"({shown(value)})" if len(value) <= 40 else f"{len(value)} values"
+        return f"({shown(value)})" if len(value) <= 40 else say("long_list", count=len(value))
     if isinstance(value, (str, int)):
         return repr(value)
     if array is None:
         return _type(value)
     if array.size > 24:
-        return f"a {_type(value)} of shape {array.shape}"
+        return say("large", type=_type(value), shape=array.shape)
     return str(
         np.round(array.astype(float), 4).tolist() if array.dtype.kind == "f" else array.tolist()
     )

@@ -11,8 +11,8 @@ import torch
 
 from lightcourse import wire
 from lightcourse.checks import comparing
+from lightcourse.checks.words import say, sentences
 
-NOT_WRITTEN = "not written yet: the function returns nothing"
 _print = print  # a notebook may give the name another meaning, even in builtins
 
 
@@ -34,7 +34,8 @@ class Exercise:
         From a seed (int) to a list of tuples of arguments. Whatever the seed, they must tell
         the reference from each mistake, and the mistakes from each other.
     mistakes : dict of str to callable
-        From what to say to a function that makes this very mistake.
+        From an id to a function that makes this very mistake. What to say of it stands in
+        ``words``, in a file for each language.
     alike : callable, optional
         ``alike(answer, wanted, *case)`` tells whether two answers are equally right: where
         the statement leaves a choice (ties, rounding of halves), they need not be equal.
@@ -66,7 +67,8 @@ def grade(learner: Callable, exercise: Exercise, seed: int = 0) -> bool:
         Whether every answer was right and no input was changed.
     """
     problem = find_problem(exercise, seed, lambda text: wire.answer(learner, text))
-    name = str(getattr(learner, "__name__", "your answer"))
+    name = getattr(learner, "__name__", None)
+    name = say("your_answer") if name is None else str(name)
     _print(f"✗ {name}: {problem}" if problem else f"✓ {name}")
     return not problem
 
@@ -95,17 +97,18 @@ def _attempt(ask, case, names):
     try:
         kind, found, *after = wire.decode(ask(wire.encode(case)))
     except (TypeError, ValueError):
-        return None, "its answer cannot be read: return numbers, tensors, or a tuple of those"
+        return None, say("unreadable")
     if kind == "missing":
         return None, _line(found)
     if kind == "no function":
-        return None, f"a function is wanted, {_line(found)} was given"
+        return None, say("no_function", given=_line(found))
     if kind == "raised":
-        return None, f"it raised {_line(found)} (given {comparing.given(case, names)})"
+        arguments = comparing.given(case, names)
+        return None, say("raised", error=_line(found), arguments=arguments)
     if found is None or (isinstance(found, wire.Other) and found.type_name == "ellipsis"):
-        return None, NOT_WRITTEN
+        return None, say("not_written")
     if not comparing.same(after, [case]):
-        return None, "it changes its input: work on a copy, or make a new tensor"
+        return None, say("changes_its_input")
     return found, ""
 
 
@@ -123,12 +126,12 @@ def _verdict(exercise, cases, answers, names):
     wrong = [place for place in places if not agree(exercise.reference, place)]
     if not wrong:
         return ""
-    for message, mistake in exercise.mistakes.items():
+    for known, mistake in exercise.mistakes.items():
         if all(agree(mistake, place) for place in places):
-            return message
+            return sentences(exercise.name)[known]
     case, answer = cases[wrong[0]], answers[wrong[0]]
     told = comparing.difference(answer, exercise.reference(*case))
-    return f"{told} (given {comparing.given(case, names)})"
+    return say("in_this_case", difference=told, arguments=comparing.given(case, names))
 
 
 @contextlib.contextmanager

@@ -74,30 +74,16 @@ def _divided_by_nothing(x, bits):
 
 
 AFFINE_QPARAMS_MISTAKES = {
-    "eight levels have seven steps between them: divide by 2^bits - 1": (
-        lambda x, bits: _qparams(x, bits, steps=2**bits)
-    ),
-    "that is bits, not levels: b bits make 2^b levels": (
-        lambda x, bits: _qparams(x, bits, steps=bits)
-    ),
-    "0 must lie in the range, also where all numbers are positive or all negative": (
-        lambda x, bits: _qparams(x, bits, widen=False)
-    ),
-    "the integers begin at -2^(bits - 1), not at 0": lambda x, bits: _qparams(x, bits, start=0),
-    "the zero point is an integer: round it": _unrounded,
-    "floor goes to the next integer below: the nearest one is wanted, so round": (
-        lambda x, bits: _qparams(x, bits, rounded=torch.floor)
-    ),
-    "int, trunc and ceil cut off what is below 0: the nearest integer is wanted, so round": (
-        lambda x, bits: _qparams(x, bits, rounded=torch.ceil)
-    ),
-    "the sign is turned: a negative low moves the zero point up from quant_min": _turned_over,
-    "that is symmetric: the zero point is 0, and a skewed range is not used well": (
-        lambda x, bits: ((x.abs().max() / (2 ** (bits - 1) - 1)).item() or 1.0, 0)
-    ),
-    "nothing but zeros: the range is empty, and 0 / 0 is no number; take a scale of 1": (
-        _divided_by_nothing
-    ),
+    "one_step_too_many": lambda x, bits: _qparams(x, bits, steps=2**bits),
+    "bits_not_levels": lambda x, bits: _qparams(x, bits, steps=bits),
+    "zero_outside_range": lambda x, bits: _qparams(x, bits, widen=False),
+    "starts_at_zero": lambda x, bits: _qparams(x, bits, start=0),
+    "zero_point_not_rounded": _unrounded,
+    "floors": lambda x, bits: _qparams(x, bits, rounded=torch.floor),
+    "ceils": lambda x, bits: _qparams(x, bits, rounded=torch.ceil),
+    "sign_turned": _turned_over,
+    "symmetric": lambda x, bits: ((x.abs().max() / (2 ** (bits - 1) - 1)).item() or 1.0, 0),
+    "divides_by_nothing": _divided_by_nothing,
 }
 
 
@@ -133,36 +119,24 @@ def _shifted(bits, group_size, symmetric, scale_bits):
 
 
 BITS_PER_WEIGHT_MISTAKES = {
-    "the scales are missing: every group stores one": (
-        lambda b, g, s: (float(b), 4.0 if b <= 4 else 8.0)
-    ),
-    "a scale has 16 bits, not 32": lambda b, g, s: _shifted(b, g, s, 32),
-    "the scale is shared by the whole group: divide it by the group's size": (
+    "no_scales": lambda b, g, s: (float(b), 4.0 if b <= 4 else 8.0),
+    "scale_of_32_bits": lambda b, g, s: _shifted(b, g, s, 32),
+    "scale_not_shared": (
         lambda b, g, s: tuple(
             width + (_bits_per_weight(b, g, s)[place] - width) * g
             for place, width in enumerate((b, 4 if b <= 4 else 8))
         )
     ),
-    "the zero points are missing: an asymmetric group stores one beside its scale": (
-        lambda b, g, s: _bits_per_weight(b, g, True)
-    ),
-    "a symmetric group has no zero point to store": lambda b, g, s: _bits_per_weight(b, g, False),
-    "information: a zero point has as many bits as a weight, not 8": (
-        _but(0, lambda b, g, s: b + (16 + (0 if s else 8)) / g)
-    ),
-    "stored: 2 and 3 bits take half a byte, like 4; 5 to 7 take a whole one": (
-        _but(1, lambda b, g, s: b + (16 + (0 if s else 8)) / g)
-    ),
-    "stored: a zero point takes a whole byte": (
+    "no_zero_points": lambda b, g, s: _bits_per_weight(b, g, True),
+    "zero_point_if_symmetric": lambda b, g, s: _bits_per_weight(b, g, False),
+    "information_zero_point_8_bits": _but(0, lambda b, g, s: b + (16 + (0 if s else 8)) / g),
+    "stored_as_information": _but(1, lambda b, g, s: b + (16 + (0 if s else 8)) / g),
+    "stored_zero_point_not_a_byte": (
         _but(1, lambda b, g, s: (4 if b <= 4 else 8) + (16 + (0 if s else b)) / g)
     ),
-    "stored: up to 4 bits two weights share a byte": (
-        _but(1, lambda b, g, s: 8 + (16 + (0 if s else 8)) / g)
-    ),
-    "that is bytes, not bits": (
-        lambda b, g, s: tuple(value / 8 for value in _bits_per_weight(b, g, s))
-    ),
-    "the order is: information, stored": lambda b, g, s: _bits_per_weight(b, g, s)[::-1],
+    "stored_byte_per_weight": _but(1, lambda b, g, s: 8 + (16 + (0 if s else 8)) / g),
+    "bytes_not_bits": lambda b, g, s: tuple(value / 8 for value in _bits_per_weight(b, g, s)),
+    "order_swapped": lambda b, g, s: _bits_per_weight(b, g, s)[::-1],
 }
 
 
@@ -248,27 +222,19 @@ def _too_many_steps(x, bits):
 
 
 ROUND_TRIP_MISTAKES = {
-    "that is still the broken version": _broken,
-    "the number of steps is right now, but nothing brings the numbers back to their size": (
+    "broken_version": _broken,
+    "still_between_0_and_1": (
         lambda x, bits: (
             ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() / (2**bits - 1)
         )
     ),
-    "it reads back, but with bits steps: b bits make 2^b levels": (
-        lambda x, bits: _from_smallest(x, bits)
-    ),
-    "0 is not exact, and a constant tensor is 0 / 0: the range must hold 0, on a mark": (
-        lambda x, bits: _from_smallest(x, 2**bits - 1)
-    ),
-    "that is the integers: multiply back what they mean": (
-        lambda x, bits: _integers(x, bits)[0].float()
-    ),
-    "on the way back the zero point is missing: scale * (q - zero_point)": (
-        lambda x, bits: _integers(x, bits)[0] * _integers(x, bits)[1]
-    ),
-    "nothing is clamped: a number at the end may round to one level too many": _without_clamp,
-    "floor is no rounding: it makes errors of a whole step": _floored,
-    "2^bits levels have 2^bits - 1 steps between them": _too_many_steps,
+    "steps_of_bits": lambda x, bits: _from_smallest(x, bits),
+    "zero_not_exact": lambda x, bits: _from_smallest(x, 2**bits - 1),
+    "integers_returned": lambda x, bits: _integers(x, bits)[0].float(),
+    "zero_point_not_subtracted": lambda x, bits: _integers(x, bits)[0] * _integers(x, bits)[1],
+    "not_clamped": _without_clamp,
+    "floors": _floored,
+    "one_step_too_many": _too_many_steps,
 }
 
 
@@ -295,32 +261,16 @@ def _step(low, high, bits):
 
 
 EXPECTED_ERROR_MISTAKES = {
-    "that is the largest squared error; most errors are smaller": (
-        lambda low, high, bits: _step(low, high, bits) ** 2 / 4
-    ),
-    "that is the mean absolute error; square before you take the mean": (
-        lambda low, high, bits: _step(low, high, bits) / 4
-    ),
-    "the squared mean is not the mean of the squares": (
-        lambda low, high, bits: _step(low, high, bits) ** 2 / 16
-    ),
-    "the step must be squared: the error has the unit of x squared": (
-        lambda low, high, bits: _step(low, high, bits) / 12
-    ),
-    "the root is one too many: the mean squared error is wanted": (
-        lambda low, high, bits: _step(low, high, bits) / 12**0.5
-    ),
-    "errors reach from -s/2 to s/2, not from 0 to s: that is floor, not rounding": (
-        lambda low, high, bits: _step(low, high, bits) ** 2 / 3
-    ),
-    "2^bits levels have 2^bits - 1 steps between them": (
-        lambda low, high, bits: ((high - low) / 2**bits) ** 2 / 12
-    ),
-    "b bits make 2^b levels, not b": lambda low, high, bits: ((high - low) / bits) ** 2 / 12,
-    "that is the integral over one step; divide by the step to get a mean": (
-        lambda low, high, bits: _step(low, high, bits) ** 3 / 12
-    ),
-    "the range is high - low": lambda low, high, bits: (high / (2**bits - 1)) ** 2 / 12,
+    "largest_error": lambda low, high, bits: _step(low, high, bits) ** 2 / 4,
+    "mean_absolute_error": lambda low, high, bits: _step(low, high, bits) / 4,
+    "squared_mean": lambda low, high, bits: _step(low, high, bits) ** 2 / 16,
+    "step_not_squared": lambda low, high, bits: _step(low, high, bits) / 12,
+    "root_taken": lambda low, high, bits: _step(low, high, bits) / 12**0.5,
+    "floors": lambda low, high, bits: _step(low, high, bits) ** 2 / 3,
+    "one_step_too_many": lambda low, high, bits: ((high - low) / 2**bits) ** 2 / 12,
+    "bits_not_levels": lambda low, high, bits: ((high - low) / bits) ** 2 / 12,
+    "integral_not_mean": lambda low, high, bits: _step(low, high, bits) ** 3 / 12,
+    "range_is_high": lambda low, high, bits: (high / (2**bits - 1)) ** 2 / 12,
 }
 
 
@@ -380,53 +330,43 @@ def _either(x, scale, bits, function):
 
 
 IMPROVE_SCALE_MISTAKES = {
-    "the scale is what it was: the integers are chosen, but nothing is fitted": (
-        lambda x, scale, bits: scale * 1
-    ),
-    "that is the whole range again (absmax): fit the scale to these integers": (
+    "unchanged": lambda x, scale, bits: scale * 1,
+    "absmax": (
         lambda x, scale, bits: _either(
             x, scale, bits, lambda x, q: x.abs().amax(1, True) / (2 ** (bits - 1) - 1)
         )
     ),
-    "the fraction is upside down, or divided by <x, x>: s x ≈ q was solved, not s q ≈ x": (
+    "fraction_upside_down": (
         lambda x, scale, bits: _either(
             x, scale, bits, lambda x, q: (q * x).sum(1, True) / (x * x).sum(1, True)
         )
     ),
-    "equal lengths are not least squares: the error must stand at right angles to q": (
+    "equal_lengths": (
         lambda x, scale, bits: _either(
             x, scale, bits, lambda x, q: x.norm(dim=1, keepdim=True) / q.norm(dim=1, keepdim=True)
         )
     ),
-    "a mean of sizes divided by a mean of sizes: that ignores which weight has which integer": (
+    "ratio_of_means": (
         lambda x, scale, bits: _either(
             x, scale, bits, lambda x, q: x.abs().mean(1, True) / q.abs().mean(1, True)
         )
     ),
-    "that is one scale for all rows: each row has its own": (
+    "one_scale_for_all": (
         lambda x, scale, bits: torch.full_like(
             scale,
             ((_rounded(x, scale, bits) * x).sum() / _rounded(x, scale, bits).square().sum()).item(),
         )
     ),
-    "the integers are not clamped, so the fit rests on levels that do not exist": (
-        lambda x, scale, bits: _fit(x, scale, (x / scale).round())
-    ),
-    "the integers are cut off towards 0, not rounded": (
-        lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.trunc))
-    ),
-    "the integers are floored, not rounded": (
-        lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.floor))
-    ),
-    "a row whose integers are all 0 becomes 0 / 0: keep its scale": (
+    "not_clamped": lambda x, scale, bits: _fit(x, scale, (x / scale).round()),
+    "truncates": lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.trunc)),
+    "floors": lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.floor)),
+    "zero_row_divides_by_nothing": (
         lambda x, scale, bits: (
             (_rounded(x, scale, bits) * x).sum(1, True)
             / _rounded(x, scale, bits).square().sum(1, True)
         )
     ),
-    "the shape must stay (rows, 1), so that it divides x row by row": (
-        lambda x, scale, bits: _improve_scale(x, scale, bits)[:, 0]
-    ),
+    "shape_lost": lambda x, scale, bits: _improve_scale(x, scale, bits)[:, 0],
 }
 
 

@@ -57,40 +57,28 @@ def keeps_alike(answer, wanted, weight) -> bool:
 
 
 KEEP_MASK_MISTAKES = {
-    "it compares w, not |w|: all negative weights go first, however large": (
-        lambda weight, sparsity: pruning.layer_mask(weight, sparsity)
-    ),
-    "the mask is upside down: True must mean keep": (
-        lambda weight, sparsity: ~_keep_mask(weight, sparsity)
-    ),
-    "it keeps the small weights and removes the large ones": (
-        lambda weight, sparsity: pruning.layer_mask(-weight.abs(), sparsity)
-    ),
-    "sparsity is the fraction to remove, not the fraction to keep": (
-        lambda weight, sparsity: _keep_mask(weight, 1 - sparsity)
-    ),
-    "the lowest of the whole tensor go, not the lowest of each row": (
-        lambda weight, sparsity: pruning.row_mask(weight.abs(), sparsity)
-    ),
-    "it rounds the number of weights down: round(...) is wanted, int(...) cuts off": (
+    "compares_signed_weights": lambda weight, sparsity: pruning.layer_mask(weight, sparsity),
+    "mask_upside_down": lambda weight, sparsity: ~_keep_mask(weight, sparsity),
+    "keeps_the_small": lambda weight, sparsity: pruning.layer_mask(-weight.abs(), sparsity),
+    "keeps_the_fraction": lambda weight, sparsity: _keep_mask(weight, 1 - sparsity),
+    "row_by_row": lambda weight, sparsity: pruning.row_mask(weight.abs(), sparsity),
+    "rounds_down": (
         lambda weight, sparsity: pruning.layer_mask(
             weight.abs(), int(sparsity * weight.numel() + 1e-9) / weight.numel()
         )
     ),
-    "it rounds the number of weights up: round(...) takes the nearest": (
+    "rounds_up": (
         lambda weight, sparsity: pruning.layer_mask(
             weight.abs(), math.ceil(sparsity * weight.numel() - 1e-9) / weight.numel()
         )
     ),
-    "a half goes to the even number in Python: use round(...)": (
+    "halves_up": (
         lambda weight, sparsity: pruning.layer_mask(
             weight.abs(), math.floor(sparsity * weight.numel() + 0.5) / weight.numel()
         )
     ),
-    "a threshold takes all weights of one size or none: exactly so many must go": (
-        lambda weight, sparsity: weight.abs() > _last_to_go(weight, sparsity)
-    ),
-    "sparsity is a fraction of the weights, not of the largest weight": (
+    "threshold_takes_ties": lambda weight, sparsity: weight.abs() > _last_to_go(weight, sparsity),
+    "fraction_of_the_largest": (
         lambda weight, sparsity: weight.abs() > sparsity * weight.abs().max()
     ),
 }
@@ -124,31 +112,27 @@ def _stored_bytes(rows, columns, bits, group_size):
 
 
 STORED_BYTES_MISTAKES = {
-    "the scales are missing: each group of weights stores one, in 2 bytes": (
-        lambda rows, columns, bits, group_size: rows * columns * bits // 8
-    ),
-    "that is bits, not bytes: 8 bits make one byte": (
+    "no_scales": lambda rows, columns, bits, group_size: rows * columns * bits // 8,
+    "bits_not_bytes": (
         lambda rows, columns, bits, group_size: (
             rows * columns * bits + rows * (columns // group_size) * 16
         )
     ),
-    "there is one scale for each group, not one for each row": (
-        lambda rows, columns, bits, group_size: rows * columns * bits // 8 + rows * 2
-    ),
-    "integers of fewer than 8 bits share a byte here: count bits / 8 bytes for each": (
+    "scale_per_row": lambda rows, columns, bits, group_size: rows * columns * bits // 8 + rows * 2,
+    "byte_per_integer": (
         lambda rows, columns, bits, group_size: rows * columns + rows * (columns // group_size) * 2
     ),
-    "3 bits are packed as tightly as 4: no bit is left empty between them": (
+    "three_bits_as_four": (
         lambda rows, columns, bits, group_size: _stored_bytes(
             rows, columns, 1 << (bits - 1).bit_length(), group_size
         )
     ),
-    "a scale is one float16, which takes 2 bytes, not 1": (
+    "scale_of_1_byte": (
         lambda rows, columns, bits, group_size: (
             rows * columns * bits // 8 + rows * (columns // group_size)
         )
     ),
-    "a scale is one float16, which takes 2 bytes, not 4": (
+    "scale_of_4_bytes": (
         lambda rows, columns, bits, group_size: (
             rows * columns * bits // 8 + rows * (columns // group_size) * 4
         )
@@ -176,47 +160,47 @@ def _lora_ledger(inputs, outputs, rank):
 
 
 LORA_LEDGER_MISTAKES = {
-    "the merged matrix is as large as before: the update is added into it, not kept": (
+    "merged_keeps_update": (
         lambda inputs, outputs, rank: (
             rank * (inputs + outputs),
             inputs * outputs + rank * (inputs + outputs),
             inputs * outputs + rank * (inputs + outputs),
         )
     ),
-    "the frozen matrix is still stored: LoRA trains less, it does not store less": (
+    "frozen_not_stored": (
         lambda inputs, outputs, rank: (
             rank * (inputs + outputs),
             rank * (inputs + outputs),
             inputs * outputs,
         )
     ),
-    "the frozen matrix is not trained: only A and B are": (
+    "frozen_trained": (
         lambda inputs, outputs, rank: (
             inputs * outputs + rank * (inputs + outputs),
             inputs * outputs + rank * (inputs + outputs),
             inputs * outputs,
         )
     ),
-    "B is missing: the update is two matrices, A and B": (
+    "without_b": (
         lambda inputs, outputs, rank: (
             rank * inputs,
             inputs * outputs + rank * inputs,
             inputs * outputs,
         )
     ),
-    "the order is: trained, stored beside, stored merged": (
+    "order_swapped": (
         lambda inputs, outputs, rank: (
             rank * (inputs + outputs),
             inputs * outputs,
             inputs * outputs + rank * (inputs + outputs),
         )
     ),
-    "count parameters, not bytes": (
+    "bytes_not_parameters": (
         lambda inputs, outputs, rank: tuple(
             4 * entry for entry in _lora_ledger(inputs, outputs, rank)
         )
     ),
-    "A has rank x inputs values and B has outputs x rank: add them, don't multiply": (
+    "multiplied": (
         lambda inputs, outputs, rank: (
             rank * inputs * outputs,
             inputs * outputs + rank * inputs * outputs,

@@ -59,33 +59,15 @@ def _at_least_the_nth(weight, n, m):
 
 
 KEEP_N_OF_M_MISTAKES = {
-    "a threshold keeps all weights of one size or none: exactly n of m must stay": (
-        _at_least_the_nth
-    ),
-    "it removes n of every m: n is how many are kept": (
-        lambda weight, n, m: _keep_n_of_m(weight, m - n, m)
-    ),
-    "the mask is upside down: True must mean keep": (
-        lambda weight, n, m: ~_keep_n_of_m(weight, n, m)
-    ),
-    "it compares w, not |w|: a large negative weight goes": (
-        lambda weight, n, m: pruning.n_of_m_mask(weight, n, m)
-    ),
-    "it keeps the small weights and removes the large ones": (
-        lambda weight, n, m: pruning.n_of_m_mask(-weight.abs(), n, m)
-    ),
-    "the share is right, but some group of m keeps more than n: compare within each group": (
-        lambda weight, n, m: pruning.row_mask(weight.abs(), 1 - n / m)
-    ),
-    "the share is right, but taken of the whole matrix: compare within each group of m": (
-        lambda weight, n, m: pruning.layer_mask(weight.abs(), 1 - n / m)
-    ),
-    "the groups run along a row (one output's inputs), not down a column": (
-        _n_of_m_down_the_columns
-    ),
-    "a group is m neighbours: values that stand a stretch apart are compared here": (
-        _n_of_m_far_apart
-    ),
+    "threshold_takes_ties": _at_least_the_nth,
+    "removes_n": lambda weight, n, m: _keep_n_of_m(weight, m - n, m),
+    "mask_upside_down": lambda weight, n, m: ~_keep_n_of_m(weight, n, m),
+    "compares_signed_weights": lambda weight, n, m: pruning.n_of_m_mask(weight, n, m),
+    "keeps_the_small": lambda weight, n, m: pruning.n_of_m_mask(-weight.abs(), n, m),
+    "share_of_the_row": lambda weight, n, m: pruning.row_mask(weight.abs(), 1 - n / m),
+    "share_of_the_matrix": lambda weight, n, m: pruning.layer_mask(weight.abs(), 1 - n / m),
+    "down_the_columns": _n_of_m_down_the_columns,
+    "groups_far_apart": _n_of_m_far_apart,
 }
 
 
@@ -115,30 +97,16 @@ _but = partial(but, _sparse_bytes)
 
 
 SPARSE_BYTES_MISTAKES = {
-    "dense: a zero takes four bytes like every other number": _but(0, lambda r, c, z: 4 * z),
-    "CSR: where each row starts is missing, rows + 1 numbers": _but(1, lambda r, c, z: 8 * z),
-    "CSR: there is one row start too few: the end of the last row is stored as well": (
-        _but(1, lambda r, c, z: 8 * z + 4 * r)
-    ),
-    "CSR: each value also needs the number of its column": (
-        _but(1, lambda r, c, z: 4 * z + 4 * (r + 1))
-    ),
-    "CSR: the number of the row is not stored with each value, only where each row starts": (
-        _but(1, lambda r, c, z: 12 * z)
-    ),
-    "bit mask: that is one byte for each weight; eight bits make one byte": (
-        _but(2, lambda r, c, z: r * c + 4 * z)
-    ),
-    "bit mask: every weight has its bit, also the one that is zero": (
-        _but(2, lambda r, c, z: z / 8 + 4 * z)
-    ),
-    "bit mask: the mask says where, the values must be stored beside it": (
-        _but(2, lambda r, c, z: r * c // 8)
-    ),
-    "that is bits, not bytes": lambda r, c, z: tuple(8 * x for x in _sparse_bytes(r, c, z)),
-    "the order is: dense, CSR, bit mask": (
-        lambda r, c, z: tuple(_sparse_bytes(r, c, z)[i] for i in (0, 2, 1))
-    ),
+    "dense_without_zeros": _but(0, lambda r, c, z: 4 * z),
+    "csr_without_row_starts": _but(1, lambda r, c, z: 8 * z),
+    "csr_one_row_start_too_few": _but(1, lambda r, c, z: 8 * z + 4 * r),
+    "csr_without_columns": _but(1, lambda r, c, z: 4 * z + 4 * (r + 1)),
+    "csr_row_with_each_value": _but(1, lambda r, c, z: 12 * z),
+    "mask_byte_per_weight": _but(2, lambda r, c, z: r * c + 4 * z),
+    "mask_of_nonzeros_only": _but(2, lambda r, c, z: z / 8 + 4 * z),
+    "mask_without_values": _but(2, lambda r, c, z: r * c // 8),
+    "bits_not_bytes": lambda r, c, z: tuple(8 * x for x in _sparse_bytes(r, c, z)),
+    "order_swapped": lambda r, c, z: tuple(_sparse_bytes(r, c, z)[i] for i in (0, 2, 1)),
 }
 
 
@@ -164,34 +132,16 @@ def _wanda(weight, inputs):
 
 
 WANDA_MISTAKES = {
-    "take |w|: a large negative weight matters as much as a positive one": (
-        lambda weight, inputs: weight * inputs.norm(dim=0)
-    ),
-    "that is magnitude: the inputs do not count at all": lambda weight, inputs: weight.abs(),
-    "the inputs are averaged with their signs, so that +5 and -5 look like silence": (
-        lambda weight, inputs: weight.abs() * inputs.mean(dim=0)
-    ),
-    "that is the sum of absolute inputs: the L2 norm is the root of the sum of squares": (
-        lambda weight, inputs: weight.abs() * inputs.abs().sum(dim=0)
-    ),
-    "the root is missing: the sum of squares is not yet a norm": (
-        lambda weight, inputs: weight.abs() * inputs.square().sum(dim=0)
-    ),
-    "both factors are squared: the order is the same, the score is not": (
-        lambda weight, inputs: _wanda(weight, inputs).square()
-    ),
-    "that is a root mean square: the norm is not divided by the number of tokens": (
-        lambda weight, inputs: _wanda(weight, inputs) / len(inputs) ** 0.5
-    ),
-    "that is the spread: an input that is always 5 has none, and still drives the output": (
-        lambda weight, inputs: weight.abs() * inputs.std(dim=0)
-    ),
-    "that is one norm for the whole input: each input j has its own, over all tokens": (
-        lambda weight, inputs: weight.abs() * inputs.norm()
-    ),
-    "that is the loudest token: all tokens count": (
-        lambda weight, inputs: weight.abs() * inputs.abs().amax(dim=0)
-    ),
+    "signed_weights": lambda weight, inputs: weight * inputs.norm(dim=0),
+    "magnitude_only": lambda weight, inputs: weight.abs(),
+    "signed_mean_of_inputs": lambda weight, inputs: weight.abs() * inputs.mean(dim=0),
+    "sum_of_absolute_inputs": lambda weight, inputs: weight.abs() * inputs.abs().sum(dim=0),
+    "no_root": lambda weight, inputs: weight.abs() * inputs.square().sum(dim=0),
+    "both_squared": lambda weight, inputs: _wanda(weight, inputs).square(),
+    "root_mean_square": lambda weight, inputs: _wanda(weight, inputs) / len(inputs) ** 0.5,
+    "spread_of_inputs": lambda weight, inputs: weight.abs() * inputs.std(dim=0),
+    "one_norm_for_all": lambda weight, inputs: weight.abs() * inputs.norm(),
+    "loudest_token": lambda weight, inputs: weight.abs() * inputs.abs().amax(dim=0),
 }
 
 
@@ -284,38 +234,32 @@ def _by_threshold(parameters, sparsity):
 
 
 KEEP_LARGEST_MISTAKES = {
-    "that is still the broken version: it removes the largest values of the vectors": _broken,
-    "the right order, but still among the vectors: nearly all weights stand in the matrices": (
+    "broken_version": _broken,
+    "only_vectors": (
         lambda parameters, sparsity: _masks(parameters, sparsity, torch.abs, _is_vector)
     ),
-    "it removes the largest values: argsort sorts upwards unless it is told otherwise": (
-        lambda parameters, sparsity: _masks(parameters, sparsity, torch.neg)
-    ),
-    "it removes the largest absolute values: the smallest must go": (
+    "removes_the_largest": lambda parameters, sparsity: _masks(parameters, sparsity, torch.neg),
+    "removes_the_largest_sizes": (
         lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: -p.abs())
     ),
-    "it compares w, not |w|: all negative weights go first, however large": (
+    "compares_signed_weights": (
         lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: p)
     ),
-    "the vectors compete as well: biases and norms are few and needed, keep them all": (
+    "vectors_compete": (
         lambda parameters, sparsity: _masks(parameters, sparsity, chosen=lambda p: True)
     ),
-    "each matrix is pruned by itself: the matrices must share one competition": (
+    "each_matrix_alone": (
         lambda parameters, sparsity: [_masks([parameter], sparsity)[0] for parameter in parameters]
     ),
-    "sparsity is a fraction of the matrices' weights; it is taken of all parameters here": (
+    "fraction_of_all_parameters": (
         lambda parameters, sparsity: _masks(
             parameters, sparsity, count=sum(p.numel() for p in parameters)
         )
     ),
-    "it rounds the number of weights down: round(...) is wanted, int(...) cuts off": (
-        lambda parameters, sparsity: _by_count(parameters, sparsity, math.floor)
-    ),
-    "it rounds the number of weights up: round(...) takes the nearest": (
-        lambda parameters, sparsity: _by_count(parameters, sparsity, math.ceil)
-    ),
-    "a threshold takes all weights of one size or none: exactly so many must go": _by_threshold,
-    "the masks are upside down: True must mean keep": (
+    "rounds_down": lambda parameters, sparsity: _by_count(parameters, sparsity, math.floor),
+    "rounds_up": lambda parameters, sparsity: _by_count(parameters, sparsity, math.ceil),
+    "threshold_takes_ties": _by_threshold,
+    "masks_upside_down": (
         lambda parameters, sparsity: [~mask for mask in _keep_largest(parameters, sparsity)]
     ),
 }
@@ -355,43 +299,43 @@ def _only_zero(weight, q):
 
 
 OBS_REMOVE_MISTAKES = {
-    "the others stay as they were: without making up for it the error is larger": (
+    "others_unchanged": (
         lambda weight, hessian, q: (weight[q] ** 2 * hessian[q, q], _only_zero(weight, q))
     ),
-    "the cost is right, but the other weights must be adjusted too": (
+    "others_unchanged_cost_right": (
         lambda weight, hessian, q: (_obs_remove(weight, hessian, q)[0], _only_zero(weight, q))
     ),
-    "the adjustment is right, but the cost is that of a weight removed without it": (
+    "cost_without_adjustment": (
         lambda weight, hessian, q: (
             weight[q] ** 2 * hessian[q, q],
             _obs_remove(weight, hessian, q)[1],
         )
     ),
-    "it uses H where H⁻¹ is wanted: the two are not the same direction": (
+    "hessian_not_inverse": (
         lambda weight, hessian, q: (
             weight[q] ** 2 / hessian[q, q],
             _adjusted(weight, hessian, q),
         )
     ),
-    "the sign is turned: the step must take weight q to 0, not to twice itself": (
+    "sign_turned": (
         lambda weight, hessian, q: (
             _obs_remove(weight, hessian, q)[0],
             2 * weight - _obs_remove(weight, hessian, q)[1],
         )
     ),
-    "there is no half here: with H = Σ x xᵀ the squared error grows by w² / [H⁻¹]_qq": (
+    "cost_halved": (
         lambda weight, hessian, q: (
             _obs_remove(weight, hessian, q)[0] / 2,
             _obs_remove(weight, hessian, q)[1],
         )
     ),
-    "divide by [H⁻¹]_qq: a weight that others can replace (large [H⁻¹]_qq) is cheap": (
+    "cost_multiplies": (
         lambda weight, hessian, q: (
             weight[q] ** 2 * torch.linalg.inv(hessian)[q, q],
             _obs_remove(weight, hessian, q)[1],
         )
     ),
-    "the step is not divided by [H⁻¹]_qq, so that weight q does not become 0": (
+    "step_not_divided": (
         lambda weight, hessian, q: (
             _obs_remove(weight, hessian, q)[0],
             weight - weight[q] * torch.linalg.inv(hessian)[:, q],

@@ -46,46 +46,44 @@ def _without(terms):
 
 
 INTEGER_DOT_MISTAKES = {
-    "bytes are multiplied as bytes: 200 · 200 does not fit, so widen before multiplying": (
+    "all_in_bytes": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: (
             x_scale * w_scale * ((x - x_zero) * (w - w_zero)).sum().item()
         )
     ),
-    "the products wrap: x · w of two uint8 is a uint8 again, so widen before multiplying": (
+    "products_in_bytes": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: (
             _without((1, -1, -1))(x, w, x_zero, w_zero, x_scale, w_scale)
             + x_scale * w_scale * ((x * w).long() - x.long() * w.long()).sum().item()
         )
     ),
-    "a zero point is subtracted from a byte, which has nothing below 0: widen before that": (
+    "zero_points_in_bytes": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: (
             x_scale * w_scale * ((x - x_zero).long() * (w - w_zero).long()).sum().item()
         )
     ),
-    "the zero points are forgotten: what is stored is q, and q - zero_point is meant": (
-        _without((0, 0, 0))
-    ),
-    "the term K · x_zero · w_zero is missing: both corrections took it away": _without((0, -1, -1)),
-    "the product of both zero points is counted once: it is there for each of the K inputs": (
+    "no_zero_points": _without((0, 0, 0)),
+    "both_zero_points_missing": _without((0, -1, -1)),
+    "both_zero_points_once": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: (
             _without((0, -1, -1))(x, w, x_zero, w_zero, x_scale, w_scale)
             + x_scale * w_scale * x_zero * w_zero
         )
     ),
-    "the zero points are added: q - zero_point is meant": _without((1, 1, 1)),
-    "w's zero point is missing": _without((0, 0, -1)),
-    "x's zero point is missing": _without((0, -1, 0)),
-    "each zero point meets the other sum: w_zero goes with Σx, x_zero with Σw": (
+    "zero_points_added": _without((1, 1, 1)),
+    "w_zero_missing": _without((0, 0, -1)),
+    "x_zero_missing": _without((0, -1, 0)),
+    "zero_points_crossed": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: _without((1, -1, -1))(
             x, w, w_zero, x_zero, x_scale, w_scale
         )
     ),
-    "the scales are added: each product carries both, so they multiply": (
+    "scales_added": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: (
             (x_scale + w_scale) * _integer_dot(x, w, x_zero, w_zero, 1, 1)
         )
     ),
-    "the scales are missing: the sum is in steps, y is in units": (
+    "no_scales": (
         lambda x, w, x_zero, w_zero, x_scale, w_scale: _integer_dot(x, w, x_zero, w_zero, 1, 1)
     ),
 }
@@ -135,26 +133,16 @@ def _pack_halves(q):
 
 
 PACK_NIBBLES_MISTAKES = {
-    "the halves are swapped: even places (the first of two) belong into the low half": (
-        lambda q: _joined(_filled(q)[..., 1::2] & 15, _filled(q)[..., 0::2] & 15)
-    ),
-    "negative numbers are not cut to 4 bits: -1 is 11111111, and its ones cover the other half": (
-        lambda q: _joined(_filled(q)[..., 0::2], _filled(q)[..., 1::2])
-    ),
-    "it stores q + 8: here the two's complement is wanted, q & 15": (
-        lambda q: _joined(_filled(q)[..., 0::2] + 8, _filled(q)[..., 1::2] + 8)
-    ),
-    "an odd number of values loses its last one: fill up with a 0": (
+    "halves_swapped": lambda q: _joined(_filled(q)[..., 1::2] & 15, _filled(q)[..., 0::2] & 15),
+    "sign_bits_not_cut": lambda q: _joined(_filled(q)[..., 0::2], _filled(q)[..., 1::2]),
+    "offset_by_8": lambda q: _joined(_filled(q)[..., 0::2] + 8, _filled(q)[..., 1::2] + 8),
+    "odd_value_lost": (
         lambda q: _joined(q[..., 0 : q.shape[-1] // 2 * 2 : 2] & 15, q[..., 1::2] & 15)
     ),
-    "it joins the first half of the row with the second: neighbours share a byte": _pack_halves,
-    "the size of a number is stored without its sign: abs() loses it": (
-        lambda q: _joined(_filled(q)[..., 0::2].abs(), _filled(q)[..., 1::2].abs())
-    ),
-    "uint8 is wanted, the type whose values are bytes": (
-        lambda q: _joined(_filled(q)[..., 0::2] & 15, _filled(q)[..., 1::2] & 15).int()
-    ),
-    "nothing is shared: one byte for each value": (lambda q: (q.long() & 15).to(torch.uint8)),
+    "halves_of_the_row": _pack_halves,
+    "sign_lost": lambda q: _joined(_filled(q)[..., 0::2].abs(), _filled(q)[..., 1::2].abs()),
+    "not_uint8": lambda q: _joined(_filled(q)[..., 0::2] & 15, _filled(q)[..., 1::2] & 15).int(),
+    "byte_per_value": lambda q: (q.long() & 15).to(torch.uint8),
 }
 
 
@@ -189,22 +177,14 @@ def _woven(first, second):
 
 
 UNPACK_NIBBLES_MISTAKES = {
-    "the sign is lost: 15 stands for -1, and 8 for -8": (
-        lambda packed, length: _woven(*_halves(packed))[..., :length]
-    ),
-    "it subtracts 8: these are two's complement, in which 0 is 0 and 15 is -1": (
-        lambda packed, length: _woven(*_halves(packed))[..., :length] - 8
-    ),
-    "the halves are swapped: the low half comes first": (
-        lambda packed, length: _signed(_woven(*_halves(packed)[::-1]))[..., :length]
-    ),
-    "all low halves come first, then all high ones: they must alternate": (
+    "sign_lost": lambda packed, length: _woven(*_halves(packed))[..., :length],
+    "offset_by_8": lambda packed, length: _woven(*_halves(packed))[..., :length] - 8,
+    "halves_swapped": lambda packed, length: _signed(_woven(*_halves(packed)[::-1]))[..., :length],
+    "halves_not_woven": (
         lambda packed, length: _signed(torch.cat(_halves(packed), dim=-1))[..., :length]
     ),
-    "length is not used: an odd row comes back one too long": (
-        lambda packed, length: _signed(_woven(*_halves(packed)))
-    ),
-    "all values from 7 on become negative: 7 itself still fits": (
+    "length_unused": lambda packed, length: _signed(_woven(*_halves(packed))),
+    "seven_is_negative": (
         lambda packed, length: torch.where(
             (nibble := _woven(*_halves(packed))) >= 7, nibble - 16, nibble
         )[..., :length]
@@ -255,41 +235,37 @@ def _row_bytes(inputs, outputs, rows, bits):
 
 
 LAYER_LIMITS_MISTAKES = {
-    "the order is: seconds for reading and writing, seconds for computing": (
-        lambda *case: _layer_limits(*case)[::-1]
-    ),
-    "weights are counted in bits: 8 bits make one byte": _limits(
+    "order_swapped": lambda *case: _layer_limits(*case)[::-1],
+    "weights_in_bits": _limits(
         lambda size, rows, bits: size * bits, _row_bytes, lambda size, rows: 2 * size * rows
     ),
-    "one weight and one input make two operations, a multiplication and an addition": _limits(
+    "one_operation_per_weight": _limits(
         lambda size, rows, bits: size * bits / 8, _row_bytes, lambda size, rows: size * rows
     ),
-    "the weights are read once for all rows, not once for each": _limits(
+    "weights_read_per_row": _limits(
         lambda size, rows, bits: size * bits / 8 * rows,
         _row_bytes,
         lambda size, rows: 2 * size * rows,
     ),
-    "x and y are missing: they too are read and written, 4 bytes a number": _limits(
+    "no_x_and_y": _limits(
         lambda size, rows, bits: size * bits / 8,
         lambda *case: 0,
         lambda size, rows: 2 * size * rows,
     ),
-    "y is missing: what is written goes through the memory as well": _limits(
+    "no_y": _limits(
         lambda size, rows, bits: size * bits / 8,
         lambda inputs, outputs, rows, bits: 4 * rows * inputs,
         lambda size, rows: 2 * size * rows,
     ),
-    "x and y are float32 here, 4 bytes a number: bits is the width of the weights": _limits(
+    "rows_as_narrow_as_weights": _limits(
         lambda size, rows, bits: size * bits / 8,
         lambda inputs, outputs, rows, bits: rows * (inputs + outputs) * bits / 8,
         lambda size, rows: 2 * size * rows,
     ),
-    "the operations of one row are counted: every row multiplies with every weight": _limits(
+    "operations_of_one_row": _limits(
         lambda size, rows, bits: size * bits / 8, _row_bytes, lambda size, rows: 2 * size
     ),
-    "it is upside down: bytes divided by bytes a second are seconds": (
-        lambda *case: tuple(1 / seconds for seconds in _layer_limits(*case))
-    ),
+    "upside_down": lambda *case: tuple(1 / seconds for seconds in _layer_limits(*case)),
 }
 
 
@@ -319,36 +295,16 @@ def _offset_parts(x, w):
 
 
 OFFSET_PARTS_MISTAKES = {
-    "the sums start at +128 Σx: the offset added that much, so it must be taken away": (
-        lambda x, w: (w.long() + 128, 128 * x.long().sum(dim=1))
-    ),
-    "the start has 128 times the sum of w: it was w that got the offset, and x meets it": (
-        lambda x, w: (w.long() + 128, -128 * w.long().sum(dim=1))
-    ),
-    "-128 Σx is there for each *row* of x (dim=1), not for each input (dim=0)": (
-        lambda x, w: (w.long() + 128, -128 * x.long().sum(dim=0))
-    ),
-    "all rows share one start here: each row of x needs its own sum": (
-        lambda x, w: (w.long() + 128, -128 * x.long().sum())
-    ),
-    "the start lacks the factor: each input was multiplied with 128 too much": (
-        lambda x, w: (w.long() + 128, -x.long().sum(dim=1))
-    ),
-    "127 leaves -128 below 0: 128 makes -128..127 into 0..255": (
-        lambda x, w: (w.long() + 127, -127 * x.long().sum(dim=1))
-    ),
-    "128 does not fit into int8: the bytes wrap, so widen w first": (
-        lambda x, w: ((w + 128).long(), _offset_parts(x, w)[1])
-    ),
-    "int8 cannot hold Σx · 128: widen x before multiplying": (
-        lambda x, w: (w.long() + 128, (-128 * x).sum(dim=1))
-    ),
-    "the weights are still signed: the instruction wants bytes from 0 to 255": (
-        lambda x, w: (w.long(), torch.zeros(len(x), dtype=torch.int64))
-    ),
-    "that is the mean of x: the offset came with each of the K inputs, so take their sum": (
-        lambda x, w: (w.long() + 128, -128 * x.double().mean(dim=1))
-    ),
+    "sign_turned": lambda x, w: (w.long() + 128, 128 * x.long().sum(dim=1)),
+    "sums_of_w": lambda x, w: (w.long() + 128, -128 * w.long().sum(dim=1)),
+    "sums_per_input": lambda x, w: (w.long() + 128, -128 * x.long().sum(dim=0)),
+    "one_start_for_all": lambda x, w: (w.long() + 128, -128 * x.long().sum()),
+    "factor_missing": lambda x, w: (w.long() + 128, -x.long().sum(dim=1)),
+    "offset_127": lambda x, w: (w.long() + 127, -127 * x.long().sum(dim=1)),
+    "weights_wrap": lambda x, w: ((w + 128).long(), _offset_parts(x, w)[1]),
+    "sums_wrap": lambda x, w: (w.long() + 128, (-128 * x).sum(dim=1)),
+    "still_signed": lambda x, w: (w.long(), torch.zeros(len(x), dtype=torch.int64)),
+    "mean_of_x": lambda x, w: (w.long() + 128, -128 * x.double().mean(dim=1)),
 }
 
 
@@ -381,43 +337,39 @@ def _most(x, w, sum_bits):
 
 
 SAFE_INPUTS_MISTAKES = {
-    "x is unsigned here: it reaches 2^x_bits - 1, twice as far as a signed one": (
+    "x_signed": (
         lambda x_bits, w_bits, sum_bits: (
             (2 ** (sum_bits - 1) - 1) // (2 ** (x_bits - 1) * 2 ** (w_bits - 1))
         )
     ),
-    "the sum is signed: one of its bits is the sign, so it ends at 2^(sum_bits - 1)": (
+    "sum_unsigned": (
         lambda x_bits, w_bits, sum_bits: (2**sum_bits - 1) // ((2**x_bits - 1) * 2 ** (w_bits - 1))
     ),
-    "w is signed here: it reaches -2^(w_bits - 1), not 2^w_bits": (
+    "w_unsigned": (
         lambda x_bits, w_bits, sum_bits: (
             (2 ** (sum_bits - 1) - 1) // ((2**x_bits - 1) * (2**w_bits - 1))
         )
     ),
-    "the worst weight is -2^(w_bits - 1), one further from 0 than the largest": (
+    "largest_weight_is_worst": (
         lambda x_bits, w_bits, sum_bits: (
             (2 ** (sum_bits - 1) - 1) // ((2**x_bits - 1) * (2 ** (w_bits - 1) - 1))
         )
     ),
-    "that counts bits, which rounds everything to powers of two: divide the true limits": (
-        lambda x_bits, w_bits, sum_bits: 2 ** max(sum_bits - x_bits - w_bits, 0)
-    ),
-    "so many no longer fit: that is the first number that overflows, one less is safe": (
+    "counts_bits": lambda x_bits, w_bits, sum_bits: 2 ** max(sum_bits - x_bits - w_bits, 0),
+    "first_that_overflows": (
         lambda x_bits, w_bits, sum_bits: _safe_inputs(x_bits, w_bits, sum_bits) + 1
     ),
-    "the largest K rounds down: // is wanted, a K that is rounded up overflows": (
+    "rounds_to_nearest": (
         lambda x_bits, w_bits, sum_bits: round(
             2 ** (sum_bits - 1) / ((2**x_bits - 1) * 2 ** (w_bits - 1))
         )
     ),
-    "the negative end is one further away: 32,768 below 0, 32,767 above": (
+    "positive_end_for_both": (
         lambda x_bits, w_bits, sum_bits: (
             (2 ** (sum_bits - 1) - 1) // ((2**x_bits - 1) * 2 ** (w_bits - 1))
         )
     ),
-    "it asks for the typical case, which grows with √K: the worst one is wanted": (
-        lambda x_bits, w_bits, sum_bits: _safe_inputs(x_bits, w_bits, sum_bits) ** 2
-    ),
+    "typical_case": lambda x_bits, w_bits, sum_bits: _safe_inputs(x_bits, w_bits, sum_bits) ** 2,
 }
 
 

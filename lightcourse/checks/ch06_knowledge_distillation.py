@@ -46,43 +46,37 @@ def _with_entropy(probabilities):
 
 
 SOFTEN_MISTAKES = {
-    "that sharpens: a temperature above 1 divides the logits, it does not multiply them": (
-        _with_entropy(lambda logits, temperature: (logits * temperature).softmax(-1))
-    ),
-    "divide the logits, before the softmax: divided afterwards, the rows no longer sum to 1": (
+    "sharpens": _with_entropy(lambda logits, temperature: (logits * temperature).softmax(-1)),
+    "divides_afterwards": (
         _with_entropy(lambda logits, temperature: logits.softmax(-1) / temperature)
     ),
-    "the temperature does nothing there": (
-        _with_entropy(lambda logits, temperature: logits.softmax(-1))
-    ),
-    "classes stand in the last dimension: each row must sum to 1, not each column": (
-        _with_entropy(lambda logits, temperature: (logits / temperature).softmax(0))
-    ),
-    "those are log-probabilities: softmax is wanted": (
+    "temperature_unused": _with_entropy(lambda logits, temperature: logits.softmax(-1)),
+    "over_columns": _with_entropy(lambda logits, temperature: (logits / temperature).softmax(0)),
+    "log_probabilities": (
         lambda logits, temperature: (
             (logits / temperature).log_softmax(-1),
             _soften(logits, temperature)[1],
         )
     ),
-    "an entropy is not negative: mind the minus sign": (
+    "entropy_negative": (
         lambda logits, temperature: (
             _soften(logits, temperature)[0],
             -_soften(logits, temperature)[1],
         )
     ),
-    "that entropy is in bits: take the natural logarithm for nats": (
+    "entropy_in_bits": (
         lambda logits, temperature: (
             _soften(logits, temperature)[0],
             _soften(logits, temperature)[1] / math.log(2),
         )
     ),
-    "one entropy for each row is wanted, not one for all": (
+    "entropy_of_all": (
         lambda logits, temperature: (
             _soften(logits, temperature)[0],
             _soften(logits, temperature)[1].sum(),
         )
     ),
-    "the entropy must be that of the softened probabilities": (
+    "entropy_unsoftened": (
         lambda logits, temperature: (_soften(logits, temperature)[0], _soften(logits, 1.0)[1])
     ),
 }
@@ -140,35 +134,19 @@ def _right_soft(s, t, T):  # noqa: N803
 
 
 SOFT_LOSS_MISTAKES = {
-    "T² is missing: at T = 3 the teacher would count about a ninth": (
-        _loss_of(lambda s, t, T: _kl(t / T, s / T))
-    ),
-    "the factor is T², not T": _loss_of(lambda s, t, T: T * _kl(t / T, s / T)),
-    "both models are softened: the student's logits are divided by T as well": (
-        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s))
-    ),
-    "both models are softened: the teacher's logits are divided by T as well": (
-        _loss_of(lambda s, t, T: T**2 * _kl(t, s / T))
-    ),
-    "that is KL(student ‖ teacher): the teacher's probabilities weigh the terms": (
-        _loss_of(lambda s, t, T: T**2 * _kl(s / T, t / T))
-    ),
-    "KL is a sum over the classes, then a mean over the rows: that divides by the classes, too": (
-        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) / s.shape[-1])
-    ),
-    "sum over the classes, but take the mean over the rows": (
-        _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) * len(s))
-    ),
-    "soft_weight belongs to the teacher's part, 1 - soft_weight to the labels'": (
-        lambda s, t, labels, T, weight: _soft_loss(s, t, labels, T, 1 - weight)
-    ),
-    "the labels' part is taken at temperature 1": (
-        _loss_of(_right_soft, hard_temperature=lambda temperature: temperature)
-    ),
-    "that is the cross-entropy to the teacher: KL has the teacher's own entropy subtracted": (
+    "without_t_squared": _loss_of(lambda s, t, T: _kl(t / T, s / T)),
+    "t_not_squared": _loss_of(lambda s, t, T: T * _kl(t / T, s / T)),
+    "student_not_softened": _loss_of(lambda s, t, T: T**2 * _kl(t / T, s)),
+    "teacher_not_softened": _loss_of(lambda s, t, T: T**2 * _kl(t, s / T)),
+    "kl_reversed": _loss_of(lambda s, t, T: T**2 * _kl(s / T, t / T)),
+    "mean_over_classes": _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) / s.shape[-1]),
+    "sum_over_rows": _loss_of(lambda s, t, T: T**2 * _kl(t / T, s / T) * len(s)),
+    "weights_swapped": lambda s, t, labels, T, weight: _soft_loss(s, t, labels, T, 1 - weight),
+    "labels_softened": _loss_of(_right_soft, hard_temperature=lambda temperature: temperature),
+    "cross_entropy_to_teacher": (
         _loss_of(lambda s, t, T: -(T**2) * ((t / T).softmax(-1) * (s / T).log_softmax(-1)).sum(-1))
     ),
-    "F.kl_div wants the student's log-probabilities; it was given probabilities": (
+    "kl_div_of_probabilities": (
         _loss_of(
             lambda s, t, T: (
                 T**2 * F.kl_div((s / T).softmax(-1), (t / T).softmax(-1), reduction="none").sum(-1)
@@ -221,29 +199,15 @@ def _texts_count_alike(student_logits, teacher_logits, attention_mask):
 
 
 NEXT_TOKEN_KL_MISTAKES = {
-    "that is the copied version, three bugs in one": _all_wrong,
-    "labels are shifted, logits are not: both models answer the same question at position t": (
-        _shifted_teacher
-    ),
-    "padding counts there: leave out positions whose next token is not real": (
-        lambda s, t, mask: _kl(t, s)[:, :-1].mean()
-    ),
-    "at a text's last token there is no next one: look at the mask of position t + 1": (
-        lambda s, t, mask: _kl(t, s)[mask.bool()].mean()
-    ),
-    "divide by the number of positions that count, not by the number of texts": (
-        lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).sum() / len(s)
-    ),
-    "divide by the positions that count: padding is in that number": (
-        lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).mean()
-    ),
-    "each position counts the same, not each text": _texts_count_alike,
-    "that is KL(student ‖ teacher): the teacher's probabilities weigh the terms": (
-        lambda s, t, mask: _next_token_kl(t, s, mask)
-    ),
-    "KL is a sum over the vocabulary, not a mean": (
-        lambda s, t, mask: _next_token_kl(s, t, mask) / s.shape[-1]
-    ),
+    "copied_version": _all_wrong,
+    "teacher_shifted": _shifted_teacher,
+    "padding_counts": lambda s, t, mask: _kl(t, s)[:, :-1].mean(),
+    "last_token_counts": lambda s, t, mask: _kl(t, s)[mask.bool()].mean(),
+    "divided_by_texts": lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).sum() / len(s),
+    "padding_in_the_divisor": lambda s, t, mask: (_kl(t, s)[:, :-1] * _counting(mask)).mean(),
+    "texts_count_alike": _texts_count_alike,
+    "kl_reversed": lambda s, t, mask: _next_token_kl(t, s, mask),
+    "mean_over_vocabulary": lambda s, t, mask: _next_token_kl(s, t, mask) / s.shape[-1],
 }
 
 
@@ -298,26 +262,16 @@ def _nearest_whole(logits, entropy):
 
 
 TEMPERATURE_FOR_MISTAKES = {
-    "that is 1 / T": lambda logits, entropy: 1 / _temperature_for(logits, entropy),
-    "that entropy is taken in bits: it is given in nats": (
-        lambda logits, entropy: _temperature_for(logits, entropy * math.log(2))
-    ),
-    "the entropy is given in nats, not as a share of the largest possible one": (
+    "inverse": lambda logits, entropy: 1 / _temperature_for(logits, entropy),
+    "entropy_in_bits": lambda logits, entropy: _temperature_for(logits, entropy * math.log(2)),
+    "entropy_as_share": (
         lambda logits, entropy: _temperature_for(logits, entropy / 2 * math.log(len(logits)))
     ),
-    "T need not be whole: halve the interval again and again": _nearest_whole,
-    "a temperature may lie below 1: an answer can be sharpened, too": (
-        lambda logits, entropy: _between(logits, entropy, low=1.0)
-    ),
-    "a temperature may lie above 10: let the interval reach further up": (
-        lambda logits, entropy: _between(logits, entropy, high=10.0)
-    ),
-    "that is not yet exact to 1e-5: halve the interval more often": (
-        lambda logits, entropy: _between(logits, entropy, times=14)
-    ),
-    "more temperature makes *more* entropy: that search goes the wrong way": (
-        lambda logits, entropy: 1e-3
-    ),
+    "whole_numbers_only": _nearest_whole,
+    "never_below_1": lambda logits, entropy: _between(logits, entropy, low=1.0),
+    "never_above_10": lambda logits, entropy: _between(logits, entropy, high=10.0),
+    "not_exact": lambda logits, entropy: _between(logits, entropy, times=14),
+    "wrong_way": lambda logits, entropy: 1e-3,
 }
 
 
@@ -363,33 +317,15 @@ def _changed(first=lambda g, s, t, T: g, second=lambda limit, s, t, T: limit):
 
 
 SOFT_GRADIENT_MISTAKES = {
-    "1 / T is missing in the gradient: by the chain rule it comes from s / T": (
-        _changed(first=lambda g, s, t, T: T * g)
-    ),
-    "the gradient of KL itself has one 1 / T; T² belongs to the loss, not to KL": (
-        _changed(first=lambda g, s, t, T: T * T * g)
-    ),
-    "one 1 / T comes from the chain rule; the second one shows only when T is large": (
-        _changed(first=lambda g, s, t, T: g / T)
-    ),
-    "both softmaxes are taken at temperature T": (
-        _changed(first=lambda g, s, t, T: (s.softmax(-1) - t.softmax(-1)) / T)
-    ),
-    "the signs are turned: where the student says too much, the gradient is positive": (
-        _changed(lambda g, s, t, T: -g, lambda limit, s, t, T: -limit)
-    ),
-    "the limit must be centred: adding a constant to all logits changes no probability": (
-        _changed(second=lambda limit, s, t, T: (s - t) / len(s))
-    ),
-    "the limit is divided by the number of classes: e^0 / (e^0 + … + e^0) is 1 / classes": (
-        _changed(second=lambda limit, s, t, T: limit * len(s))
-    ),
-    "the limit holds no T any more: T² has cancelled it": (
-        _changed(second=lambda limit, s, t, T: limit / T**2)
-    ),
-    "the answer is (gradient, limit), in this order": (
-        lambda s, t, T: _soft_gradient(s, t, T)[::-1]
-    ),
+    "not_divided_by_t": _changed(first=lambda g, s, t, T: T * g),
+    "with_t_squared": _changed(first=lambda g, s, t, T: T * T * g),
+    "divided_by_t_twice": _changed(first=lambda g, s, t, T: g / T),
+    "not_softened": _changed(first=lambda g, s, t, T: (s.softmax(-1) - t.softmax(-1)) / T),
+    "signs_turned": _changed(lambda g, s, t, T: -g, lambda limit, s, t, T: -limit),
+    "limit_not_centred": _changed(second=lambda limit, s, t, T: (s - t) / len(s)),
+    "limit_not_divided": _changed(second=lambda limit, s, t, T: limit * len(s)),
+    "limit_with_t": _changed(second=lambda limit, s, t, T: limit / T**2),
+    "order_swapped": lambda s, t, T: _soft_gradient(s, t, T)[::-1],
 }
 
 

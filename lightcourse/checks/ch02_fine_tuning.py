@@ -47,27 +47,13 @@ def _cosine_from_the_start(step, steps, peak, warmup):
 
 
 RATE_MISTAKES = {
-    "step 0 would train nothing at a rate of 0: climb by (step + 1) / warmup": (
-        _after_warmup(_half_cosine, begin=lambda step, warmup: step / warmup)
-    ),
-    "the cosine must begin where the warm-up ends: count its steps from there": (
-        _cosine_from_the_start
-    ),
-    "after the warm-up that falls in a straight line: a half cosine is wanted": (
-        _after_warmup(lambda done: 1 - done)
-    ),
-    "after the warm-up the rate must fall: that one stays at its peak": (
-        _after_warmup(lambda done: 1.0)
-    ),
-    "the warm-up is missing: the first steps must be small": (
-        lambda step, steps, peak, warmup: peak * _half_cosine(step / steps)
-    ),
-    "a cosine falls to -1, and a negative rate climbs the loss: use (1 + cos) / 2": (
-        _after_warmup(lambda done: math.cos(math.pi * done))
-    ),
-    "that is a quarter of a cosine's wave: a half is wanted, flat at both ends": (
-        _after_warmup(lambda done: math.cos(math.pi / 2 * done))
-    ),
+    "starts_at_zero": _after_warmup(_half_cosine, begin=lambda step, warmup: step / warmup),
+    "cosine_from_the_start": _cosine_from_the_start,
+    "straight_line": _after_warmup(lambda done: 1 - done),
+    "stays_at_peak": _after_warmup(lambda done: 1.0),
+    "no_warmup": lambda step, steps, peak, warmup: peak * _half_cosine(step / steps),
+    "falls_below_zero": _after_warmup(lambda done: math.cos(math.pi * done)),
+    "quarter_wave": _after_warmup(lambda done: math.cos(math.pi / 2 * done)),
 }
 
 
@@ -152,37 +138,27 @@ def _wants_some_progress(losses, patience):
 
 
 STOPPING_POINT_MISTAKES = {
-    "it keeps the last evaluation: go back to the best one": (
+    "keeps_the_last": (
         lambda losses, patience: (
             _stopping_point(losses, patience)[0],
             _stopping_point(losses, patience)[0] - 1,
         )
     ),
-    "it compares with the evaluation before: compare with the best so far": _against_the_previous,
-    "it has seen the future: the best must be found before training stops": (
+    "compares_with_previous": _against_the_previous,
+    "sees_the_future": (
         lambda losses, patience: (_stopping_point(losses, patience)[0], losses.index(min(losses)))
     ),
-    "it never stops: after `patience` evaluations without a new best, it must": (
-        lambda losses, patience: (len(losses), losses.index(min(losses)))
-    ),
-    "it compares with the loss `patience` places earlier: compare with the best so far": (
-        _against_places_earlier
-    ),
-    "the best begins at some fixed loss: the first loss is the first best, however high": (
-        _best_begins_at_one
-    ),
-    "any lower loss is a new best, however little lower it is": _wants_some_progress,
-    "it waits one evaluation too long": (
-        lambda losses, patience: _stopping_point(losses, patience + 1)
-    ),
-    "patience counts failures in a row: a new best sets the count back to 0": _counts_all_failures,
-    "an equal loss is no progress: only a lower one is": _a_tie_is_progress,
-    "these are losses: the lowest is the best": (
+    "never_stops": lambda losses, patience: (len(losses), losses.index(min(losses))),
+    "compares_places_earlier": _against_places_earlier,
+    "fixed_first_best": _best_begins_at_one,
+    "wants_some_progress": _wants_some_progress,
+    "waits_too_long": lambda losses, patience: _stopping_point(losses, patience + 1),
+    "counts_all_failures": _counts_all_failures,
+    "ties_are_progress": _a_tie_is_progress,
+    "keeps_the_highest": (
         lambda losses, patience: _stopping_point([-loss for loss in losses], patience)
     ),
-    "the answer is (evaluations made, index of the one kept), in this order": (
-        lambda losses, patience: _stopping_point(losses, patience)[::-1]
-    ),
+    "order_swapped": lambda losses, patience: _stopping_point(losses, patience)[::-1],
 }
 
 
@@ -257,27 +233,17 @@ def _no_key_of(texts):
 
 
 SPLIT_ROWS_MISTAKES = {
-    "that is the copied version: the last rows of a sorted file hold one class only": (
-        _copied_split
-    ),
-    "a text that stands there twice gets onto both sides: keep only the first": (
+    "copied_version": _copied_split,
+    "keeps_duplicates": (
         lambda texts, labels, order: _dealt(texts, labels, order, key=_no_key_of(texts))
     ),
-    "texts that differ in case or outer blanks only are equal: strip() and lower()": (
-        lambda texts, labels, order: _dealt(texts, labels, order, key=str)
-    ),
-    "it never uses `order`: a file has an order of its own, which is no accident": (
-        lambda texts, labels, order: _dealt(texts, labels, range(len(texts)))
-    ),
-    "count within each label, or a rare class may miss the test": (
+    "equal_only_if_identical": lambda texts, labels, order: _dealt(texts, labels, order, key=str),
+    "ignores_order": lambda texts, labels, order: _dealt(texts, labels, range(len(texts))),
+    "counts_over_labels": (
         lambda texts, labels, order: _dealt(texts, labels, order, stratum=lambda label: 0)
     ),
-    "of equal texts the first of the *file* is kept, not the first that `order` visits": (
-        _first_visited
-    ),
-    "the answer is (training rows, test rows), in this order": (
-        lambda texts, labels, order: _split_rows(texts, labels, order)[::-1]
-    ),
+    "first_in_order_kept": _first_visited,
+    "order_swapped": lambda texts, labels, order: _split_rows(texts, labels, order)[::-1],
 }
 
 
@@ -335,23 +301,23 @@ def _by_square_root(counts, errors, target):
 
 
 EXAMPLES_NEEDED_MISTAKES = {
-    "a power law is no straight line: fit ln(error) against ln(count)": _by_straight_line,
-    "take the logarithm of the errors as well, not of the counts alone": _by_half_logs,
-    "it takes the exponent 1/2 for granted: fit it": _by_square_root,
-    "it draws the line through the first and the last point: use all of them": (
+    "straight_line": _by_straight_line,
+    "logs_of_counts_only": _by_half_logs,
+    "exponent_one_half": _by_square_root,
+    "two_points_only": (
         lambda counts, errors, target: _examples_needed(
             [counts[0], counts[-1]], [errors[0], errors[-1]], target
         )
     ),
-    "that is the logarithm of the count: take exp of it": (
+    "log_of_the_count": (
         lambda counts, errors, target: math.log(_examples_needed(counts, errors, target))
     ),
-    "that is the error at so many examples: the question goes the other way": (
+    "error_at_target": (
         lambda counts, errors, target: float(
             np.exp(np.polyval(np.polyfit(np.log(counts), np.log(errors), 1), np.log(target)))
         )
     ),
-    "that is how many examples more are needed: how many in all is asked": (
+    "more_not_in_all": (
         lambda counts, errors, target: _examples_needed(counts, errors, target) - counts[-1]
     ),
 }
@@ -393,23 +359,19 @@ def _scaled(scaling):
 
 
 LORA_GRADIENTS_MISTAKES = {
-    "the scaling is missing: the update counts alpha / rank times": _scaled(lambda alpha, rank: 1),
-    "the scaling is alpha / rank, not alpha": _scaled(lambda alpha, rank: alpha),
-    "the scaling is upside down: alpha / rank, not rank / alpha": (
-        _scaled(lambda alpha, rank: rank / alpha)
-    ),
-    "the answer is (gradient of A, gradient of B), in this order": (
-        lambda gradient, a, b, alpha: _lora_gradients(gradient, a, b, alpha)[::-1]
-    ),
-    "a gradient has the shape of what it belongs to: these are transposed": (
+    "no_scaling": _scaled(lambda alpha, rank: 1),
+    "scaling_alpha": _scaled(lambda alpha, rank: alpha),
+    "scaling_upside_down": _scaled(lambda alpha, rank: rank / alpha),
+    "order_swapped": lambda gradient, a, b, alpha: _lora_gradients(gradient, a, b, alpha)[::-1],
+    "transposed": (
         lambda gradient, a, b, alpha: tuple(g.T for g in _lora_gradients(gradient, a, b, alpha))
     ),
-    "where B is zero, the gradient of A is zero, but that of B is not: B must learn first": (
+    "zero_where_b_is_zero": (
         lambda gradient, a, b, alpha: tuple(
             g * b.any() for g in _lora_gradients(gradient, a, b, alpha)
         )
     ),
-    "gradients point uphill; the minus sign belongs to the optimizer": (
+    "sign_turned": (
         lambda gradient, a, b, alpha: tuple(-g for g in _lora_gradients(gradient, a, b, alpha))
     ),
 }

@@ -31,24 +31,14 @@ def _bits_per_byte(loss, tokens, text):
 
 
 BITS_PER_BYTE_MISTAKES = {
-    "it divides by characters: é takes two bytes of UTF-8, a Chinese character three": (
-        lambda loss, tokens, text: loss * tokens / math.log(2) / len(text)
-    ),
-    "that is nats for each byte: one nat is 1 / ln 2 = 1.44 bits": (
-        lambda loss, tokens, text: loss * tokens / len(text.encode())
-    ),
-    "a nat is more than a bit: divide by ln 2, don't multiply": (
+    "characters_not_bytes": lambda loss, tokens, text: loss * tokens / math.log(2) / len(text),
+    "nats_not_bits": lambda loss, tokens, text: loss * tokens / len(text.encode()),
+    "multiplies_by_ln_2": (
         lambda loss, tokens, text: loss * tokens * math.log(2) / len(text.encode())
     ),
-    "the loss is a mean over tokens: multiply it by their number to get the whole text's": (
-        lambda loss, tokens, text: loss / math.log(2) / len(text.encode())
-    ),
-    "those are bits for each token, which another tokenizer changes: divide by bytes": (
-        lambda loss, tokens, text: loss / math.log(2)
-    ),
-    "it is upside down: that is bytes for each bit": (
-        lambda loss, tokens, text: 1 / _bits_per_byte(loss, tokens, text)
-    ),
+    "mean_not_total": lambda loss, tokens, text: loss / math.log(2) / len(text.encode()),
+    "bits_per_token": lambda loss, tokens, text: loss / math.log(2),
+    "upside_down": lambda loss, tokens, text: 1 / _bits_per_byte(loss, tokens, text),
 }
 
 
@@ -119,31 +109,17 @@ def _f1_over_range(predictions, labels):
 
 
 MACRO_F1_MISTAKES = {
-    "that is accuracy (micro-F1 is the same number): each class must count the same": (
-        metrics.accuracy
-    ),
-    "that weighs each class by its size, so the rare ones vanish again: take a plain mean": (
-        _weighted_f1
-    ),
-    "that is the mean recall: a class that is named too often must pay for it": (
-        lambda p, y: _mean(hits / true for hits, _, true in _counts(p, y) if true)
-    ),
-    "that is the mean precision: a class that is missed must cost something": (
-        lambda p, y: _mean(hits / max(named, 1) for hits, named, _ in _counts(p, y))
-    ),
-    "it takes F1 of the mean precision and mean recall: first F1 of each class, then the mean": (
-        _f1_of_means
-    ),
-    "a class that is only predicted, never true, counts too: its F1 is 0": (
+    "accuracy": metrics.accuracy,
+    "weighted_by_size": _weighted_f1,
+    "mean_recall": lambda p, y: _mean(hits / true for hits, _, true in _counts(p, y) if true),
+    "mean_precision": lambda p, y: _mean(hits / max(named, 1) for hits, named, _ in _counts(p, y)),
+    "f1_of_means": _f1_of_means,
+    "only_true_classes": (
         lambda p, y: _mean(2 * hits / (named + true) for hits, named, true in _counts(p, y) if true)
     ),
-    "a class without a hit makes 0 / 0 = NaN here: 2·TP / (2·TP + FP + FN) never divides by 0": (
-        _f1_of_ratios
-    ),
-    "class numbers may have gaps (2, 4, 7): loop over those that occur, not over a range": (
-        _f1_over_range
-    ),
-    "it leaves out classes with no hit: their F1 is 0, and 0 belongs into the mean": (
+    "divides_by_zero": _f1_of_ratios,
+    "range_of_classes": _f1_over_range,
+    "only_classes_with_hits": (
         lambda p, y: _mean(2 * hits / (named + true) for hits, named, true in _counts(p, y) if hits)
     ),
 }
@@ -172,28 +148,28 @@ def _limit(parameters, bits, group_size, bandwidth):
 
 
 TOKENS_PER_SECOND_LIMIT_MISTAKES = {
-    "the scales are missing: each group adds 16 bits, which must be read as well": (
+    "no_scales": (
         lambda parameters, bits, group_size, bandwidth: bandwidth / (parameters * bits / 8)
     ),
-    "bandwidth is in bytes: divide the bits by 8": (
+    "bits_not_bytes": (
         lambda parameters, bits, group_size, bandwidth: (
             _limit(parameters, bits, group_size, bandwidth) / 8
         )
     ),
-    "that is seconds for a token: tokens for a second are wanted": (
+    "seconds_per_token": (
         lambda parameters, bits, group_size, bandwidth: (
             1 / _limit(parameters, bits, group_size, bandwidth)
         )
     ),
-    "a scale belongs to a whole group: each weight pays 16 / group_size bits of it, not 16": (
+    "scale_per_weight": (
         lambda parameters, bits, group_size, bandwidth: bandwidth / (parameters * (bits + 16) / 8)
     ),
-    "a group shares one scale: 16 bits *divided by* group_size for each weight, not times": (
+    "multiplies_by_group_size": (
         lambda parameters, bits, group_size, bandwidth: (
             bandwidth / (parameters * (bits + 16 * group_size) / 8)
         )
     ),
-    "that counts operations, 2 for each weight: the limit here is the bytes that are read": (
+    "counts_operations": (
         lambda parameters, bits, group_size, bandwidth: bandwidth / (2 * parameters)
     ),
 }
