@@ -75,7 +75,9 @@ def _plain_tensor(tensor):
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in TENSORS or tensor.layout != torch.strided:
         return {"other": f"{name} tensor"}
-    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    # A copy: where a dimension has one entry, contiguous() leaves strides that view() refuses.
+    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    data = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
     return {"tensor": [name, list(tensor.shape), _letters(data)]}
 
 

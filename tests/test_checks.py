@@ -184,3 +184,9 @@ def test_an_answer_that_claims_to_equal_everything_fails():
 def test_every_check_has_a_docstring_that_names_its_arguments():
     for name in checks.__all__:
         assert "``" in inspect.getdoc(getattr(checks, name))
+
+
+def test_one_row_of_a_column_can_be_sent():
+    answer = torch.tensor([[5, 6]])[:, 1]
+    assert answer.stride() == (2,)
+    assert torch.equal(wire.decode(wire.encode(answer)), torch.tensor([6]))
