@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from lightcourse import pruning
@@ -108,7 +109,10 @@ def _stored_bytes_cases(seed):
 
 
 def _stored_bytes(rows, columns, bits, group_size):
-    return rows * columns * bits // 8 + rows * (columns // group_size) * 2
+    """Make such integers, bit for bit, and such scales, and ask NumPy for their bytes."""
+    integers = np.packbits(np.zeros((rows, columns * bits), np.uint8), axis=1)
+    scales = np.zeros((rows, columns // group_size), np.float16)
+    return integers.nbytes + scales.nbytes
 
 
 STORED_BYTES_MISTAKES = {
@@ -155,8 +159,9 @@ def _lora_ledger_cases(seed):
 
 
 def _lora_ledger(inputs, outputs, rank):
-    trained = rank * (inputs + outputs)
-    return trained, inputs * outputs + trained, inputs * outputs
+    """Make the three matrices, and count the entries of all and of what merging leaves."""
+    frozen, a, b = np.zeros((outputs, inputs)), np.zeros((rank, inputs)), np.zeros((outputs, rank))
+    return a.size + b.size, frozen.size + a.size + b.size, (frozen + b @ a).size
 
 
 LORA_LEDGER_MISTAKES = {

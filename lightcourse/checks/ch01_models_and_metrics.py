@@ -1,6 +1,7 @@
 """Checks of the exercises of chapter 01."""
 
 import math
+from fractions import Fraction
 
 import torch
 
@@ -27,7 +28,9 @@ def _bits_per_byte_cases(seed):
 
 
 def _bits_per_byte(loss, tokens, text):
-    return loss * tokens / math.log(2) / len(text.encode())
+    """Take log2 of the perplexity, and the bytes of each character from where UTF-8 widens."""
+    bits = tokens * math.log2(math.exp(loss))
+    return bits / sum(1 + sum(ord(c) >= start for start in (0x80, 0x800, 0x10000)) for c in text)
 
 
 BITS_PER_BYTE_MISTAKES = {
@@ -144,7 +147,9 @@ def _limit_cases(seed):
 
 
 def _limit(parameters, bits, group_size, bandwidth):
-    return bandwidth / (parameters * (bits + 16 / group_size) / 8)
+    """Count in exact fractions how many groups are read in a second, and how many a token takes."""
+    groups_per_second = Fraction(bandwidth) * 8 / (group_size * bits + 16)
+    return float(groups_per_second / Fraction(parameters, group_size))
 
 
 TOKENS_PER_SECOND_LIMIT_MISTAKES = {

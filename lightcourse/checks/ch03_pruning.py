@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import torch
 
 from lightcourse import pruning
@@ -89,8 +90,17 @@ def _sparse_bytes_cases(seed):
 
 
 def _sparse_bytes(rows, columns, nonzeros):
-    weights = rows * columns
-    return 4 * weights, 8 * nonzeros + 4 * (rows + 1), weights // 8 + 4 * nonzeros
+    """Store such a matrix in each of the three ways, and ask NumPy for the bytes."""
+    dense = np.zeros((rows, columns), np.float32)
+    dense.flat[:nonzeros] = 1
+    values, (row_of_each, column_of_each) = dense[dense != 0], np.nonzero(dense)
+    row_starts = np.searchsorted(row_of_each, np.arange(rows + 1))
+    indices = np.concatenate([column_of_each, row_starts]).astype(np.int32)
+    return (
+        dense.nbytes,
+        values.nbytes + indices.nbytes,
+        np.packbits(dense != 0).nbytes + values.nbytes,
+    )
 
 
 _but = partial(but, _sparse_bytes)
@@ -128,7 +138,8 @@ def _wanda_cases(seed):
 
 
 def _wanda(weight, inputs):
-    return weight.abs() * inputs.norm(dim=0)
+    """Return the norm, over the tokens, of what each weight adds to its output."""
+    return (weight[:, None] * inputs).norm(dim=1)
 
 
 WANDA_MISTAKES = {
@@ -286,8 +297,13 @@ def _obs_remove_cases(seed):
 
 
 def _obs_remove(weight, hessian, q):
-    inverse = torch.linalg.inv(hessian)
-    return weight[q] ** 2 / inverse[q, q], _adjusted(weight, inverse, q)
+    """Solve for the other weights where weight q is 0, and measure the step on the parabola."""
+    others = torch.arange(len(weight)) != q
+    new = torch.zeros_like(weight)
+    block, pull = hessian[others][:, others], hessian[others] @ weight
+    new[others] = torch.linalg.solve(block, pull)
+    step = new - weight
+    return step @ hessian @ step, new
 
 
 def _adjusted(weight, matrix, q):

@@ -1,5 +1,8 @@
 """Checks of the exercises of chapter 05."""
 
+from bisect import bisect_left
+
+import numpy as np
 import torch
 
 from lightcourse import quantization
@@ -215,8 +218,10 @@ def _layer_limits_cases(seed):
 
 
 def _layer_limits(inputs, outputs, rows, bits, bandwidth, peak):
-    read = inputs * outputs * bits / 8 + 4 * rows * (inputs + outputs)
-    return read / bandwidth, 2 * inputs * outputs * rows / peak
+    """Ask arrays for their bytes; each number of y takes so many products and so many sums."""
+    x, y = np.zeros((rows, inputs), np.float32), np.zeros((rows, outputs), np.float32)
+    moved_bits = bits * outputs * inputs + 8 * (x.nbytes + y.nbytes)
+    return moved_bits / (8 * bandwidth), y.size * (inputs + inputs) / peak
 
 
 def _limits(weight_bytes, row_bytes, operations):
@@ -291,7 +296,9 @@ def _offset_parts_cases(seed):
 
 
 def _offset_parts(x, w):
-    return w.long() + 128, -128 * x.long().sum(dim=1)
+    """Turn the top bit of each byte; start from what the products lack then, for any output."""
+    stored = (w.view(torch.uint8) ^ 128).long()
+    return stored, (x.long() @ (w.long() - stored).T)[:, 0]
 
 
 OFFSET_PARTS_MISTAKES = {
@@ -326,14 +333,10 @@ def _safe_inputs_cases(seed):
 
 
 def _safe_inputs(x_bits, w_bits, sum_bits):
-    return _most(2**x_bits - 1, 2 ** (w_bits - 1), sum_bits)
-
-
-def _most(x, w, sum_bits):
-    """Return how many products of ``x`` by ``-w`` to ``w - 1`` a signed sum holds."""
-    limit = 2 ** (sum_bits - 1)
-    below = limit // (x * w)
-    return min(below, (limit - 1) // (x * (w - 1))) if w > 1 else below
+    """Multiply all by all, and search for the first number of worst products that overflows."""
+    products = np.outer(np.arange(2**x_bits), np.arange(2**w_bits) - 2 ** (w_bits - 1))
+    least, most, end = int(products.min()), int(products.max()), 2 ** (sum_bits - 1)
+    return bisect_left(range(end + 2), True, key=lambda k: k * least < -end or k * most >= end) - 1
 
 
 SAFE_INPUTS_MISTAKES = {

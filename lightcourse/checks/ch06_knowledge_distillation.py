@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import torch
+from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from lightcourse import distillation
@@ -27,8 +29,8 @@ def _soften_cases(seed):
 
 
 def _soften(logits, temperature):
-    probabilities = (logits / temperature).softmax(-1)
-    return probabilities, _entropy(probabilities)
+    softened = Categorical(logits=logits / temperature)
+    return softened.probs, softened.entropy()
 
 
 def _entropy(probabilities):
@@ -179,8 +181,8 @@ def _counting(attention_mask):
 
 
 def _next_token_kl(student_logits, teacher_logits, attention_mask):
-    rows = _kl(teacher_logits, student_logits)[:, :-1]
-    return rows[_counting(attention_mask)].mean()
+    labels = torch.where(attention_mask == 1, 0, -100)
+    return distillation.causal_distillation_loss(student_logits, teacher_logits, labels, 1.0, 1.0)
 
 
 def _all_wrong(student_logits, teacher_logits, attention_mask):
@@ -241,7 +243,10 @@ def _as_exact(answer, wanted, logits, entropy):
 
 
 def _temperature_for(logits, entropy):
-    return _between(logits, entropy)
+    """Draw the whole curve, the entropy over the temperature, and read it there."""
+    temperatures = torch.logspace(-3, 3, 20_000, dtype=torch.float64)
+    _, curve = _soften(logits.double(), temperatures[:, None])
+    return math.exp(np.interp(entropy, curve, temperatures.log()))
 
 
 def _between(logits, entropy, low=1e-3, high=1e3, times=80):
@@ -295,14 +300,14 @@ def _soft_gradient_cases(seed):
 
 
 def _soft_gradient(student_logits, teacher_logits, temperature):
-    """Let autograd differentiate KL; at a huge T, T² times it is the limit."""
-    found = []
-    for T in (temperature, 1e6):
-        student = student_logits.double().clone().requires_grad_()
-        _kl(teacher_logits.double() / T, student / T).backward()
-        found.append(student.grad)
-    centred = student_logits - student_logits.mean() - teacher_logits + teacher_logits.mean()
-    return found[0], centred / len(student_logits)
+    """Let autograd differentiate KL; at a huge T, T² times that is the limit."""
+
+    def gradient(T):
+        student = student_logits.clone().requires_grad_()
+        _kl(teacher_logits / T, student / T).backward()
+        return student.grad
+
+    return gradient(temperature), 1e16 * gradient(1e8)
 
 
 def _changed(first=lambda g, s, t, T: g, second=lambda limit, s, t, T: limit):
