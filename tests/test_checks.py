@@ -3,60 +3,25 @@
 import inspect
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from lightcourse import checks, wire
-from lightcourse.checks import ch00_start, grading, words
+from lightcourse.checks import grading, words
+from tests import solved
 
-# For each check a constant of the right kind.
-CONSTANTS = {
-    "check_keep_mask": lambda weight, sparsity: torch.ones_like(weight, dtype=torch.bool),
-    "check_stored_bytes": lambda rows, columns, bits, group_size: 216,
-    "check_lora_ledger": lambda inputs, outputs, rank: (6144, 153600, 147456),
-    "check_bits_per_byte": lambda loss, tokens, text: 1.4,
-    "check_macro_f1": lambda predictions, labels: 0.474,
-    "check_tokens_per_second_limit": lambda parameters, bits, group_size, bandwidth: 12.7,
-    "check_keep_n_of_m": lambda weight, n, m: torch.ones_like(weight, dtype=torch.bool),
-    "check_sparse_bytes": lambda rows, columns, nonzeros: (589_824, 591_364, 313_344),
-    "check_wanda": lambda weight, inputs: torch.ones_like(weight),
-    "check_keep_largest": lambda parameters, sparsity: [
-        torch.ones_like(p, dtype=torch.bool) for p in parameters
-    ],
-    "check_obs_remove": lambda weight, hessian, q: (torch.tensor(1.0), torch.zeros_like(weight)),
-    "check_rate": lambda step, steps, peak, warmup: peak,
-    "check_stopping_point": lambda losses, patience: (4, 1),
-    "check_split_rows": lambda texts, labels, order: ([0, 1, 2], [3]),
-    "check_examples_needed": lambda counts, errors, target: 1000.0,
-    "check_lora_gradients": lambda gradient, a, b, alpha: (torch.ones_like(a), torch.ones_like(b)),
-    "check_integer_dot": lambda x, w, x_zero, w_zero, x_scale, w_scale: 0.0,
-    "check_pack_nibbles": lambda q: torch.zeros(3, 4, dtype=torch.uint8),
-    "check_unpack_nibbles": lambda packed, length: torch.zeros(3, 8, dtype=torch.int8),
-    "check_layer_limits": lambda inputs, outputs, rows, bits, bandwidth, peak: (1e-3, 1e-3),
-    "check_offset_parts": lambda x, w: (torch.zeros(4, 6), torch.zeros(3)),
-    "check_safe_inputs": lambda x_bits, w_bits, sum_bits: 65_793,
-    "check_soften": lambda logits, temperature: (torch.full((3, 5), 0.2), torch.zeros(3)),
-    "check_soft_loss": lambda student_logits, teacher_logits, labels, temperature, soft_weight: (
-        torch.tensor(1.0)
-    ),
-    "check_next_token_kl": lambda student_logits, teacher_logits, attention_mask: torch.tensor(1.0),
-    "check_temperature_for": lambda logits, entropy: 2.0,
-    "check_soft_gradient": lambda student_logits, teacher_logits, temperature: (
-        torch.zeros(5),
-        torch.zeros(5),
-    ),
-    "check_affine_qparams": lambda x, bits: (0.1, 0),
-    "check_bits_per_weight": lambda bits, group_size, symmetric: (4.5, 4.5),
-    "check_round_trip": lambda x, bits: torch.zeros_like(x),
-    "check_expected_error": lambda low, high, bits: 4 / 2700,
-    "check_improve_scale": lambda x, scale, bits: torch.ones_like(scale),
-}
-MISTAKES = [(name, wrong) for name, entry in checks.EXERCISES.items() for wrong in entry.mistakes]
+MISTAKES = [(name, known) for name, entry in checks.EXERCISES.items() for known in entry.mistakes]
 SEEDS = (1,)
+
+
+def solution(name):
+    return solved.function(checks.EXERCISES[name].name)
 
 
 def run(capsys, name, answer):
     """Return what a check returned, and the one line it printed."""
+    assert answer is not checks.EXERCISES[name].reference
     passed = getattr(checks, name)(answer)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and printed.count("✓") + printed.count("✗") == 1
@@ -75,13 +40,14 @@ def grade(learner, reference, cases=((),)):
 
 
 def test_every_check_is_proven_here():
-    assert set(CONSTANTS) == set(checks.EXERCISES) == set(checks.__all__)
+    names = {f"check_{name}" for name in solved.FUNCTIONS}
+    assert names == set(checks.EXERCISES) == set(checks.__all__) <= set(dir(checks))
     assert all(len(entry.mistakes) >= 3 for entry in checks.EXERCISES.values())
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("name", checks.EXERCISES)
 def test_the_right_answer_passes(capsys, name):
-    assert run(capsys, name, checks.EXERCISES[name].reference)[0]
+    assert run(capsys, name, solution(name))[0]
 
 
 @pytest.mark.parametrize("name, known", MISTAKES)
@@ -94,16 +60,65 @@ def test_each_mistake_fails_with_its_own_message(capsys, name, known):
         assert problem(name, mistake, seed) == message
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
-def test_a_blank_a_constant_and_a_non_function_fail(capsys, name):
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_a_blank_and_a_non_function_fail(capsys, name):
     for blank in (lambda *args: None, lambda *args: ...):
         passed, printed = run(capsys, name, blank)
         assert not passed and "not written yet" in printed
-    assert not run(capsys, name, CONSTANTS[name])[0]
     assert "a function is wanted" in run(capsys, name, 3)[1]
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+def filled(right, number):
+    """Return an answer of the same form that has one number everywhere."""
+    if isinstance(right, torch.Tensor):
+        return torch.full_like(right, number)
+    if isinstance(right, (tuple, list)):
+        return type(right)(filled(entry, number) for entry in right)
+    return type(right)(number)
+
+
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_constants_of_the_right_form_fail(capsys, name):
+    right = solution(name)
+    for case in checks.EXERCISES[name].cases(0):
+        assert not run(capsys, name, lambda *args, case=case: right(*case))[0]
+    for number in (0, 1, 2):
+        assert not run(capsys, name, lambda *args, n=number: filled(right(*args), n))[0]
+
+
+def changed(value):
+    """Change a value in place; tell whether that can be done."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value[...] = value == 0
+    elif isinstance(value, list):
+        value.append(value[-1])
+    else:
+        return False
+    return True
+
+
+def inner(value):
+    """Return what of an argument may be changed: the argument, and its first entry."""
+    return [value, value[0]] if isinstance(value, (tuple, list)) else [value]
+
+
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_changing_an_input_fails_even_when_the_answer_is_right(capsys, name):
+    right, case = solution(name), checks.EXERCISES[name].cases(0)[0]
+    parts = [(i, depth) for i, value in enumerate(case) for depth in range(len(inner(value)))]
+    for place, depth in parts:
+
+        def mutating(*args, place=place, depth=depth):
+            answer = right(*args)
+            changed(inner(args[place])[depth])
+            return answer
+
+        passed, printed = run(capsys, name, mutating)
+        assert passed != changed(inner(case[place])[depth])
+        assert passed or "it changes its input" in printed
+
+
+@pytest.mark.parametrize("name", checks.EXERCISES)
 def test_an_answer_that_prints_its_own_mark_or_exits_fails(capsys, name):
     def boastful(*args):
         print("✓ all right")
@@ -116,20 +131,10 @@ def test_an_answer_that_prints_its_own_mark_or_exits_fails(capsys, name):
     assert "raised SystemExit" in run(capsys, name, leaving)[1]
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("name", checks.EXERCISES)
 def test_the_wrong_number_of_arguments_is_told(capsys, name):
     passed, printed = run(capsys, name, lambda: 1)
     assert not passed and "it raised TypeError" in printed
-
-
-def test_changing_the_input_fails_even_when_the_answer_is_right(capsys):
-    def mutating(weight, sparsity):
-        mask = ch00_start._keep_mask(weight, sparsity)
-        weight[~mask] = 0
-        return mask
-
-    passed, printed = run(capsys, "check_keep_mask", mutating)
-    assert not passed and "it changes its input" in printed
 
 
 def test_a_learner_who_changes_the_input_changes_a_copy():
@@ -181,9 +186,12 @@ def test_an_answer_that_claims_to_equal_everything_fails():
     assert not grade(lambda: Agreeable(), lambda: 3)
 
 
-def test_every_check_has_a_docstring_that_names_its_arguments():
-    for name in checks.__all__:
-        assert "``" in inspect.getdoc(getattr(checks, name))
+@pytest.mark.parametrize("name", checks.EXERCISES)
+def test_every_check_has_a_docstring_that_names_its_arguments(name):
+    check, right = getattr(checks, name), solution(name)
+    arguments = list(inspect.signature(right).parameters)
+    assert f"``{right.__name__}({', '.join(arguments)})``" in inspect.getdoc(check)
+    assert arguments == list(inspect.signature(checks.EXERCISES[name].reference).parameters)
 
 
 def test_one_row_of_a_column_can_be_sent():

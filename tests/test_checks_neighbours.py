@@ -4,18 +4,17 @@ import ast
 import copy
 import math
 from functools import partial
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from lightcourse import checks, wire
 from lightcourse.checks import grading
+from tests import solved
 
-SOURCES = sorted((Path(__file__).parents[1] / "solutions" / "src").glob("[0-9]*.py"))
-NAMES = [name.removeprefix("check_") for name in checks.__all__]
 SEED = 3
-NAMESPACE = {"math": math, "torch": torch, "F": torch.nn.functional}
 
 # One operator or name becomes its neighbour.
 OPERATORS = {
@@ -43,38 +42,10 @@ WORDS = {
 }
 
 
-def functions():
-    """Return the source trees of the solutions' functions, by name, in their order."""
-    found = {}
-    for path in SOURCES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and node.name in NAMES:
-                found[node.name] = node
-    return found
-
-
-FUNCTIONS = functions()
-
-
-def code(tree):
-    return compile(ast.fix_missing_locations(ast.Module([tree], [])), tree.name, "exec")
-
-
-CODE = [code(tree) for tree in FUNCTIONS.values()]
-
-
-def compiled(*trees):
-    """Run the solutions with some of them replaced; return their namespace."""
-    namespace = dict(NAMESPACE)
-    for each in (*CODE, *map(code, trees)):
-        exec(each, namespace)
-    return namespace
-
-
 def problem(name, function, seed=SEED):
-    return grading.find_problem(
-        checks.EXERCISES[f"check_{name}"], seed, partial(wire.answer, function)
-    )
+    exercise = solved.EXERCISES[name]
+    assert function is not exercise.reference
+    return grading.find_problem(exercise, seed, partial(wire.answer, function))
 
 
 def neighbours(tree):
@@ -107,12 +78,12 @@ def _changes(node):
         yield "the other end", lambda n: setattr(n, "id", "max" if n.id == "min" else "min")
 
 
-NAMESPACE |= {f"math_{word}": getattr(math, word) for word in WORDS["round"]}
+ROUNDINGS = {f"math_{word}": getattr(math, word) for word in WORDS["round"]}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", solved.EXERCISES)
 def test_the_committed_solution_passes(name):
-    function = compiled()[name]
+    function = solved.function(name)
     assert [problem(name, function, seed) for seed in range(4)] == [""] * 4
 
 
@@ -149,12 +120,12 @@ EQUIVALENT = {
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", solved.EXERCISES)
 def test_every_neighbour_of_the_solution_fails(name):
     passed = [
         what.partition(", ")[2]
-        for what, tree in neighbours(FUNCTIONS[name])
-        if not problem(name, compiled(tree)[name])
+        for what, tree in neighbours(solved.FUNCTIONS[name])
+        if not problem(name, solved.function(name, tree, **ROUNDINGS))
     ]
     assert set(passed) == EQUIVALENT.get(name, set())
 
@@ -208,21 +179,21 @@ def enumerated(x_bits, w_bits, sum_bits):
     return low
 
 
-def best_by_least_squares(x, scale, bits):
+def scale_at_the_vertex(x, scale, bits):
+    """The squared error of a scale is a parabola: three of its points tell where it is least."""
     q = (x / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    rows = [
-        torch.linalg.lstsq(a[:, None], b[:, None]).solution[0] for a, b in zip(q, x, strict=True)
-    ]
-    return torch.where((q != 0).any(1, keepdim=True), torch.stack(rows), scale)
+    left, middle, right = ((x - s * q).double().square().sum(1, keepdim=True) for s in (-1, 0, 1))
+    curve = left + right - 2 * middle
+    return torch.where(curve > 0, (left - right) / (2 * curve), scale)
 
 
 def surgeon(weight, hessian, q):
+    """Find the other weights by least squares, with a root of the Hessian as the inputs."""
+    inputs = torch.linalg.cholesky(hessian).T
     others = [place for place in range(len(weight)) if place != q]
     new = torch.zeros_like(weight)
-    block = hessian[others][:, others]
-    new[others] = weight[others] + torch.linalg.solve(block, hessian[others, q] * weight[q])
-    step = new - weight
-    return step @ hessian @ step, new
+    new[others] = torch.linalg.lstsq(inputs[:, others], inputs @ weight).solution
+    return (inputs @ (new - weight)).square().sum(), new
 
 
 def f1_of_sklearn(predictions, labels):
@@ -238,14 +209,57 @@ def examples(counts, errors, target):
 
 
 def soft_gradient(student_logits, teacher_logits, temperature):
-    def gradient(T):
-        student = student_logits.clone().requires_grad_()
-        kl = torch.nn.functional.kl_div(
-            (student / T).log_softmax(-1), (teacher_logits / T).softmax(-1), reduction="sum"
-        )
-        return torch.autograd.grad(kl, student)[0]
+    """Take small steps in each logit; the limit is the slope of both answers where 1 / T is 0."""
 
-    return gradient(temperature), gradient(1e6) * 1e12
+    def kl(student):
+        log_q, p = (
+            (student / temperature).log_softmax(-1),
+            (teacher_logits / temperature).softmax(-1),
+        )
+        return F.kl_div(log_q, p, reduction="sum")
+
+    steps = 1e-4 * torch.eye(len(student_logits), dtype=torch.float64)
+    slopes = [(kl(student_logits + s) - kl(student_logits - s)) / 2e-4 for s in steps]
+    flat = torch.zeros_like(student_logits)
+    slope = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), flat)
+    return torch.stack(slopes), slope @ (student_logits - teacher_logits)
+
+
+def kl_text_by_text(student_logits, teacher_logits, attention_mask):
+    found = []
+    for student, teacher, mask in zip(student_logits, teacher_logits, attention_mask, strict=True):
+        for place in range(int(mask.sum()) - 1):
+            log_q, p = student[place].log_softmax(-1), teacher[place].softmax(-1)
+            found.append(F.kl_div(log_q, p, reduction="sum").item())
+    return sum(found) / len(found)
+
+
+def softened(logits, temperature):
+    powers = logits.exp() ** (1 / temperature)
+    probabilities = powers / powers.sum(-1, keepdim=True)
+    return probabilities, torch.special.entr(probabilities).sum(-1)
+
+
+def simulated_error(low, high, bits):
+    """Round 1000 numbers a step that lie evenly over the range."""
+    steps = 2**bits - 1
+    places = (np.arange(1000 * steps) + 0.5) / 1000
+    return np.square((places - places.round()) * (high - low) / steps).mean()
+
+
+def packed_bits(q):
+    """Take the last four bits of each number; the second of two comes first in a byte."""
+    even = np.pad(q.numpy(), ((0, 0), (0, q.shape[-1] % 2))).astype(np.uint8)
+    bits = np.unpackbits(even[..., None], axis=-1)[..., 4:].reshape(len(q), -1, 2, 4)
+    return np.packbits(bits[:, :, ::-1].reshape(len(q), -1), axis=-1)
+
+
+def unpacked_bits(packed, length):
+    """Write each half with its sign four times in front."""
+    bits = np.unpackbits(packed.numpy()[..., None], axis=-1).reshape(len(packed), -1, 2, 4)
+    halves = bits[:, :, ::-1].reshape(len(packed), -1, 4)[:, :length]
+    signs = np.repeat(halves[..., :1], 4, axis=-1)
+    return np.packbits(np.concatenate([signs, halves], -1), axis=-1)[..., 0].astype(np.int8)
 
 
 ORACLES = {
@@ -254,11 +268,19 @@ ORACLES = {
     "keep_mask": [mask_from_the_end],
     "keep_n_of_m": [groups_from_the_end],
     "safe_inputs": [enumerated],
-    "improve_scale": [best_by_least_squares],
+    "improve_scale": [scale_at_the_vertex],
     "obs_remove": [surgeon],
     "macro_f1": [f1_of_sklearn],
     "examples_needed": [examples, lambda *case: math.ceil(examples(*case))],
     "soft_gradient": [soft_gradient],
+    "next_token_kl": [kl_text_by_text],
+    "soften": [softened],
+    "expected_error": [simulated_error],
+    "pack_nibbles": [packed_bits],
+    "unpack_nibbles": [unpacked_bits],
+    "wanda": [
+        lambda weight, inputs: np.abs(weight.numpy()) * np.linalg.norm(inputs.numpy(), axis=0)
+    ],
     "lora_ledger": [
         lambda inputs, outputs, rank: torch.tensor(
             [rank * (inputs + outputs), (inputs + rank) * outputs + rank * inputs, inputs * outputs]
@@ -298,7 +320,7 @@ def test_what_a_notebook_sets_changes_no_verdict(change, monkeypatch):
     dtype = torch.get_default_dtype()
     try:
         change(monkeypatch)
-        assert checks.check_wanda(compiled()["wanda"])
+        assert checks.check_wanda(solved.function("wanda"))
         assert not checks.check_wanda(lambda weight, inputs: weight.abs())
         assert torch.get_default_dtype() in (dtype, torch.float64)
     finally:
