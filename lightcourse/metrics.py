@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import layers
+from lightcourse import asking, layers
 from lightcourse.ledger import Ledger as Ledger  # public as metrics.Ledger
 
 
@@ -110,13 +110,10 @@ def predict(model: nn.Module, batches: Iterable[dict]) -> torch.Tensor:
     Raises
     ------
     ValueError
-        When there is no batch.
+        When there is no batch, or one is no dict.
     """
     with layers.evaluating(model):
-        found = [model(**{k: v for k, v in b.items() if k != "labels"}).logits for b in batches]
-    if not found:
-        raise ValueError("batches is empty; at least one batch is wanted")
-    return torch.cat(found)
+        return torch.cat([model(**inputs).logits for inputs in asking.inputs_of_each(batches)])
 
 
 def _pair(first, second, names):
@@ -155,7 +152,7 @@ def macro_f1(predictions: Sequence[int], labels: Sequence[int]) -> float:
     Raises
     ------
     ValueError
-        When the two are empty or not equally long.
+        As :func:`accuracy`.
 
     Examples
     --------

@@ -64,6 +64,8 @@ def test_bits_per_byte_counts_utf8_bytes_and_every_token():
         (lambda m: metrics.perplexity(m, torch.tensor([1, 2]), 0), "window is 0"),
         (lambda m: metrics.bits_per_byte(m, None, ""), "text is empty"),
         (lambda m: metrics.predict(m, []), "batches is empty"),
+        (lambda m: metrics.predict(m, {"input_ids": None}), "batches holds a str; dicts"),
+        (lambda m: metrics.predict(m, lambda epoch, seed: []), "batches is a function"),
         (lambda m: metrics.accuracy([], []), "filled rows"),
         (lambda m: metrics.macro_f1([1], [1, 2]), "filled rows"),
         (lambda m: metrics.flips([1], [1, 2]), "filled rows"),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import asking, layers
 
 
 @torch.no_grad()
@@ -92,17 +92,7 @@ def _folder(name, states, counted, fold):
 
 def _run(model, batches, counted):
     """Run the model over all batches; ``counted`` tells the hooks which tokens are real."""
-    if callable(batches):
-        raise ValueError("batches is a function; its batches are wanted, such as batches(0, 0)")
-    empty = True
     with layers.evaluating(model):
-        for batch in batches:
-            empty = False
-            if not isinstance(batch, Mapping):
-                raise ValueError(
-                    f"batches holds a {type(batch).__name__}; dicts are wanted, in a list"
-                )
-            counted["tokens"] = batch.get("attention_mask")
-            model(**{key: value for key, value in batch.items() if key != "labels"})
-    if empty:
-        raise ValueError("batches is empty; at least one batch is wanted")
+        for inputs in asking.inputs_of_each(batches):
+            counted["tokens"] = inputs.get("attention_mask")
+            model(**inputs)

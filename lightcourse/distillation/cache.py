@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightcourse import files, layers, progress
+from lightcourse import asking, files, layers, progress
 from lightcourse.distillation import positions
 from lightcourse.distillation.losses import mixed
 from lightcourse.distillation.teaching import ask
@@ -116,7 +116,7 @@ def _is_there(shard, batch, made):
 
 def _answered(teacher, batch, k, temperature):
     """Return the tensors of a shard, and the teacher's number of classes."""
-    logits = positions.single(ask(teacher, positions.inputs_of(batch)))
+    logits = positions.single(ask(teacher, asking.inputs_of(batch)))
     classes = logits.shape[-1]
     if k > classes:
         raise ValueError(f"k is {k}; at most {classes}, the teacher's classes, is wanted")
@@ -211,8 +211,8 @@ def taught_by_cache(soft_weight: float = 1.0) -> Callable[[nn.Module, dict], tor
     def loss(student, batch):
         if "teacher_log_probs" not in batch:
             raise ValueError(f"batch has only {sorted(batch)}; one of cached_batches is wanted")
-        inputs = {k: v for k, v in batch.items() if not k.startswith("teacher_") and k != "labels"}
-        logits = student(**inputs).logits
+        inputs = asking.inputs_of(batch)
+        logits = student(**{k: v for k, v in inputs.items() if not k.startswith("teacher_")}).logits
         positions.check_classes(logits.shape[-1], int(batch["teacher_classes"]))
         labels = positions.answers(batch, logits, soft_weight)
         positions.check_labels(labels, logits)

@@ -132,8 +132,3 @@ def answers(batch: dict, logits: torch.Tensor, soft_weight: float) -> torch.Tens
     labels = batch["labels" if "labels" in batch else "input_ids"]
     padding = batch.get("attention_mask", torch.ones_like(labels)) == 0
     return next_labels(labels.masked_fill(padding, IGNORED)).masked_fill(padding, IGNORED)
-
-
-def inputs_of(batch: dict) -> dict:
-    """Return what the models are asked; with labels they would compute a loss of their own."""
-    return {name: value for name, value in batch.items() if name != "labels"}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from lightcourse import layers
+from lightcourse import asking, layers
 from lightcourse.distillation import positions
 from lightcourse.distillation.losses import distillation_loss
 
@@ -45,7 +45,7 @@ def taught_by(
     def loss(student, batch):
         if student is teacher:
             raise ValueError("student is the teacher itself; student_from makes one of its own")
-        inputs = positions.inputs_of(batch)
+        inputs = asking.inputs_of(batch)
         teacher_logits = ask(teacher, inputs)
         student_logits = student(**inputs).logits
         labels = positions.answers(batch, student_logits, soft_weight)

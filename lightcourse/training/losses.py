@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import models
+from lightcourse import asking, models
 
 
 def model_loss(model: nn.Module, batch: dict) -> torch.Tensor:
@@ -77,7 +77,7 @@ def weighted_loss(
         raise ValueError(f"class_weights is {weights.tolist()}; positive numbers are wanted")
 
     def loss(model, batch):
-        logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
+        logits = model(**asking.inputs_of(batch)).logits
         if logits.shape[-1] != len(weights):
             raise ValueError(
                 f"class_weights has {len(weights)} entries; {logits.shape[-1]}, as many as "
