@@ -1,6 +1,7 @@
 """SmolLM2-135M continues a prompt, greedily and with a cache of keys and values."""
 
 import time
+from itertools import islice
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from benchmarks import timing
 from benchmarks.encoding import dynamic
 from benchmarks.silence import silence
-from lightcourse import assets, kernels, models, quantization
+from lightcourse import assets, generation, kernels, models, quantization
 
 PROMPT = (
     "Write a short letter to a friend who wants to learn how neural networks are made "
@@ -67,15 +68,15 @@ def llama_cpp(threads):
     counts = {"n_threads": threads, "n_threads_batch": threads}
     model = Llama(str(file), n_ctx=256, n_batch=256, verbose=False, **counts)
 
-    def start():
+    def tokens(ids):
         model.reset()
+        while True:
+            model.eval(ids)
+            logits = llama_get_logits_ith(model.ctx, -1)
+            ids = [int(np.ctypeslib.as_array(logits, (model.n_vocab(),)).argmax())]
+            yield ids[0]
 
-    def step(ids):
-        model.eval(ids)
-        logits = llama_get_logits_ith(model.ctx, -1)
-        return int(np.ctypeslib.as_array(logits, (model.n_vocab(),)).argmax())
-
-    return lambda ids, count: greedy(start, step, ids, count)
+    return lambda ids, count: timed(tokens(ids), count)
 
 
 GENERATORS = {
@@ -96,31 +97,26 @@ def prepare(state, generator, threads, ids):
 
 
 def run(state, ids):
-    """Let it write; return what :func:`greedy` does."""
+    """Let it write; return what :func:`timed` does."""
     found = state["write"](ids, TOKENS)
     timing.wait_until_quiet()
     return found
 
 
-def greedy(start, step, ids, count):
-    """Return the tokens, and the seconds of the prompt and of all tokens after the first.
+def timed(tokens, count):
+    """Return tokens, and the seconds of the first (the prompt) and of all after it.
 
     Parameters
     ----------
-    start : callable
-        Forgets the last text.
-    step : callable
-        Reads token ids and returns the likeliest next one.
-    ids : list of int
+    tokens : iterator of int
+        Computes a token when it is asked for it.
     count : int
     """
-    start()
     begin = time.perf_counter()
-    tokens = [step(ids)]
+    written = [next(tokens)]
     read = time.perf_counter()
-    while len(tokens) < count:
-        tokens.append(step(tokens[-1:]))
-    return tokens, read - begin, time.perf_counter() - read
+    written += islice(tokens, count - 1)
+    return written, read - begin, time.perf_counter() - read
 
 
 def common_prefix(tokens, wanted) -> int:
@@ -139,17 +135,9 @@ def _load(dtype=torch.float32):
 
 
 def _torch(model, threads, set_threads=lambda threads: None):
-    cache = {}
-
-    def start():
+    def write(ids, count):
         torch.set_num_threads(threads)
         set_threads(threads)
-        cache["past"] = None
+        return timed(map(int, generation.stream(model, torch.tensor([ids]))), count)
 
-    def step(ids):
-        inputs = torch.tensor([ids])
-        found = model(input_ids=inputs, past_key_values=cache["past"], use_cache=True)
-        cache["past"] = found.past_key_values
-        return int(found.logits[0, -1].argmax())
-
-    return lambda ids, count: greedy(start, step, ids, count)
+    return write
