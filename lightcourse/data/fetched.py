@@ -41,20 +41,14 @@ def load_reuters(classes: int = 8):
 
 
 def load_newsgroups():
-    """Return 20 Newsgroups by group, lower case and without punctuation.
+    """Return 20 Newsgroups by group, in the form of :func:`load_reuters`.
 
-    The test set is the published one, of later posts; training posts that are also in it
-    are dropped, and a tenth of the others is held back for validation.
-
-    Returns
-    -------
-    datasets.DatasetDict
-        Columns text and label.
+    The test set is the published one, of later posts.
 
     Raises
     ------
     lightcourse.assets.AssetMissing
-        When the asset ``news`` was not fetched yet.
+        As :func:`load_reuters`.
     """
     return _published_split("20newsgroups")
 

@@ -66,21 +66,28 @@ def sorted_names(rows: list[dict], column: str) -> list[str]:
     return sorted({row[column] for row in rows})
 
 
-def dealt_by_label(rows, *more_classes):
-    """Split rows by text within each label."""
-    splits = assign((row["text"] for row in rows), (row["label"] for row in rows))
-    classes = {column: sorted_names(rows, column) for column in ("label", *more_classes)}
-    return dataset_dict(rows, splits, classes)
+def dealt_by_label(rows, *more_classes, names=None):
+    """Split rows by text within each label.
+
+    ``names`` are those of the classes, in order; sorted without it.
+    """
+    classes = {column: sorted_names(rows, column) for column in more_classes}
+    classes["label"] = names or sorted_names(rows, "label")
+    return dataset_dict(rows, _assigned_by_label(rows), classes)
+
+
+def _assigned_by_label(rows):
+    return assign((row["text"] for row in rows), (row["label"] for row in rows))
 
 
 def around_test_set(train, test, names=None):
     """Keep a given test set, and hold back a tenth of the training rows for validation.
 
-    Training rows whose text is also in the test set are dropped. ``names`` are those of
-    the classes, in order; sorted without it.
+    Training rows whose text is also in the test set are dropped. ``names`` as in
+    :func:`dealt_by_label`.
     """
     rows = first_of_each_text([*test, *train])
-    tenths = assign((row["text"] for row in rows), (row["label"] for row in rows))
+    tenths = _assigned_by_label(rows)
     kept = {id(row) for row in test}
     splits = [
         "test" if id(row) in kept else "validation" if tenth == "validation" else "train"

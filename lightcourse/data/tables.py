@@ -8,12 +8,7 @@ import re
 import threading
 from pathlib import Path
 
-from lightcourse.data.splits import (
-    around_test_set,
-    assign,
-    dataset_dict,
-    first_of_each_text,
-)
+from lightcourse.data.splits import around_test_set, dealt_by_label, first_of_each_text
 
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST = 2**31 - 1  # what csv can be told where C's long has 32 bits
@@ -51,7 +46,11 @@ def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
         lines of the file, the header being row 1.
     """
     name, rows = _read(path)
-    dataset = _dealt(name, rows) if test is None else _with_test(name, rows, *_read(test))
+    labels = _label_names(name, rows)
+    if test is None:
+        dataset = dealt_by_label(rows, names=labels)
+    else:
+        dataset = _with_test(name, rows, labels, *_read(test))
     for split, part in dataset.items():
         if not len(part):
             raise ValueError(
@@ -80,13 +79,7 @@ def _fields_of(length):
             csv.field_size_limit(before)
 
 
-def _dealt(name, rows):
-    splits = assign((row["text"] for row in rows), (row["label"] for row in rows))
-    return dataset_dict(rows, splits, {"label": _label_names(name, rows)})
-
-
-def _with_test(name, rows, test_name, test_rows):
-    labels = _label_names(name, rows)
+def _with_test(name, rows, labels, test_name, test_rows):
     if unknown := {row["label"] for row in test_rows} - set(labels):
         raise ValueError(
             f"{test_name}: the labels {sorted(unknown)} are not in {name}; "
