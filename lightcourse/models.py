@@ -1,5 +1,6 @@
 """The models of the course: our own tiny language models and two real ones."""
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import assets, files
+from lightcourse import asking, assets, files, layers
 
 BUNDLED = Path(__file__).parent / "bundled"
 TINY_SHAPES = {
@@ -102,6 +103,16 @@ def load_minilm_tokenizer():
     return AutoTokenizer.from_pretrained(assets.path("minilm"))
 
 
+def factbook_adapter() -> Path:
+    """Return the folder of the LoRA that makes MiniLM tell 13 sections of the World Factbook.
+
+    It comes with the course, its data sheet beside it. ``lora.load_lora_`` reads it into
+    ``EncoderClassifier(load_minilm(), num_labels=13)``; the classes are those of
+    ``data.load_factbook("section")``.
+    """
+    return BUNDLED / "factbook-teacher"
+
+
 def load_smollm2(dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return the decoder SmolLM2-135M-Instruct (Allal et al. 2025, arXiv 2502.02737).
 
@@ -132,7 +143,6 @@ def load_smollm2(dtype: torch.dtype = torch.float32) -> nn.Module:
     from transformers import LlamaForCausalLM
 
     folder = assets.derive("smollm2-bf16", _unpack_smollm2)
-    print("SmolLM2-135M: weights already rounded to 4 bits; see help(models.load_smollm2)")
     with _no_progress_bars():
         return LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
 
@@ -150,7 +160,6 @@ def _unpack_smollm2(folder):
 
     source = assets.path("smollm2")
     (file,) = source.glob("*.gguf")
-    print("Unpacking SmolLM2 once; this takes about half a minute")
     with _no_progress_bars():
         model = LlamaForCausalLM.from_pretrained(source, gguf_file=file.name)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file.name)
@@ -177,6 +186,47 @@ def _no_progress_bars():
             logging.enable_progress_bar()
 
 
+@torch.no_grad()
+def embed(encoder: nn.Module, batches: Iterable[dict]) -> torch.Tensor:
+    """Return an encoder's mean output over the real tokens of each text, in evaluation mode.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Any Hugging Face model that returns ``last_hidden_state``, such as
+        :func:`load_minilm`'s. Its training mode is restored afterwards.
+    batches : iterable of dict
+        Keyword arguments for the encoder, ``attention_mask`` among them; ``labels`` are left
+        out. For instance ``data.encode(…)``.
+
+    Returns
+    -------
+    Tensor of shape (texts, hidden_size)
+
+    Raises
+    ------
+    ValueError
+        When there is no batch, one is no dict or has no ``attention_mask``, or the model is no
+        encoder.
+    """
+    with layers.evaluating(encoder):
+        found = [_mean_output(encoder, inputs) for inputs in asking.inputs_of_each(batches)]
+    return torch.cat(found)
+
+
+def _mean_output(encoder, inputs):
+    if "attention_mask" not in inputs:
+        raise ValueError(f"a batch has only {sorted(inputs)}; attention_mask is wanted too")
+    hidden = getattr(encoder(**inputs), "last_hidden_state", None)
+    if hidden is None:
+        raise ValueError(
+            f"encoder is a {type(encoder).__name__}, which returns no last_hidden_state; a model "
+            "without a head, such as load_minilm(), is wanted"
+        )
+    weights = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
 class EncoderClassifier(nn.Module):
     """An encoder, the mean over its outputs, and one linear layer.
 
@@ -198,9 +248,8 @@ class EncoderClassifier(nn.Module):
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the mean output over the real tokens, shape (batch, hidden_size)."""
-        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        weights = attention_mask.unsqueeze(-1).to(encoded.last_hidden_state.dtype)
-        return (encoded.last_hidden_state * weights).sum(1) / weights.sum(1).clamp(min=1)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return _mean_output(self.encoder, inputs)
 
     def forward(
         self,

@@ -97,6 +97,37 @@ def test_token_batches_are_windows_of_the_stream(length, window, batch_size, epo
     assert torch.equal(rows, again)
 
 
+def test_excerpts_stand_in_different_speeches(tokenizer):
+    tokens = data.speech_tokens(tokenizer, "test")
+    pieces = data.excerpts(tokens)
+    assert [len(piece) for piece in pieces] == [2_049] * 3
+    for number, piece in enumerate(pieces):
+        assert torch.equal(piece, tokens[110_000 * number :][:2_049])
+        ends = (tokens[: 110_000 * (number + 1)] == tokenizer.eos_token_id).nonzero()
+        assert (ends >= 110_000 * number).any()  # a speech ends between one piece and the next
+
+
+@given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 6))
+def test_excerpts_do_not_overlap_and_may_end_with_the_text(count, length, gap):
+    apart = length + gap
+    tokens = torch.arange((count - 1) * apart + length)
+    pieces = data.excerpts(tokens, count, length, apart)
+    assert [len(piece) for piece in pieces] == [length] * count
+    assert len(torch.cat(pieces).unique()) == count * length
+    assert pieces[-1][-1] == tokens[-1]
+    with pytest.raises(ValueError, match=f"{count} pieces want at least {len(tokens)}"):
+        data.excerpts(tokens[:-1], count, length, apart)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [({"count": 0}, "count is 0"), ({"length": 0}, "length is 0"), ({"apart": 3}, "apart is 3")],
+)
+def test_excerpts_refuse(changed, message):
+    with pytest.raises(ValueError, match=message):
+        data.excerpts(torch.arange(100), **{"count": 2, "length": 4, "apart": 10} | changed)
+
+
 def test_token_batches_differ_between_epochs_and_seeds():
     batches = data.token_batches(torch.arange(1000), 10, 4)
     orders = {

@@ -8,7 +8,7 @@ import torch
 
 from lightcourse import data, files, lora, metrics, models
 
-FOLDER = models.BUNDLED / "factbook-teacher"
+FOLDER = models.factbook_adapter()
 WEIGHTS = FOLDER / "adapter_model.safetensors"
 
 

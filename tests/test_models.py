@@ -72,9 +72,7 @@ def test_minilm_is_whole(minilm):
 def test_minilm_puts_like_sentences_together(minilm):
     texts = ["A man is eating food.", "Someone eats a meal.", "The stock market fell sharply."]
     batch = models.load_minilm_tokenizer()(texts, padding=True, return_tensors="pt")
-    classifier = models.EncoderClassifier(minilm, 2)
-    with torch.no_grad():
-        means = F.normalize(classifier.embed(batch["input_ids"], batch["attention_mask"]), dim=1)
+    means = F.normalize(models.embed(minilm, [batch]), dim=1)
     alike = means @ means.T
     assert alike[0, 1] > 0.5 > 0.3 > alike[0, 2].abs()
 
@@ -92,16 +90,54 @@ def test_loading_is_silent(minilm, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@settings(max_examples=20)
+@given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=5))
+def test_embed_gives_each_text_the_mean_of_its_own_tokens(lengths):
+    encoder = bert().encoder
+    texts = [torch.arange(1, length + 1) for length in lengths]
+    ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": "not looked at"}
+    with torch.no_grad():
+        want = torch.cat([encoder(text[None]).last_hidden_state.mean(1) for text in texts])
+    torch.testing.assert_close(models.embed(encoder, [batch]), want)
+    torch.testing.assert_close(models.embed(encoder, [batch, batch]), want.repeat(2, 1))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_embed_is_what_a_head_gets_without_dropout_and_gradients(training):
+    model = bert().train(training)
+    ids = torch.tensor([[5, 9, 12], [40, 3, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    vectors = models.embed(model.encoder, [batch])
+    assert not vectors.requires_grad and model.encoder.training is training
+    with torch.no_grad():
+        assert torch.equal(model.eval().head(vectors), model(**batch).logits)
+
+
+@pytest.mark.parametrize(
+    "part, batches, message",
+    [
+        ("encoder", [], "batches is empty"),
+        ("encoder", [{"input_ids": torch.ones(1, 2).long()}], "attention_mask is wanted too"),
+        (
+            "",
+            [dict.fromkeys(("input_ids", "attention_mask"), torch.ones(1, 2).long())],
+            "encoder is a EncoderClassifier, which returns no last_hidden_state",
+        ),
+    ],
+)
+def test_embed_names_bad_input(part, batches, message):
+    with pytest.raises(ValueError, match=message):
+        models.embed(bert().get_submodule(part), batches)
+
+
 # SmolLM2
 
 
-def test_smollm2_says_that_it_was_rounded(smollm2, capfd):
+def test_smollm2_is_silent_and_its_help_says_that_it_was_rounded(smollm2, capfd):
     models.load_smollm2(torch.bfloat16)
-    shown = capfd.readouterr()
-    assert shown.out.count("\n") == 1
-    assert "rounded to 4 bits" in shown.out
-    assert shown.err == ""
-    assert "rounded" in models.load_smollm2.__doc__
+    assert capfd.readouterr() == ("", "")
+    assert "Its weights were rounded" in models.load_smollm2.__doc__
 
 
 def test_smollm2_really_was_rounded(smollm2):

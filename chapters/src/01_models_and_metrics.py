@@ -265,17 +265,14 @@ assert abs(per_byte["SmolLM2", 1815] - per_byte["tiny teacher", 1815]) < 0.15
 #
 # ## 3 · Accuracy and macro-F1: who is overlooked?
 #
-# Back to the reviews and to MiniLM. The encoder stays as it is; we only want its 384 numbers for each sentence. With an identity in place of the head, the "logits" of a classifier *are* these numbers.
+# Back to the reviews and to MiniLM. The encoder stays as it is; we only want its 384 numbers for each sentence, the mean of its outputs over the sentence's tokens: `models.embed` returns them.
 
 # %%
 reviews, tokenizer = data.load_reviews(), models.load_minilm_tokenizer()
 learn, judge = reviews["train"].select(range(768)), reviews["test"].select(range(400))
-embedder = models.EncoderClassifier(minilm, num_labels=2)
-embedder.head = torch.nn.Identity()
-
 test_batches = data.encode(judge, tokenizer, max_length=32)
-x = metrics.predict(embedder, data.encode(learn, tokenizer, max_length=32))
-x_test = metrics.predict(embedder, test_batches)
+x = models.embed(minilm, data.encode(learn, tokenizer, max_length=32))
+x_test = models.embed(minilm, test_batches)
 y, y_test = torch.tensor(learn["label"][:]), torch.tensor(judge["label"][:])
 print(tuple(x.shape), tuple(x_test.shape))
 
@@ -362,9 +359,9 @@ regression = LogisticRegression(max_iter=1000).fit(x, y)
 before = torch.tensor(regression.predict(x_test))
 after = {}
 for bits in (8, 4):
-    quantized = copy.deepcopy(embedder)
+    quantized = copy.deepcopy(minilm)
     report = quantization.quantize_(quantized, bits=bits)
-    after[bits] = torch.tensor(regression.predict(metrics.predict(quantized, test_batches)))
+    after[bits] = torch.tensor(regression.predict(models.embed(quantized, test_batches)))
     gained = ((before != y_test) & (after[bits] == y_test)).float().mean()
     lost = ((before == y_test) & (after[bits] != y_test)).float().mean()
     print(f"{bits} bits: {gained:.1%} of the answers became right, {lost:.1%} became wrong")

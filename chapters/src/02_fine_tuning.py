@@ -92,10 +92,8 @@ CUT = {"topic": 24, "sentiment": 24, "word order": 12}  # tokens kept of a text
 
 def features(job, rows, frozen_encoder=lower):
     """Return the mean output of a frozen encoder for each text, and the labels."""
-    embedder = models.EncoderClassifier(frozen_encoder, num_labels=2)
-    embedder.head = torch.nn.Identity()
     batches = data.encode(rows, tokenizer, max_length=CUT[job])
-    return metrics.predict(embedder, batches), torch.cat([b["labels"] for b in batches])
+    return models.embed(frozen_encoder, batches), torch.cat([b["labels"] for b in batches])
 
 
 # %%
@@ -339,7 +337,7 @@ for name in ("without warm-up", "without decay"):
 #
 # ### Classes that are rare
 #
-# Macro-F1 is held down by sections with a handful of passages. The remedy that everybody recommends: give each class the same say in the loss, by weights $w_c = N / (C \cdot n_c)$ for $N$ rows, $C$ classes and $n_c$ rows of class $c$.
+# Macro-F1 is held down by sections with a handful of passages. The remedy that everybody recommends: give each class the same say in the loss, by weights $w_c = N / (C \cdot n_c)$ for $N$ rows, $C$ classes and $n_c$ rows of class $c$. (For a model that returns `.logits`, as those of Hugging Face do, `training.weighted_loss(weights)` is this loss; our small network returns them bare.)
 #
 # **Predict:** does macro-F1 rise? Does the accuracy?
 

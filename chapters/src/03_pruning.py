@@ -81,7 +81,7 @@ print(f"{len(magnitude)} matrices, {weights:,} of {parameters:,} parameters can 
 
 # %%
 SEEDS = (0, 1, 2)
-texts = [held_out[110_000 * seed :][:2049] for seed in SEEDS]
+texts = data.excerpts(held_out, len(SEEDS))
 print("the first text begins:", tokenizer.decode(texts[0][:14]))
 
 # %% [markdown]
@@ -298,9 +298,7 @@ heard = [pruning.input_norms(minilm, [sample]) for sample in read]
 
 def embed(model, seed):
     """Return the embeddings of the seed's own sentences."""
-    embedder = models.EncoderClassifier(model, num_labels=2)
-    embedder.head = torch.nn.Identity()
-    return metrics.predict(embedder, judged[seed])
+    return models.embed(model, judged[seed])
 
 
 # %% [markdown]
@@ -433,7 +431,7 @@ for seed in SEEDS:
 # **Predict:** which of the eight is the most sensitive: the first, the last, or one in the middle? By how much?
 
 # %% rtol=0.02
-trials = [learn[40_000 * seed :][:2049] for seed in SEEDS]
+trials = data.excerpts(learn, len(SEEDS), apart=40_000)
 trial = [metrics.perplexity(dense, text, window=128) for text in trials]
 sensitivity = {}
 for block, part in [(block, part) for block in range(4) for part in ("self_attn", "mlp")]:

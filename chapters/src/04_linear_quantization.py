@@ -267,7 +267,7 @@ for bits in (4, 3):
 SEEDS = (0, 1, 2)
 tokenizer = models.load_tiny_tokenizer()
 learn, held_out = (data.speech_tokens(tokenizer, split) for split in ("validation", "test"))
-texts = [held_out[110_000 * seed :][:2049] for seed in SEEDS]
+texts = data.excerpts(held_out, len(SEEDS))
 
 
 def ppl(model):
@@ -341,8 +341,7 @@ for seed in SEEDS:
 from sklearn.linear_model import LogisticRegression
 
 reviews, words = data.load_reviews(), models.load_minilm_tokenizer()
-embedder = models.EncoderClassifier(models.load_minilm(), num_labels=2)
-embedder.head = nn.Identity()
+minilm = models.load_minilm()
 
 
 def sentences(split, count):
@@ -357,9 +356,9 @@ def sentences(split, count):
 
 # %%
 batches, truth = sentences("train", 240)
-head = LogisticRegression(max_iter=1000).fit(metrics.predict(embedder, batches), truth)
+head = LogisticRegression(max_iter=1000).fit(models.embed(minilm, batches), truth)
 judge, truth = sentences("test", 210)
-before = metrics.predict(embedder, judge)
+before = models.embed(minilm, judge)
 
 
 # %%
@@ -377,7 +376,7 @@ def judged(after):
 
 def turned(model):
     """Return the angles of 60 sentences of middle length: three sets of 20, for small checks."""
-    return angles(metrics.predict(model, judge[3:5]), before[90:150])
+    return angles(models.embed(model, judge[3:5]), before[90:150])
 
 
 # %% [markdown]
@@ -389,10 +388,10 @@ plan |= {"4 bits, row": (4, "row"), "4 bits, groups of 32": (4, 32)}
 plan |= {"4 bits, groups, asymmetric": (4, 32, False)}
 encoder = {"floats": judged(before)}
 for name, how in plan.items():
-    small = changed(embedder, lambda w, how=how: rounded(w, *how))
-    encoder[name] = judged(metrics.predict(small, judge))
+    small = changed(minilm, lambda w, how=how: rounded(w, *how))
+    encoder[name] = judged(models.embed(small, judge))
     told = [round(value, 1) for value in encoder[name][2]]
-    print(f"{name:26} {width(embedder, *how):.2f} bits a weight, turned by {told} degrees")
+    print(f"{name:26} {width(minilm, *how):.2f} bits a weight, turned by {told} degrees")
 
 # %% atol=0.02
 for name, (right, flipped, _) in encoder.items():
@@ -409,7 +408,7 @@ assert encoder["4 bits, tensor"][1] > 0.2
 # Why is MiniLM so much more delicate than the tiny model? Look at how far the largest weight of a matrix stands out:
 
 # %%
-for name, model in {"tiny model": dense, "MiniLM": embedder}.items():
+for name, model in {"tiny model": dense, "MiniLM": minilm}.items():
     found = {n: layers.matrix(layer) for n, layer in layers.linear_layers(model).items()}
     ratios = {n: (w.abs().max() / w.std()).item() for n, w in found.items()}
     ranked = sorted(ratios, key=ratios.get)
@@ -423,7 +422,7 @@ for name, model in {"tiny model": dense, "MiniLM": embedder}.items():
 
 # %% rtol=0.03
 for title, spared in {"the four largest": ranked[-4:], "the four smallest": ranked[:4]}.items():
-    small = copy.deepcopy(embedder)
+    small = copy.deepcopy(minilm)
     for name, layer in layers.linear_layers(small).items():
         layer.weight.data = rounded(layer.weight.data, 8, "row" if name in spared else "tensor")
     angle = turned(small)
@@ -641,10 +640,10 @@ country, review = (
 )
 word = words(["good"], return_tensors="pt")
 word = {name: word[name] for name in ("input_ids", "attention_mask")}
-static = {"dynamic": turned(with_activations(embedder))}
+static = {"dynamic": turned(with_activations(minilm))}
 for name, batch in {"reviews": review, "countries": country, "one word": word}.items():
-    ranges = quantization.calibrate(embedder, [batch])
-    static[name] = turned(with_activations(embedder, ranges=ranges))
+    ranges = quantization.calibrate(minilm, [batch])
+    static[name] = turned(with_activations(minilm, ranges=ranges))
 
 # %%
 for name, values in static.items():
@@ -660,7 +659,7 @@ for dynamic, own, other, least in zip(*static.values(), strict=True):
 # Large language models have a few input channels that are far louder than all others, and the larger the model, the worse: from about 6.7 billion parameters on, 8-bit activations ruin it (LLM.int8, arXiv 2208.07339). Ours? For each input of each layer, its norm over the calibration text (the root of the sum of squares), compared with the median of the layer:
 
 # %%
-for name, model, batch in [("tiny model", dense, samples), ("MiniLM", embedder, review)]:
+for name, model, batch in [("tiny model", dense, samples), ("MiniLM", minilm, review)]:
     norms = pruning.input_norms(model, [batch]).values()
     loudest = max((norm.max() / norm.median()).item() for norm in norms)
     print(f"{name}: the loudest input is {loudest:.0f} times the median")
@@ -700,20 +699,20 @@ for plain, floats, light, both in zip(whole, *loud.values(), strict=True):
 # Chapter 00's surprise: the embedding table is half of MiniLM, and `quantize_` leaves it alone unless it is told not to (`embeddings`). A table is only looked up: no multiplication, no kernel. **Predict:** with 8-bit linear layers the embeddings turn by about 2 degrees. By how much if the tables go to 8 bits, to 4 bits with a scale a row, to 4 bits in groups of 32?
 
 # %%
-tables = [n for n, m in embedder.named_modules() if isinstance(m, nn.Embedding)]
+tables = [n for n, m in minilm.named_modules() if isinstance(m, nn.Embedding)]
 found = {}
 for name, how in {"linear 8": {}, "linear 8, tables 8": {"embeddings": 8}}.items():
-    small = copy.deepcopy(embedder)
+    small = copy.deepcopy(minilm)
     quantization.quantize_(small, 8, **how)
     found[name] = metrics.size_in_bytes(small), turned(small)
 for name, group_size in {"tables 4, a scale a row": None, "tables 4, groups of 32": 32}.items():
-    small = copy.deepcopy(embedder)
+    small = copy.deepcopy(minilm)
     quantization.quantize_(small, dict.fromkeys(tables, 4), group_size)
     quantization.quantize_(small, 8)
     found[name] = metrics.size_in_bytes(small), turned(small)
 
 # %% rtol=0.03
-print(f"{'as it came':24} {metrics.size_in_bytes(embedder):>10,} bytes")
+print(f"{'as it came':24} {metrics.size_in_bytes(minilm):>10,} bytes")
 for name, (size, values) in found.items():
     print(f"{name:24} {size:>10,} bytes, degrees {[round(value, 1) for value in values]}")
 for linear, eight, coarse, fine in zip(*(values for _, values in found.values()), strict=True):
@@ -729,12 +728,12 @@ warnings.filterwarnings("ignore", message="torch.(ao|quantize)")  # "deprecated"
 from torch.ao.quantization import float_qparams_weight_only_qconfig, quantize_dynamic
 
 try:
-    quantize_dynamic(copy.deepcopy(embedder), {nn.Linear, nn.Embedding})
+    quantize_dynamic(copy.deepcopy(minilm), {nn.Linear, nn.Embedding})
 except AssertionError as error:
     print(error)
 how = {nn.Embedding: float_qparams_weight_only_qconfig}
-fixed = quantize_dynamic(copy.deepcopy(embedder), how)
-print(type(fixed.encoder.embeddings.word_embeddings))
+fixed = quantize_dynamic(copy.deepcopy(minilm), how)
+print(type(fixed.embeddings.word_embeddings))
 
 # %% [markdown]
 # A tied table (chapter 01) is the output layer too. In the tiny model both then share one set of integers:
@@ -791,7 +790,7 @@ except ValueError as error:
 smollm2 = models.load_smollm2(torch.bfloat16)
 matrices = {
     "SmolLM2": smollm2.model.layers[15].self_attn.o_proj.weight.detach().float(),
-    "MiniLM": layers.matrix(embedder.encoder.encoder.layer[2].intermediate.dense).detach(),
+    "MiniLM": layers.matrix(minilm.encoder.layer[2].intermediate.dense).detach(),
     "tiny model": layers.matrix(dense.get_submodule("model.layers.2.mlp.up_proj")).detach(),
 }
 smollm2 = None
@@ -842,13 +841,13 @@ from torch.ao.quantization import per_channel_dynamic_qconfig
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
 from torchao.quantization import quantize_ as torchao_quantize_
 
-peers = {name: copy.deepcopy(embedder) for name in ("torchao, weights", "torchao", "ours")}
+peers = {name: copy.deepcopy(minilm) for name in ("torchao, weights", "torchao", "ours")}
 torchao_quantize_(peers["torchao, weights"], Int8WeightOnlyConfig())
 torchao_quantize_(peers["torchao"], Int8DynamicActivationInt8WeightConfig())
 quantization.quantize_(peers["ours"], 8, activations=8)
-peers["torch"] = quantize_dynamic(copy.deepcopy(embedder), {nn.Linear})
+peers["torch"] = quantize_dynamic(copy.deepcopy(minilm), {nn.Linear})
 by_row = {nn.Linear: per_channel_dynamic_qconfig}
-peers["torch, a scale a row"] = quantize_dynamic(copy.deepcopy(embedder), by_row)
+peers["torch, a scale a row"] = quantize_dynamic(copy.deepcopy(minilm), by_row)
 programs = {name: turned(model) for name, model in peers.items()}
 
 # %% rtol=0.2
@@ -863,7 +862,7 @@ for weights_only, ao, ours, theirs, per_row in zip(*programs.values(), strict=Tr
 # torchao and ours nearly agree: both take a scale for each row of the weights and for each token. torch's default loses several times more. Where? Its answer for one layer can be rebuilt by hand: **one** scale for the whole weight; **one** range for *all* tokens of a batch; and for the activations only 7 of the 8 bits (`reduce_range`, a precaution for older processors, whose sums of products could overflow).
 
 # %% rtol=0.02
-layer = embedder.encoder.encoder.layer[1].intermediate.dense
+layer = minilm.encoder.layer[1].intermediate.dense
 inputs = before[:30]
 y = quantize_dynamic(nn.Sequential(layer), {nn.Linear})(inputs)
 weight_scale = layer.weight.detach().abs().max() / 127.5

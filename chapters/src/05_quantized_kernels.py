@@ -485,20 +485,18 @@ from sklearn.linear_model import LogisticRegression
 
 reviews, tokenizer = data.load_reviews(), models.load_minilm_tokenizer()
 learn, judge = reviews["train"].select(range(512)), reviews["test"].select(range(400))
-embedder = models.EncoderClassifier(minilm, num_labels=2)
-embedder.head = torch.nn.Identity()
 batches = data.encode(judge, tokenizer, max_length=24)
 truth = torch.tensor(judge["label"][:])
-features = metrics.predict(embedder, data.encode(learn, tokenizer, max_length=24))
+features = models.embed(minilm, data.encode(learn, tokenizer, max_length=24))
 head = LogisticRegression(max_iter=1000).fit(features, learn["label"][:])
 
 # %%
 forms = {"floats": None, "W8, floats": (8, None, None), "W8A8": (8, None, 8), "W4A8": (4, 32, 8)}
 answers = {}
 for name, form in forms.items():
-    model = copy.deepcopy(embedder)
+    model = copy.deepcopy(minilm)
     report = quantization.quantize_(model, *form) if form else None
-    answers[name] = torch.tensor(head.predict(metrics.predict(model, batches)))
+    answers[name] = torch.tensor(head.predict(models.embed(model, batches)))
 flipped = {name: metrics.flips(answers["floats"], answer) for name, answer in answers.items()}
 right = {name: metrics.accuracy(answer, truth) for name, answer in answers.items()}
 

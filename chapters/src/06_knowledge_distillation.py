@@ -35,7 +35,7 @@ lightcourse.setup(threads=2)
 # %%
 factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
 sections = factbook["test"].features["label"].names
-adapter = models.BUNDLED / "factbook-teacher"
+adapter = models.factbook_adapter()
 teacher = models.EncoderClassifier(models.load_minilm(), num_labels=len(sections))
 report = lora.load_lora_(teacher, adapter)
 report = lora.merge_lora_(teacher)
@@ -310,7 +310,7 @@ tiny_tokenizer = models.load_tiny_tokenizer()
 big, small = models.load_tiny_lm("teacher"), models.load_tiny_lm("student")
 half = distillation.student_from(small, [0, 3])
 speeches, held_out = (data.speech_tokens(tiny_tokenizer, part) for part in ("validation", "test"))
-unseen = [held_out[110_000 * seed :][:2049] for seed in range(3)]
+unseen = data.excerpts(held_out)
 for name, model in {"teacher": big, "small one": small, "half of it": half}.items():
     found = [metrics.perplexity(model, text, window=64) for text in unseen]
     size = sum(p.numel() for p in model.parameters())

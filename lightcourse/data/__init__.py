@@ -5,7 +5,14 @@ at least the columns ``text`` (str) and ``label`` (``ClassLabel``). Equal texts 
 before splitting, and a split depends on nothing but the texts: no seed, no machine.
 """
 
-from lightcourse.data.batches import encode, row_batches, speech_tokens, text_batches, token_batches
+from lightcourse.data.batches import (
+    encode,
+    excerpts,
+    row_batches,
+    speech_tokens,
+    text_batches,
+    token_batches,
+)
 from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches
 from lightcourse.data.fetched import (
     load_chinese_reviews,
@@ -22,6 +29,7 @@ __all__ = [
     "SPLITS",
     "class_counts",
     "encode",
+    "excerpts",
     "load_chinese_reviews",
     "load_csv",
     "load_factbook",

@@ -31,6 +31,43 @@ def speech_tokens(tokenizer, split: str = "train") -> torch.Tensor:
     return torch.tensor([token for ids in encoded for token in [*ids, end]])
 
 
+def excerpts(
+    tokens: torch.Tensor, count: int = 3, length: int = 2_049, apart: int = 110_000
+) -> list[torch.Tensor]:
+    """Return pieces of a token stream that begin far from each other, to measure each on.
+
+    Three texts tell an effect from an accident of one text; ``apart`` keeps them in different
+    speeches.
+
+    Parameters
+    ----------
+    tokens : torch.Tensor
+        One dimension, such as :func:`speech_tokens` returns it.
+    count : int
+        Pieces, at least 1.
+    length : int
+        Tokens of a piece, of which a language model guesses all but the first.
+    apart : int
+        Tokens from the beginning of a piece to that of the next, at least ``length``.
+
+    Returns
+    -------
+    list of torch.Tensor
+
+    Raises
+    ------
+    ValueError
+        When the pieces would overlap or reach beyond the last token, or a number is below 1.
+    """
+    _require_positive(count=count, length=length)
+    if apart < length:
+        raise ValueError(f"apart is {apart}; at least {length}, the length of a piece, is wanted")
+    least = (count - 1) * apart + length
+    if len(tokens) < least:
+        raise ValueError(f"tokens has {len(tokens)}; {count} pieces want at least {least}")
+    return [tokens[start : start + length] for start in range(0, count * apart, apart)]
+
+
 def token_batches(
     tokens: torch.Tensor, window: int, batch_size: int
 ) -> Callable[[int, int], Iterator[dict]]:
