@@ -1,15 +1,18 @@
-"""Where compiled kernels are kept from one run to the next."""
+"""Where compiled kernels are kept from one run to the next, and until when."""
 
 import functools
+import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numba
+from numba.core.caching import CacheImpl, InTreeCacheLocator
 
-from lightcourse import folders
+from lightcourse import folders, panels
 
-BESIDE = Path(__file__).parent / "__pycache__"
+HERE = Path(__file__).parent
+BESIDE = HERE / "__pycache__"
 
 
 @functools.cache
@@ -32,11 +35,44 @@ def _candidates() -> Iterator[Path]:
         yield folders.private_temporary() / "numba"
 
 
-def ready() -> bool:
-    """Show Numba the folder; return False where there is none, and ``cache=True`` would fail.
+@functools.cache
+def sources() -> str:
+    """Return a digest of all that kernels are compiled from: this folder, and the panels.
 
-    Numba may have been imported before us, so an environment variable would come too late.
+    Numba by itself looks at the file of the function alone, and would keep a kernel whose
+    callee, tile or constant was edited in another one.
     """
-    if folder() not in (None, BESIDE):
-        numba.config.CACHE_DIR = str(folder())
+    digest = hashlib.sha256()
+    for path in [*sorted(HERE.glob("*.py")), Path(panels.__file__)]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+class Locator(InTreeCacheLocator):
+    """Tells Numba where it keeps our kernels, and how to see that they are stale.
+
+    One of our own, so that the functions of others, in the same process, stay where they are.
+    """
+
+    def __init__(self, py_func, py_file):
+        super().__init__(py_func, py_file)
+        where = folder()
+        if where != BESIDE:  # others may use the folder, another copy of the course too
+            where = where / self.get_suitable_cache_subpath(py_file)
+        self._cache_path = str(where)
+
+    def get_source_stamp(self):
+        """Return what must not have changed since a kernel was compiled."""
+        return sources()
+
+    @classmethod
+    def from_function(cls, py_func, py_file):
+        """Return a locator for a function in this folder; None for those of others."""
+        return super().from_function(py_func, py_file) if Path(py_file).parent == HERE else None
+
+
+def ready() -> bool:
+    """Show Numba the folder; return False where there is none, and ``cache=True`` would fail."""
+    if Locator not in CacheImpl._locator_classes:
+        CacheImpl._locator_classes.insert(0, Locator)
     return folder() is not None
