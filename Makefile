@@ -16,7 +16,7 @@ course: .venv/course
 
 test: check
 	$(PYTEST)
-	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/test_kernels.py
+	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/kernels
 	TQDM_DISABLE=1 $(PYTEST) --nbval --nbval-current-env --timeout 600 chapters solutions exercises
 
 check: .venv/dev

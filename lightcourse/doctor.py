@@ -224,10 +224,9 @@ def check_kernels() -> Iterator[Finding]:
     import numba
 
     from lightcourse import kernels
-    from lightcourse.kernels import caching
+    from lightcourse.kernels import caching, trials
 
-    path = kernels.path()
-    wrong = _wrong_kernels()
+    path, wrong = kernels.path(), trials.wrong()
     if wrong:
         step = f"unset NUMBA_* variables, delete {caching.folder()}, and look again"
         detail = f"{path}: Numba and NumPy disagree on {', '.join(wrong)}"
@@ -253,36 +252,6 @@ def check_kernel_cache() -> Iterator[Finding]:
         yield Finding("!", "kernel cache", detail, OWN_FOLDER)
     else:
         yield Finding("✓", "kernel cache", str(folder))
-
-
-def _wrong_kernels():
-    """Return the names of the kernels that answer otherwise than their NumPy twins."""
-    import numpy as np
-
-    from lightcourse import kernels, panels, reference
-
-    rng = np.random.default_rng(0)
-    x, q = rng.standard_normal((5, 64)).astype(np.float32), rng.integers(-7, 8, (20, 64))
-    one, half = np.ones(20, np.float32), panels.pack_groups(np.ones((20, 2), np.float16))
-    calls = {
-        "quantize_rows": (x,),
-        "linear_w8a8": (x, panels.pack_w8(q), one),
-        "linear_w4a8": (x, panels.pack_w4(q), half, None, one),
-        "linear_sparse": (x, panels.pack_sparse(q), one),
-        "embedding_w8": (np.arange(3), q.astype(np.int8), one),
-    }
-    ask = {
-        module: {n: getattr(module, n)(*a) for n, a in calls.items()}
-        for module in (kernels, reference)
-    }
-    return [name for name in calls if not _close(*(ask[module][name] for module in ask))]
-
-
-def _close(ours, numpys):
-    import numpy as np
-
-    pairs = zip(ours, numpys, strict=True) if isinstance(ours, tuple) else [(ours, numpys)]
-    return all(np.allclose(a, b, rtol=1e-5, atol=1e-4) for a, b in pairs)
 
 
 PROBES = {

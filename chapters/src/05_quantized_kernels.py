@@ -19,11 +19,11 @@ import re
 
 import numpy as np
 import torch
-from numba import njit, types
+from numba import njit
 
 import lightcourse
 from lightcourse import data, kernels, metrics, models, panels, plots, pruning, quantization
-from lightcourse.kernels import limits, x86
+from lightcourse.kernels import jobs, limits, paths
 from lightcourse.reference import INPUTS_LIMIT, quantize_rows
 
 lightcourse.setup()
@@ -281,11 +281,10 @@ print("found in our loop:", bool(multiplications(dot)))
 
 # %% tags=["nbval-ignore-output"]
 found = {"our loop": multiplications(dot)}
-core = {"vnni": x86.w8_vnni, "avx2": x86.w8_avx2}.get(kernels.path())
-if core:
-    job = types.void(types.CPointer(types.int64), types.int64, types.int64)
-    found["the library's kernel"] = multiplications(njit(job)(core))
-print(f"path {kernels.path()!r}: {found}")
+path = paths.chosen()
+if path.needs:  # of the processor; the portable kernel, which needs nothing, *is* our loop
+    found["the library's kernel"] = multiplications(njit(jobs.SIGNATURE)(path.cores["w8"]))
+print(f"path {path.name!r}: {found}")
 assert all(found.values())
 
 # %% [markdown]
@@ -298,7 +297,7 @@ assert all(found.values())
 # | `smull`, `smlal` | ARM | `smull` makes a wide product of narrow numbers; `smlal` also adds it to a sum |
 # | `sdot` | newer ARM | 4 products of signed bytes, added to a sum of 32 bits |
 #
-# In our measurements LLVM, Numba's compiler, never made `vpdpbusd` from a plain loop. On the path `vnni` the library writes it down by name, in LLVM's own language (`lightcourse/kernels/x86.py`), and so gets four products from each lane where the loop gets two. On the path `avx2` both use `vpmaddwd`; what the library gains there is order: sums that stay in registers and bytes in panels. On the path `portable` the loop *is* the kernel.
+# In our measurements LLVM, Numba's compiler, never made `vpdpbusd` from a plain loop. On the path `vnni` the library writes it down by name, in LLVM's own language (`lightcourse/kernels/vnni.py`), and so gets four products from each lane where the loop gets two. On the path `avx2` both use `vpmaddwd`; what the library gains there is order: sums that stay in registers and bytes in panels. On the path `portable` the loop *is* the kernel.
 #
 # The one-line cast `np.int32(…)` matters too. Without it Numba adds up in 64 bits, and half as many lanes fit into a register.
 #
@@ -619,6 +618,6 @@ for name, function in {
 # - Goto & van de Geijn 2008, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34(3): why kernels pack panels.
 # - Williams, Waterman & Patterson 2009, *Roofline*, Communications of the ACM 52(4).
 # - Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks* (arXiv 2104.08378): section 2, what 2:4 needs from the hardware.
-# - In this repository: `lightcourse/kernels/portable.py`, the kernels as plain loops, then `lightcourse/kernels/x86.py`.
+# - In this repository: `lightcourse/kernels/portable.py`, the kernels as plain loops, then `tiles.py` and `vnni.py` beside it.
 #
 # **Next:** the exercises of this chapter in `exercises/05_quantized_kernels.ipynb`, then chapter 06, *Knowledge distillation*.

@@ -6,7 +6,6 @@ threads as :func:`set_threads` allows.
 """
 
 from lightcourse.kernels.linear import (
-    embedding_w8,
     linear_sparse,
     linear_w4a8,
     linear_w8a8,
@@ -16,7 +15,6 @@ from lightcourse.kernels.paths import available, most_threads, path, set_threads
 
 __all__ = [
     "available",
-    "embedding_w8",
     "linear_sparse",
     "linear_w4a8",
     "linear_w8a8",

@@ -3,17 +3,8 @@
 import numpy as np
 
 from lightcourse import panels, reference
-from lightcourse.kernels import paths, portable, x86
-
-CORES = {
-    ("vnni", "w8"): x86.w8_vnni,
-    ("vnni", "w4"): x86.w4_vnni,
-    ("vnni", "z4"): x86.z4_vnni,
-    ("vnni", "sparse"): x86.sparse_vnni,
-    ("avx2", "w8"): x86.w8_avx2,
-    ("avx2", "w4"): x86.w4_avx2,
-    ("avx2", "z4"): x86.z4_avx2,
-}
+from lightcourse.kernels import paths, portable
+from lightcourse.kernels.jobs import Operands
 
 
 def quantize_rows(x):
@@ -101,7 +92,8 @@ def linear_w4a8(x, qweight, scale, zero_point=None, bias=None, outputs=None):
     reference.check_groups(qweight, scale, zero_point)
     outputs = reference.count_outputs(qweight, bias, outputs)
     bias = reference.as_outputs("bias", bias, outputs, qweight)
-    arrays = (qweight, scale) if zero_point is None else (qweight, scale, zero_point)
+    halves = np.ascontiguousarray(scale).view(np.uint16)  # Numba knows no float16
+    arrays = (qweight, halves) if zero_point is None else (qweight, halves, zero_point)
     weights = tuple(np.ascontiguousarray(array) for array in arrays)
     columns = qweight.shape[1] * 2 * panels.INPUTS
     kind = "w4" if zero_point is None else "z4"
@@ -133,46 +125,19 @@ def linear_sparse(x, weight, scale, bias=None):
     scale = reference.as_outputs("scale", scale, len(scale), weight.sums)
     bias = reference.as_outputs("bias", bias, len(scale), weight.sums)
     columns = -(-weight.inputs // panels.INPUTS) * panels.INPUTS
-    weights = tuple(weight[:5]), _filled(scale)
+    weights = *weight[:5], _filled(scale)
     return _multiply("sparse", x, columns, 1, weights, bias)
-
-
-def embedding_w8(ids, qweight, scale):
-    """Look rows up in an int8 table; see :func:`lightcourse.reference.embedding_w8`.
-
-    Equal to the reference bit for bit (error budget: 0).
-
-    Parameters
-    ----------
-    ids : array of integers, any shape
-    qweight : array of int8, shape (entries, width)
-    scale : array of float32, shape (entries,)
-
-    Returns
-    -------
-    ndarray of float32, shape (*ids.shape, width)
-
-    Raises
-    ------
-    ValueError
-        When an id is out of range, or the scale does not fit the table.
-    """
-    qweight, scale = np.ascontiguousarray(qweight), np.ascontiguousarray(scale, np.float32)
-    ids = reference.check_ids(ids, qweight, scale)
-    y = np.empty((ids.size, qweight.shape[1]), np.float32)
-    portable.embedding_w8(ids.astype(np.int64).ravel(), qweight, scale, y)
-    return y.reshape(*ids.shape, qweight.shape[1])
 
 
 def _multiply(kind, x, columns, groups, weights, bias):
     """Quantize ``x``, let this machine's path multiply, and cut the padding off."""
     outputs, bias = len(bias), _filled(bias)
     y = np.empty((len(x), len(bias)), np.float32)
-    run = _run_x86 if (paths.path(), kind) in CORES else _run_portable
+    path = paths.serving(kind)
     threads = paths.claim(len(x) * columns * len(bias))
     try:
-        q, sums, x_scale = _quantize(x, _row_bytes(columns), groups, columns // groups, threads)
-        run(kind, threads, q, sums, x_scale, weights, bias, y)
+        rows = _quantize(x, _row_bytes(columns), groups, columns // groups, threads)
+        path.multiply(kind, path.cores[kind], threads, Operands(*rows, weights, bias, y))
     finally:
         if threads > 1:
             paths.release()
@@ -204,40 +169,3 @@ def _filled(values):
     """Fill up to whole panels with zeros."""
     missing = -len(values) % panels.OUTPUTS
     return np.pad(values, (0, missing)) if missing else np.ascontiguousarray(values)
-
-
-def _run_x86(kind, threads, q, sums, x_scale, weights, bias, y):
-    """Run the core for this kind of weight and this processor."""
-    if paths.path() == "avx2":
-        pairs = np.empty(q.shape, np.int16)
-        x86.widen(q, pairs)
-        q = pairs
-    if kind == "w8":
-        job = x86.w8_job(q, sums, x_scale, *weights, bias, y)
-    elif kind == "sparse":
-        job = x86.sparse_job(q, sums, x_scale, *weights, bias, y)
-    else:
-        qweight, scale, *zero_point = weights
-        points = zero_point[0] if zero_point else qweight  # never read
-        halves = scale.view(np.uint16)  # Numba knows no float16
-        job = x86.w4_job(q, sums, x_scale, qweight, halves, points, bias, y)
-    x86.run(CORES[paths.path(), kind], threads, len(bias) // panels.OUTPUTS, job)
-
-
-def _run_portable(kind, threads, q, sums, x_scale, weights, bias, y):
-    """Run the plain kernel for this kind of weight."""
-    count = len(bias) // panels.OUTPUTS
-    share = (0, count) if threads == 1 else (threads, count)
-    if kind == "sparse":
-        run = portable.sparse_panels if threads == 1 else portable.sparse_parallel
-        run(*share, q, x_scale, *weights, bias, y)
-        return
-    words = weights[0].view(np.uint32)[..., 0]
-    if kind == "w8":
-        run = portable.w8_panels if threads == 1 else portable.w8_parallel
-        run(*share, q, x_scale, words, weights[1], bias, y)
-    else:
-        scale, *zero_point = weights[1:]
-        points = zero_point[0] if zero_point else np.full(scale.shape, panels.OFFSET_W4, np.uint8)
-        run = portable.w4_panels if threads == 1 else portable.w4_parallel
-        run(*share, q, sums, x_scale, words, scale.astype(np.float32), points, bias, y)

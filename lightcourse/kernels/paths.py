@@ -11,12 +11,12 @@ from pathlib import Path
 import numba
 from llvmlite import binding
 
-NEEDED = {
-    "vnni": {"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"},
-    "avx2": {"avx2", "fma", "f16c"},
-    "portable": set(),
-}
-LITTLE_WORK = 2**20  # multiply-adds that one thread does sooner than two could share them
+from lightcourse.kernels import table
+
+# Multiply-adds that one thread does sooner than two could share them. To share costs 7 to 10 us a
+# call on a Xeon (Emerald Rapids): with one row, whose weights are all read for it, two threads
+# were even with one between 2^20 and 2^21, with 16 rows above 2^23.
+LITTLE_WORK = 2**20
 
 _threads = 1
 _sharing, _before = threading.Lock(), [1]
@@ -29,10 +29,10 @@ with contextlib.suppress(OSError):
 
 @functools.cache
 def path() -> str:
-    """Return which kernels run: ``"vnni"``, ``"avx2"`` or ``"portable"``.
+    """Return the name of the path that kernels take, such as ``"vnni"`` or ``"portable"``.
 
-    The first of these that the processor has, unless the environment variable
-    ``LIGHTCOURSE_KERNELS`` names another one. Chosen once.
+    The first of :data:`lightcourse.kernels.table.PATHS` that this machine has, unless the
+    environment variable ``LIGHTCOURSE_KERNELS`` names another one. Chosen once.
 
     Raises
     ------
@@ -52,13 +52,31 @@ def available() -> list[str]:
     NUMBA_CPU_FEATURES such as ``+avx2,+fma``), or not at all (NUMBA_DISABLE_JIT): then the
     answer is what it compiles for.
     """
-    if numba.config.DISABLE_JIT:
-        return ["portable"]
     features = _features()
-    return [name for name, needed in NEEDED.items() if needed <= features]
+    here = [row for row in table.PATHS if row.needs <= features]
+    return [row.name for row in here if _prepared(row.prepare)]
+
+
+@functools.cache
+def _prepared(prepare):
+    """Prepare once: what a process was granted stays granted."""
+    return prepare()
+
+
+def chosen() -> table.KernelPath:
+    """Return the row of the path that kernels take."""
+    return next(row for row in table.PATHS if row.name == path())
+
+
+def serving(kind: str) -> table.KernelPath:
+    """Return the row that multiplies weights of a kind: the last one, where ours has no core."""
+    row = chosen()
+    return row if kind in row.cores else table.PATHS[-1]
 
 
 def _features():
+    if numba.config.DISABLE_JIT:
+        return set()
     if numba.config.CPU_NAME is not None or numba.config.CPU_FEATURES is not None:
         named = (numba.config.CPU_FEATURES or "").split(",")
         return {feature[1:] for feature in named if feature.startswith("+")}

@@ -1,13 +1,10 @@
-"""Kernels in plain ``@njit`` Python: readable, and for any processor that Numba knows.
-
-Jitted functions that call each other stay in this one file, because Numba's disk cache
-does not notice a callee edited in another file.
-"""
+"""Kernels in plain ``@njit`` Python: readable, and for any processor that Numba knows."""
 
 import numpy as np
 from numba import njit, prange
 
 from lightcourse.kernels import caching
+from lightcourse.panels import OFFSET_W4, OUTPUTS
 
 CACHE = caching.ready()
 
@@ -90,8 +87,9 @@ def _finish_rows(p, q, rows, x_scale, scale, bias, y):
 
 
 @njit(cache=CACHE, nogil=True)
-def w8_panels(first, last, q, x_scale, words, scale, bias, y):
-    """Compute panels of int8 weights; ``words`` are their bytes, four at a time."""
+def w8_panels(first, last, q, sums, x_scale, weights, bias, y):
+    """Compute panels of int8 weights; their bytes come four at a time, as words."""
+    words, scale = weights
     blocks = words.shape[1]
     rows = np.empty((16, 4 * blocks), np.int8)
     row_words = rows.view(np.uint32)
@@ -104,8 +102,9 @@ def w8_panels(first, last, q, x_scale, words, scale, bias, y):
 
 
 @njit(cache=CACHE, nogil=True)
-def w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y):
-    """Compute panels of 4-bit weights in groups; ``words`` are their bytes, four at a time."""
+def w4_panels(first, last, q, sums, x_scale, weights, bias, y):
+    """Compute panels of 4-bit weights in groups; their bytes come four at a time, as words."""
+    words, scale, zero_point = weights
     blocks = words.shape[1]
     rows = np.empty((16, 8 * blocks), np.int8)
     row_words, nibbles = rows.view(np.uint32), np.uint32(0x0F0F0F0F)
@@ -132,9 +131,9 @@ def _dot_groups(q, row, sums, scale, zero_point):
 
 
 @njit(cache=CACHE, nogil=True)
-def sparse_panels(first, last, q, x_scale, weight, scale, bias, y):
+def sparse_panels(first, last, q, sums, x_scale, weights, bias, y):
     """Compute panels of which only the weights that are not 0 are stored."""
-    values, masks, columns, starts, _ = weight
+    values, masks, columns, starts, _, scale = weights
     rows = np.empty((16, q.shape[1]), np.int8)
     for p in range(first, last):
         rows[:] = 0
@@ -148,33 +147,58 @@ def sparse_panels(first, last, q, x_scale, weight, scale, bias, y):
 
 
 @njit(cache=CACHE, nogil=True, parallel=True)
-def w8_parallel(threads, panels, q, x_scale, words, scale, bias, y):
+def w8_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
     """Share panels of int8 weights among threads."""
     for t in prange(threads):
         first, last = panels * t // threads, panels * (t + 1) // threads
-        w8_panels(first, last, q, x_scale, words, scale, bias, y)
+        w8_panels(first, last, q, sums, x_scale, weights, bias, y)
 
 
 @njit(cache=CACHE, nogil=True, parallel=True)
-def w4_parallel(threads, panels, q, sums, x_scale, words, scale, zero_point, bias, y):
+def w4_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
     """Share panels of 4-bit weights among threads."""
     for t in prange(threads):
         first, last = panels * t // threads, panels * (t + 1) // threads
-        w4_panels(first, last, q, sums, x_scale, words, scale, zero_point, bias, y)
+        w4_panels(first, last, q, sums, x_scale, weights, bias, y)
 
 
 @njit(cache=CACHE, nogil=True, parallel=True)
-def sparse_parallel(threads, panels, q, x_scale, weight, scale, bias, y):
+def sparse_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
     """Share panels with holes among threads."""
     for t in prange(threads):
         first, last = panels * t // threads, panels * (t + 1) // threads
-        sparse_panels(first, last, q, x_scale, weight, scale, bias, y)
+        sparse_panels(first, last, q, sums, x_scale, weights, bias, y)
 
 
-@njit(cache=CACHE, nogil=True)
-def embedding_w8(ids, qweight, scale, y):
-    """Copy the rows named by ``ids`` into ``y``, times their scale."""
-    for i in range(len(ids)):
-        factor = scale[ids[i]]
-        for j in range(qweight.shape[1]):
-            y[i, j] = np.float32(qweight[ids[i], j]) * factor
+# --- running them ---------------------------------------------------------------------------
+
+W8, W4 = (w8_panels, w8_parallel), (w4_panels, w4_parallel)
+SPARSE = sparse_panels, sparse_parallel
+
+
+def multiply(kind, core, threads, operands) -> None:
+    """Run a core, which is a pair of a serial and a parallel function, on all panels."""
+    q, sums, x_scale, weights, bias, y = operands
+    serial, parallel = core
+    run, start = (serial, 0) if threads == 1 else (parallel, threads)
+    weights = READABLE[kind](*weights)
+    run(start, len(bias) // OUTPUTS, q, sums, x_scale, weights, bias, y)
+
+
+def _words_w8(qweight, scale):
+    return qweight.view(np.uint32)[..., 0], scale
+
+
+def _words_w4(qweight, halves, zero_point=None):
+    """Turn scales into single precision, and let weights without zero points have them too."""
+    scale = halves.view(np.float16).astype(np.float32)
+    if zero_point is None:
+        zero_point = np.full(scale.shape, OFFSET_W4, np.uint8)
+    return qweight.view(np.uint32)[..., 0], scale, zero_point
+
+
+def _as_they_are(*weights):
+    return weights
+
+
+READABLE = {"w8": _words_w8, "w4": _words_w4, "z4": _words_w4, "sparse": _as_they_are}

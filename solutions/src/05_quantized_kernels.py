@@ -283,4 +283,4 @@ for inputs in (16, 17):
 # %% [markdown]
 # ## Wrap-up
 #
-# You moved zero points and offsets out of a sum, packed and unpacked nibbles, found what a layer waits for, and proved when an accumulator is wide enough. These are the parts of a quantized kernel. What is left is to put them into the order in which a processor likes to read: `lightcourse/panels.py` makes that order, `lightcourse/kernels/x86.py` reads in it, and `lightcourse/kernels/portable.py` is the same sum in plain loops.
+# You moved zero points and offsets out of a sum, packed and unpacked nibbles, found what a layer waits for, and proved when an accumulator is wide enough. These are the parts of a quantized kernel. What is left is to put them into the order in which a processor likes to read: `lightcourse/panels.py` makes that order, `lightcourse/kernels/tiles.py` reads in it, and `lightcourse/kernels/portable.py` is the same sum in plain loops.

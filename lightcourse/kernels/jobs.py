@@ -1,0 +1,176 @@
+"""A *job* tells a core what to compute, as a list of addresses and sizes.
+
+A **core** computes the panels from ``first`` to ``last`` of a job. All cores are called in the
+same way, so one parallel function shares the panels of any of them among threads.
+"""
+
+import functools
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, njit, prange, types
+from numba.extending import intrinsic
+
+from lightcourse.kernels import caching
+from lightcourse.kernels.writer import I64, POINTER
+from lightcourse.panels import OUTPUTS
+
+CACHE = caching.ready()
+SIGNATURE = types.void(types.CPointer(types.int64), types.int64, types.int64)
+
+
+class Slot(IntEnum):
+    """The places of a job: addresses of arrays, their strides in bytes, and counts."""
+
+    ROWS, X, X_STRIDE, X_SUM, X_SCALE, W, BLOCKS, SCALE, BIAS = range(9)
+    Y, Y_STRIDE, GROUPS, ZERO, MASKS, COLUMNS, STARTS, W_SUM = range(9, 17)
+
+
+LENGTH = len(Slot)
+
+
+class Operands(NamedTuple):
+    """What a product reads and writes.
+
+    Parameters
+    ----------
+    q : ndarray of int8, shape (rows, bytes of a row)
+        The quantized rows of x, filled up with zeros.
+    sums : ndarray of int32, shape (rows, groups)
+        Of each group of ``q``.
+    x_scale : ndarray of float32, shape (rows,)
+    weights : tuple of arrays
+        w8: panels of bytes, and float32 scales. w4: panels of half bytes, and scales in half
+        precision, as uint16 since Numba knows no float16. z4: these two, and the zero points.
+        sparse: the five arrays of a :class:`lightcourse.panels.SparseWeight`, and scales.
+    bias : ndarray of float32, shape (outputs,)
+        Outputs are filled up to whole panels.
+    y : ndarray of float32, shape (rows, outputs)
+        Where the product goes.
+    """
+
+    q: np.ndarray
+    sums: np.ndarray
+    x_scale: np.ndarray
+    weights: tuple
+    bias: np.ndarray
+    y: np.ndarray
+
+
+def multiply(kind, core, threads, operands) -> None:
+    """Run a core on operands whose weights are of this kind."""
+    launch(core, threads, len(operands.bias) // OUTPUTS, DESCRIBE[kind](*operands))
+
+
+def launch(core, threads, panels, job) -> None:
+    """Run a core on all panels of a job, shared among threads."""
+    if threads == 1:
+        _run(address(core), panels, job)
+    else:
+        _share(address(core), panels, job, threads)
+
+
+@functools.cache
+def compiled(core):
+    """Compile a core, or fetch it from Numba's cache; kept, since its code goes with it."""
+    return cfunc(SIGNATURE, cache=caching.ready())(core)
+
+
+def address(core) -> int:
+    """Return where the compiled core starts."""
+    return compiled(core).address
+
+
+@intrinsic
+def _call(context, core, job, first, last):
+    """Call the core at an address."""
+
+    def emit(context, builder, signature, arguments):
+        core, *rest = arguments
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64])
+        core = builder.inttoptr(core, ir.PointerType(kind))
+        rest[0] = builder.inttoptr(rest[0], POINTER)
+        builder.call(core, rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), emit
+
+
+@njit(cache=CACHE, nogil=True)
+def _run(core, panels, job):
+    _call(core, job.ctypes.data, 0, panels)
+
+
+# Called from Python alone: a compiled caller, read from Numba's cache, would not start the
+# threads that this function needs, and jump to nowhere.
+@njit(cache=CACHE, nogil=True, parallel=True)
+def _share(core, panels, job, threads):
+    for t in prange(threads):
+        _call(core, job.ctypes.data, panels * t // threads, panels * (t + 1) // threads)
+
+
+# --- describing jobs ------------------------------------------------------------------------
+
+
+@njit(cache=CACHE, nogil=True)
+def _common(q, sums, x_scale, bias, y):
+    """Fill in what the jobs of all products have."""
+    job = np.zeros(LENGTH, np.int64)
+    job[Slot.ROWS], job[Slot.X], job[Slot.X_STRIDE] = len(q), q.ctypes.data, q.strides[0]
+    job[Slot.X_SUM], job[Slot.X_SCALE] = sums.ctypes.data, x_scale.ctypes.data
+    job[Slot.BIAS], job[Slot.Y], job[Slot.Y_STRIDE] = bias.ctypes.data, y.ctypes.data, y.strides[0]
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
+def _w8(q, sums, x_scale, weights, bias, y):
+    """Describe the product of quantized rows and panels of int8 weights."""
+    job = _common(q, sums, x_scale, bias, y)
+    qweight, scale = weights
+    job[Slot.W], job[Slot.BLOCKS] = qweight.ctypes.data, qweight.shape[1]
+    job[Slot.SCALE] = scale.ctypes.data
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
+def _w4(q, sums, x_scale, weights, bias, y):
+    """Describe the product of quantized rows and panels of 4-bit weights."""
+    job = _common(q, sums, x_scale, bias, y)
+    qweight, scale = weights[0], weights[1]
+    groups = scale.shape[1]
+    job[Slot.W], job[Slot.BLOCKS] = qweight.ctypes.data, qweight.shape[1] // (4 * groups)
+    job[Slot.SCALE], job[Slot.GROUPS] = scale.ctypes.data, groups
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
+def _z4(q, sums, x_scale, weights, bias, y):
+    """Describe the same with zero points."""
+    job = _w4(q, sums, x_scale, weights, bias, y)
+    job[Slot.ZERO] = weights[2].ctypes.data
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
+def _sparse(q, sums, x_scale, weights, bias, y):
+    """Describe the product of quantized rows and the weights that were kept."""
+    job = _common(q, sums, x_scale, bias, y)
+    values, masks, columns, starts, w_sum, scale = weights
+    job[Slot.W], job[Slot.SCALE] = values.ctypes.data, scale.ctypes.data
+    job[Slot.MASKS], job[Slot.COLUMNS] = masks.ctypes.data, columns.ctypes.data
+    job[Slot.STARTS], job[Slot.W_SUM] = starts.ctypes.data, w_sum.ctypes.data
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
+def peak(steps, x, w, y):
+    """Describe multiplications of registers."""
+    job = np.zeros(LENGTH, np.int64)
+    job[Slot.X], job[Slot.W], job[Slot.Y] = x.ctypes.data, w.ctypes.data, y.ctypes.data
+    job[Slot.BLOCKS] = steps
+    return job
+
+
+DESCRIBE = {"w8": _w8, "w4": _w4, "z4": _z4, "sparse": _sparse}

@@ -1,0 +1,87 @@
+"""The paths that kernels can take, in one table: who adds a row has added a path.
+
+A new path is one file with its cores, and a row here. All else reads the table: which paths a
+machine has, the kernels, the peak in ``limits``, the doctor, the tests.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lightcourse.kernels import avx2, jobs, portable, vnni
+
+
+def nothing_to_do() -> bool:
+    """Prepare nothing: the path is ready where the processor has what it needs."""
+    return True
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What :func:`lightcourse.kernels.limits.int8_peak` measures.
+
+    Parameters
+    ----------
+    core : function (job, first, last)
+        Multiplies registers, as many steps as the job's ``BLOCKS`` says.
+    products : int
+        How many products it makes in a step.
+    """
+
+    core: Callable
+    products: int
+
+
+@dataclass(frozen=True)
+class KernelPath:
+    """One way to multiply.
+
+    Parameters
+    ----------
+    name : str
+        What ``LIGHTCOURSE_KERNELS`` and :func:`lightcourse.kernels.path` call it.
+    needs : frozenset of str
+        What the processor must have, in LLVM's words. Nothing: also without a compiler.
+    cores : dict of str to core
+        What multiplies weights of a kind: "w8", "w4" (groups without zero points), "z4"
+        (with them), "sparse". A kind that is missing is left to the last path of the table.
+    multiply : function (kind, core, threads, operands)
+        The loop that runs one of these cores on a :class:`lightcourse.kernels.jobs.Operands`.
+    peak : Peak, optional
+        None where the compiler chooses the instructions.
+    prepare : function () -> bool
+        Asks the system for what must be granted before use, and tells whether it was. Called
+        once a process, and only where the processor has what is needed.
+    """
+
+    name: str
+    needs: frozenset[str]
+    cores: dict
+    multiply: Callable
+    peak: Peak | None = None
+    prepare: Callable[[], bool] = nothing_to_do
+
+
+PATHS = (  # the fastest first; the last one has cores for all kinds, and needs nothing
+    KernelPath(
+        "vnni",
+        # Vectors of 64 bytes, vpdpbusd, and vpexpandb for sparse weights.
+        frozenset({"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"}),
+        {"w8": vnni.w8, "w4": vnni.w4, "z4": vnni.z4, "sparse": vnni.sparse},
+        jobs.multiply,
+        Peak(vnni.peak, vnni.PEAK_PRODUCTS),
+    ),
+    KernelPath(
+        "avx2",
+        # vpmaddwd, one rounding for a product and a sum, and scales in half precision.
+        frozenset({"avx2", "fma", "f16c"}),
+        {"w8": avx2.w8, "w4": avx2.w4, "z4": avx2.z4},
+        avx2.multiply,
+        Peak(avx2.peak, avx2.PEAK_PRODUCTS),
+    ),
+    KernelPath(
+        "portable",
+        frozenset(),
+        {"w8": portable.W8, "w4": portable.W4, "z4": portable.W4, "sparse": portable.SPARSE},
+        portable.multiply,
+    ),
+)

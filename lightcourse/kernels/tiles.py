@@ -1,0 +1,284 @@
+"""Tiles: the inner loops of the kernels for x86 processors, as vector instructions.
+
+No compiler makes ``vpdpbusd`` out of plain loops, so the inner loops are written in LLVM's own
+language: a *tile* keeps the sums of a few rows by one to three panels in registers, and walks
+along the inputs once::
+
+            panel of 16 outputs: 64 bytes a step      vpdpbusd, for each of the 16:
+    x       +-----+-----+-----+-- -+-----+            sum += w0*x0 + w1*x1 + w2*x2 + w3*x3
+    row 0 ->| sum | sum | sum | .. | sum |   4 bytes     unsigned * signed bytes, exact in
+    row 1 ->| sum | sum | sum | .. | sum |   a step      32 bits, in one instruction
+    ...     +-----+-----+-----+-- -+-----+
+
+Weights are stored with an offset, so that they are unsigned; the sums start at minus the
+offset times the sum over the row of x, which takes it out again. Scales wait until the end
+(of a group, where there are groups).
+
+A tile is a function ``write(code, job, panel, row)`` that writes instructions; :func:`inlined`
+makes of it what compiled code can call.
+"""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from lightcourse.kernels.jobs import Slot
+from lightcourse.kernels.writer import (
+    BYTES,
+    F32,
+    FLOATS,
+    I8,
+    I32,
+    I64,
+    INTS,
+    POINTER,
+    VECTOR,
+    WORDS,
+    ZERO,
+    Code,
+)
+from lightcourse.panels import OFFSET_W4, OFFSET_W8
+
+COUNTS = {Slot.ROWS, Slot.X_STRIDE, Slot.BLOCKS, Slot.Y_STRIDE, Slot.GROUPS}
+
+
+class Products(NamedTuple):
+    """How an instruction set adds four products to each of 16 sums.
+
+    Parameters
+    ----------
+    x_bytes : int
+        Bytes of four inputs in memory.
+    load_x : function (code, pointer, offset) -> operand
+    dot : function (code, sums, weights, operand) -> sums
+    """
+
+    x_bytes: int
+    load_x: object
+    dot: object
+
+
+def inlined(write):
+    """Turn a tile into a function that compiled code can call with (job, panel, row)."""
+
+    @intrinsic
+    def tile(context, job, panel, row):
+        def emit(context, builder, signature, arguments):
+            code, (job, panel, row) = Code(builder), arguments
+            write(code, _fields(code, job), panel, row)
+            return context.get_dummy_value()
+
+        return types.void(job, types.int64, types.int64), emit
+
+    return tile
+
+
+def _fields(code, job):
+    """Read a job, and name what it holds as its slots are named, in small letters."""
+    fields = {slot: code.load(I64, job, 8 * slot) for slot in Slot}
+    addresses = set(Slot) - COUNTS
+    fields |= {slot: code.b.inttoptr(fields[slot], POINTER) for slot in addresses}
+    return SimpleNamespace(**{slot.name.lower(): value for slot, value in fields.items()})
+
+
+def all_rows(*tiles):
+    """Return a tile of all rows from ``row`` on.
+
+    Parameters
+    ----------
+    *tiles : pairs of an int and a tile
+        How many rows it takes, from many down to one: each goes over what the ones before it
+        left.
+    """
+
+    def write(code, job, panel, row):
+        for height, tile in tiles:
+            count = code.b.sdiv(code.b.sub(job.rows, row), I64(height))
+            _repeat(code, count, height, tile, (job, panel, row))
+            row = code.plus(row, code.times(count, height))
+
+    return write
+
+
+def _repeat(code, count, height, tile, place):
+    """Write a tile ``count`` times, one below the other."""
+    job, panel, row = place
+
+    def body(i, _):
+        tile(code, job, panel, code.plus(row, code.times(i, height)))
+        return []
+
+    code.loop(count, [], body)
+
+
+def w8(products, rows, panels, chains=1, ahead=0):
+    """Return the tile of int8 weights: ``rows`` of x by ``panels`` of 16 outputs.
+
+    ``chains`` sums run side by side where there are too few to hide the four cycles that
+    an instruction takes; ``ahead`` is how many bytes early memory is asked for. What the cores
+    choose was measured: they say on what.
+    """
+
+    def write(code, job, panel, row):
+        stride = code.times(job.blocks, VECTOR)
+        weights = [code.at(job.w, code.times(code.plus(panel, n), stride)) for n in range(panels)]
+        inputs = inputs_of(code, job, row, rows)
+
+        def step(k, sums):
+            return _step_w8(code, products, weights, inputs, k, sums, ahead)
+
+        start = [_start(code, job, code.plus(row, m)) for m in range(rows)]
+        sums = [value for value in start for _ in range(panels)]
+        sums = _chained(code, job.blocks, sums, step, chains)
+        for i, total in enumerate(sums):
+            m, n = divmod(i, panels)
+            place = code.times(code.plus(panel, n), VECTOR)
+            scaled = code.b.fmul(code.b.sitofp(total, FLOATS), code.load(FLOATS, job.scale, place))
+            finish(code, job, scaled, code.plus(row, m), code.plus(panel, n))
+
+    return write
+
+
+def inputs_of(code, job, row, rows):
+    """Return where each of so many rows of x starts."""
+    return [code.at(job.x, code.times(code.plus(row, m), job.x_stride)) for m in range(rows)]
+
+
+def _start(code, job, row):
+    """Return what the sums start from: minus the weights' offset, times the row's sum."""
+    total = code.load(I32, job.x_sum, code.times(row, 4))
+    return code.everywhere(code.b.mul(total, I32(-OFFSET_W8)))
+
+
+def _step_w8(code, products, weights, inputs, k, sums, ahead):
+    """Add the products of block ``k``: every row with every panel."""
+    place = code.times(k, VECTOR)
+    vectors = [code.load(INTS, pointer, place) for pointer in weights]
+    if ahead:
+        for pointer in weights:
+            code.prefetch(pointer, code.plus(place, ahead))
+    new = []
+    for m, pointer in enumerate(inputs):
+        x = products.load_x(code, pointer, code.times(k, products.x_bytes))
+        mine = sums[m * len(vectors) : (m + 1) * len(vectors)]
+        new += [products.dot(code, s, w, x) for s, w in zip(mine, vectors, strict=True)]
+    return new
+
+
+def _chained(code, count, sums, step, chains):
+    """Write a loop over blocks whose sums run in several chains, and add those up."""
+    size, rounds = len(sums), code.b.sdiv(count, I64(chains))
+
+    def several(i, values):
+        first = code.times(i, chains)
+        parts = [values[c * size : (c + 1) * size] for c in range(chains)]
+        return [s for c, part in enumerate(parts) for s in step(code.plus(first, c), part)]
+
+    values = code.loop(rounds, sums + [ZERO] * (size * (chains - 1)), several)
+    for c in range(1, chains):
+        part = values[c * size : (c + 1) * size]
+        values[:size] = [code.b.add(s, v) for s, v in zip(values[:size], part, strict=True)]
+    done = code.times(rounds, chains)
+    left = code.b.sub(count, done)
+    return code.loop(left, values[:size], lambda i, s: step(code.plus(done, i), s))
+
+
+def finish(code, job, total, row, panel):
+    """Write ``total * x_scale + bias`` to its place in y."""
+    factor = code.everywhere(code.load(F32, job.x_scale, code.times(row, 4)))
+    bias = code.load(FLOATS, job.bias, code.times(panel, VECTOR))
+    out = code.at(job.y, code.times(row, job.y_stride))
+    value = code.call("llvm.fma.v16f32", FLOATS, total, factor, bias)
+    code.store(value, out, code.times(panel, VECTOR))
+
+
+def w4(products, rows, zero_points):
+    """Return the tile of 4-bit weights in groups: ``rows`` of x by one panel.
+
+    A job's ``blocks`` counts those of one group, 32 inputs each.
+    """
+
+    def write(code, job, panel, row):
+        inputs, before = inputs_of(code, job, row, rows), code.times(panel, job.groups)
+
+        def group(g, totals):
+            here = code.plus(before, g)
+            sums = _start_group(code, job, row, rows, g, here if zero_points else None)
+            sums += [ZERO] * (rows if rows < 4 else 0)  # so few sums need a second chain
+
+            def step(i, values):
+                block = code.plus(code.times(g, job.blocks), i)
+                weights = code.at(job.w, code.times(code.times(before, job.blocks), 4 * VECTOR))
+                return _step_w4(code, products, weights, inputs, block, values)
+
+            sums = code.loop(job.blocks, sums, step)
+            if len(sums) > rows:
+                pairs = zip(sums[:rows], sums[rows:], strict=True)
+                sums = [code.b.add(one, two) for one, two in pairs]
+            halves = code.load(ir.VectorType(ir.HalfType(), 16), job.scale, code.times(here, 32))
+            scale = code.b.fpext(halves, FLOATS)
+            return [
+                code.call("llvm.fma.v16f32", FLOATS, code.b.sitofp(s, FLOATS), scale, total)
+                for s, total in zip(sums, totals, strict=True)
+            ]
+
+        totals = code.loop(job.groups, [ir.Constant(FLOATS, None)] * rows, group)
+        for m, total in enumerate(totals):
+            finish(code, job, total, code.plus(row, m), panel)
+
+    return write
+
+
+def _start_group(code, job, row, rows, g, place):
+    """Return minus the zero point (8, where none are stored) times each row's sum of the group."""
+    starts = []
+    for m in range(rows):
+        index = code.plus(code.times(code.plus(row, m), job.groups), g)
+        total = code.b.neg(code.load(I32, job.x_sum, code.times(index, 4)))
+        if place is None:
+            starts.append(code.everywhere(code.b.mul(total, I32(OFFSET_W4))))
+        else:
+            points = code.load(ir.VectorType(I8, 16), job.zero, code.times(place, 16))
+            starts.append(code.b.mul(code.b.zext(points, INTS), code.everywhere(total)))
+    return starts
+
+
+def _step_w4(code, products, weights, inputs, block, values):
+    """Add the products of 32 inputs: four vectors, each of two halves."""
+    values, rows = list(values), len(inputs)
+    nibble = ir.Constant(BYTES, [15] * VECTOR)
+    for u in range(8):
+        if u % 2 == 0:
+            both = code.load(BYTES, weights, code.plus(code.times(block, 4 * VECTOR), u * 32))
+        words = code.b.lshr(code.b.bitcast(both, WORDS), ir.Constant(WORDS, [u % 2 * 4] * 32))
+        quarter = code.b.bitcast(code.b.and_(code.b.bitcast(words, BYTES), nibble), INTS)
+        place = code.times(code.plus(code.times(block, 8), u), products.x_bytes)
+        for m, pointer in enumerate(inputs):
+            at = (m + u % 2 * rows) % len(values)
+            x = products.load_x(code, pointer, place)
+            values[at] = products.dot(code, values[at], quarter, x)
+    return values
+
+
+def peak(products, count, operand):
+    """Return a tile that does nothing but multiply: its speed is the processor's limit.
+
+    ``count`` sums are independent of each other, and nothing is read from memory. Each sum is
+    multiplied itself, as ``operand(sum)``: with the same inputs in each step the compiler would
+    multiply but once, before the loop.
+    """
+
+    def write(code, job, panel, row):
+        weights = code.load(INTS, job.w)
+
+        def step(i, sums):
+            return [products.dot(code, s, weights, operand(s)) for s in sums]
+
+        sums = code.loop(job.blocks, [code.load(INTS, job.x, 4 * i) for i in range(count)], step)
+        for i, total in enumerate(sums):
+            code.store(total, job.y, code.plus(code.times(panel, count * VECTOR), i * VECTOR))
+
+    return write

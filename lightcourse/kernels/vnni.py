@@ -1,0 +1,123 @@
+"""Cores for processors with AVX-512 VNNI, whose ``vpdpbusd`` multiplies bytes."""
+
+from llvmlite import ir
+from numba import carray
+
+from lightcourse.kernels import tiles
+from lightcourse.kernels.jobs import LENGTH, Slot
+from lightcourse.kernels.tiles import Products, all_rows, inlined
+from lightcourse.kernels.writer import BYTES, FLOATS, I32, I64, INTS, VECTOR
+from lightcourse.panels import OFFSET_W8
+
+
+def _load(code, pointer, offset):
+    return code.everywhere(code.load(I32, pointer, offset))
+
+
+def _dot(code, sums, unsigned, signed):
+    return code.call("llvm.x86.avx512.vpdpbusd.512", INTS, sums, unsigned, signed)
+
+
+VNNI = Products(4, _load, _dot)
+
+
+def _tile_sparse(rows):
+    """Return the tile of a panel of which only some blocks, and some weights, are stored."""
+
+    def write(code, job, panel, row):
+        inputs = tiles.inputs_of(code, job, row, rows)
+        starts = code.at(job.starts, code.times(panel, 16))
+        first, start, last = (code.load(I64, starts, 8 * i) for i in range(3))
+
+        def step(k, carried):
+            k, (at, *sums) = code.plus(first, k), carried
+            mask = code.load(I64, job.masks, code.times(k, 8))
+            column = code.b.sext(code.load(I32, job.columns, code.times(k, 4)), I64)
+            weights = _expand(code, code.load(BYTES, job.w, at), mask)
+            for m, pointer in enumerate(inputs):
+                x = _load_unsigned(code, pointer, code.times(column, 4))
+                sums[m] = _dot(code, sums[m], x, weights)
+            return [code.plus(at, code.call("llvm.ctpop.i64", I64, mask)), *sums]
+
+        vector = code.load(INTS, job.w_sum, code.times(panel, VECTOR))
+        sums = [code.b.mul(vector, ir.Constant(INTS, [-OFFSET_W8] * 16))] * rows
+        _, *sums = code.loop(code.b.sub(last, first), [start, *sums], step)
+        scale = code.load(FLOATS, job.scale, code.times(panel, VECTOR))
+        for m, total in enumerate(sums):
+            scaled = code.b.fmul(code.b.sitofp(total, FLOATS), scale)
+            tiles.finish(code, job, scaled, code.plus(row, m), panel)
+
+    return write
+
+
+def _load_unsigned(code, pointer, place):
+    """Read four inputs and add 128 to each: here it is they that must be unsigned."""
+    return code.everywhere(code.b.xor(code.load(I32, pointer, place), I32(0x80808080)))
+
+
+def _expand(code, packed, mask):
+    """Spread the stored weights over the places that the mask names; zeros elsewhere."""
+    bits = code.b.bitcast(mask, ir.VectorType(ir.IntType(1), VECTOR))
+    name = "llvm.x86.avx512.mask.expand.v64i8"
+    return code.call(name, BYTES, packed, ir.Constant(BYTES, None), bits)
+
+
+# --- cores ----------------------------------------------------------------------------------
+
+# ``ahead``: asked for 3 KB early, weights of the tile of 8 rows by one panel came 1.3 times as fast
+# from the caches of a Xeon (Emerald Rapids) and 1.6 times from its memory; 1 KB gained two thirds
+# of that, 8 KB no more. A Zen 4 gained 1.5 times from 2 to 4 KB.
+# ``chains``: one row and one panel are one sum, but an instruction takes four or five cycles, and
+# some processors start two in each. On that Xeon 4 to 16 chains were 1.9 times as fast as one, and
+# 2 were 1.6, with 0.6 MB of weights; with 2 MB 1.2 times, and from memory there was nothing to
+# gain. On a Zen 4 too 4 to 16 served.
+W8_WIDE = inlined(tiles.w8(VNNI, 8, 3))
+W8 = inlined(
+    all_rows(
+        (8, tiles.w8(VNNI, 8, 1, ahead=3072)),
+        (4, tiles.w8(VNNI, 4, 1)),
+        (1, tiles.w8(VNNI, 1, 1, chains=8)),
+    )
+)
+W4 = inlined(all_rows(*[(rows, tiles.w4(VNNI, rows, False)) for rows in (8, 4, 1)]))
+Z4 = inlined(all_rows(*[(rows, tiles.w4(VNNI, rows, True)) for rows in (8, 4, 1)]))
+SPARSE = inlined(all_rows(*[(rows, _tile_sparse(rows)) for rows in (8, 1)]))
+PEAK_SUMS = 24  # as many as the widest tile has, 8 rows by 3 panels
+PEAK_PRODUCTS = PEAK_SUMS * 16 * 4  # in a step
+PEAK = inlined(tiles.peak(VNNI, PEAK_SUMS, lambda total: total))
+
+
+def w8(job, first, last):
+    """Int8 weights: eight rows by three panels where there are rows enough."""
+    rows = carray(job, LENGTH)[Slot.ROWS]
+    wide = rows // 8 * 8 if rows >= 16 else 0
+    threes = first + (last - first) // 3 * 3 if wide else first
+    for panel in range(first, threes, 3):
+        for row in range(0, wide, 8):
+            W8_WIDE(job, panel, row)
+    for panel in range(first, last):
+        W8(job, panel, wide if panel < threes else 0)
+
+
+def w4(job, first, last):
+    """4-bit weights without zero points."""
+    for panel in range(first, last):
+        W4(job, panel, 0)
+
+
+def z4(job, first, last):
+    """4-bit weights with zero points."""
+    for panel in range(first, last):
+        Z4(job, panel, 0)
+
+
+def sparse(job, first, last):
+    """Int8 weights of which the zeros are not stored."""
+    for panel in range(first, last):
+        SPARSE(job, panel, 0)
+
+
+def peak(job, first, last):
+    """Multiply registers."""
+    for panel in range(first, last):
+        PEAK(job, panel, 0)
