@@ -184,37 +184,6 @@ def linear_sparse(
     return linear_w8a8(x, panels.pack_w8(panels.unpack_sparse(weight, outputs)), scale, bias)
 
 
-def embedding_w8(ids: np.ndarray, qweight: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Look rows up in a table of int8, and return them as floats.
-
-    Parameters
-    ----------
-    ids : ndarray of integers, any shape
-        From 0 to entries - 1.
-    qweight : ndarray of int8, shape (entries, width)
-        Row by row: a look-up reads whole rows, so there is nothing to interleave.
-    scale : ndarray of float32, shape (entries,)
-
-    Returns
-    -------
-    ndarray of float32, shape (*ids.shape, width)
-        ``qweight[ids] * scale[ids]``.
-
-    Raises
-    ------
-    ValueError
-        When an id is out of range, or the scale does not fit the table.
-
-    Examples
-    --------
-    >>> table = np.array([[1, 2], [3, -4]], np.int8)
-    >>> embedding_w8(np.array([1]), table, np.array([1.0, 0.5], np.float32)).tolist()
-    [[1.5, -2.0]]
-    """
-    ids = check_ids(ids, qweight, scale)
-    return qweight[ids] * np.asarray(scale, np.float32)[ids][..., None]
-
-
 def as_rows(x: np.ndarray) -> np.ndarray:
     """Return ``x`` as a float32 matrix, or raise ``ValueError`` where it is none."""
     x = np.asarray(x, dtype=np.float32)
@@ -276,16 +245,3 @@ def check_groups(qweight, scale, zero_point) -> None:
     if zero_point is not None and (zero_point.dtype, zero_point.shape) != (np.uint8, scale.shape):
         found = f"{zero_point.dtype} of shape {zero_point.shape}"
         raise ValueError(f"zero_point is {found}; uint8 of shape {scale.shape} is wanted")
-
-
-def check_ids(ids, qweight, scale) -> np.ndarray:
-    """Return ``ids`` as an array, or raise ``ValueError`` where they or the scale do not fit."""
-    ids = np.asarray(ids)
-    if qweight.ndim != 2 or np.shape(scale) != qweight.shape[:1]:
-        raise ValueError(f"scale has shape {np.shape(scale)}; {qweight.shape[:1]} is wanted")
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"ids is {ids.dtype}; integers are wanted")
-    if ids.size and (ids.min() < 0 or ids.max() >= len(qweight)):
-        found = f"{ids.min()}..{ids.max()}"
-        raise ValueError(f"ids spans {found}; 0 to {len(qweight) - 1} is wanted")
-    return ids
