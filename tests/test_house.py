@@ -139,7 +139,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_make_course_installs_all_that_notebooks_import():
-    sources = [*ROOT.glob("chapters/src/*.py"), *ROOT.glob("solutions/src/*.py")]
+    sources = ROOT.glob("sources/*/*.py")
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     imported = set(re.findall(r"(?m)^ *(?:import|from) (\w+)", text)) - set(sys.stdlib_module_names)
     owners = importlib.metadata.packages_distributions()
