@@ -1,4 +1,4 @@
-"""A chapter more: its author adds a room, and everything else follows from a build."""
+"""A chapter more: its author adds a room and a module of checks; the rest follows from a build."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from lightcourse import cli
 from tools import notebooks, rules
 
 COPIED = ("chapters", "docs", "exercises", "lightcourse", "solutions", "sources", "tools")
-COPIED += ("tests/notebooks", "README.md", "conftest.py", "pyproject.toml")
+COPIED += ("tests", "README.md", "conftest.py", "pyproject.toml")
 LAST = sorted(path.name for path in (notebooks.ROOT / "sources").glob("[0-9][0-9]_*"))[-1]
 NUMBER = f"{int(LAST[:2]) + 1:02}"
 TOY = f"{NUMBER}_toy"
@@ -29,21 +29,61 @@ EXERCISES = f'''# %% [markdown]
 # # {NUMBER} · Toy: exercises — one number
 
 # %%
-def double(x):
+from lightcourse import checks
+
+# %%
+def twice_over(x):
     """Return twice ``x``."""
     ### BEGIN SOLUTION
-    return x + x + 0 * x
+    return 2 * abs(x)
     ### END SOLUTION
 
 
+# %% [markdown]
+# Is it right?
+
 # %%
-passed = double(3) == 6
-print("✓ double" if passed else "✗ double: nothing is written yet")
+passed = checks.check_twice_over(twice_over)
 ### BEGIN HIDDEN TESTS
 assert passed is True
 ### END HIDDEN TESTS
 '''
-WRITTEN = {f"sources/{TOY}/chapter.py": CHAPTER, f"sources/{TOY}/exercises.py": EXERCISES}
+CHECKS = '''"""Checks of the exercises of the toy."""
+
+from lightcourse.checks.grading import Exercise, grade
+
+
+def check_twice_over(twice_over) -> bool:
+    """Check ``twice_over(x)``: twice the size of ``x``."""
+    return grade(twice_over, TWICE_OVER)
+
+
+def _twice_over(x):
+    return max(x + x, -x - x)
+
+
+TWICE_OVER = Exercise(
+    "twice_over",
+    _twice_over,
+    lambda seed: [(seed + 3,), (-seed - 4,)],
+    {
+        "keeps_the_sign": lambda x: x + x,
+        "squares": lambda x: x * x,
+        "once": lambda x: abs(x),
+    },
+)
+'''
+WORDS = """[twice_over]
+keeps_the_sign = "a size has no sign"
+squares = "that is the square"
+once = "twice is wanted, not once"
+"""
+WRITTEN = {
+    f"sources/{TOY}/chapter.py": CHAPTER,
+    f"sources/{TOY}/exercises.py": EXERCISES,
+    f"lightcourse/checks/ch{TOY}.py": CHECKS,
+    f"lightcourse/checks/words/en/{TOY}.toml": WORDS,
+}
 BUILT = {f"{folder}/{TOY}.ipynb" for folder in ("chapters", "solutions", "exercises")}
 
 
@@ -64,9 +104,10 @@ def contents(root):
 
 def python(root, *arguments):
     """Run Python in a copy of the course, with the library that lies there."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, *arguments],
-        env=os.environ | {"PYTHONPATH": str(root)},
+        env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
         cwd=root,
@@ -98,7 +139,9 @@ def test_the_three_notebooks_are_built(course):
     )
     assert rules.code_cells(chapter)[0].outputs[0].text == "4\n"
     assert rules.count_marks(solution, "✓") == rules.count_marks(exercise, "✗") == 1
-    assert notebooks.STUB in exercise.cells[1].source
+    assert notebooks.STUB in exercise.cells[2].source
+    (said,) = rules.code_cells(exercise)[-1].outputs
+    assert said.text == "✗ twice_over: not written yet: the function returns nothing\n"
 
 
 def test_the_chapter_before_it_names_it(course):
@@ -128,8 +171,17 @@ def test_nothing_else_changed(course):
     assert changed == {*WRITTEN, *BUILT, "README.md", f"chapters/{LAST}.ipynb"}
 
 
-def test_the_course_with_it_keeps_every_rule(course):
-    tests = "tests/notebooks/test_notebooks.py"
-    run = python(course.root, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests)
+def passes(course, *arguments):
+    """Run tests of the copy in the copy."""
+    run = python(course.root, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
     assert run.returncode == 0, run.stdout
-    assert " passed" in run.stdout
+    return " passed" in run.stdout
+
+
+def test_the_course_with_it_keeps_every_rule(course):
+    assert passes(course, "tests/notebooks/test_notebooks.py")
+
+
+def test_its_checks_are_found_and_proven(course):
+    files = sorted(map(str, (course.root / "tests").rglob("test_checks*.py")))
+    assert passes(course, *files, "-k", "twice_over or every_check")
