@@ -9,7 +9,7 @@ from tools.no_network import network_guard
 from tools.tolerances import pytest_itemcollected as pytest_itemcollected  # for nbval
 
 # The sources of the notebooks are no modules: nbval runs what is made from them.
-collect_ignore_glob = ["*/src/*.py"]
+collect_ignore = ["sources"]
 
 # Threads of tiny models wait for each other, on a busy machine a hundred times longer than
 # they compute. Read when torch is imported, so it stands before the tests import it.

@@ -1,6 +1,7 @@
 """The house stands: layers, light imports, pins, one version, one test command."""
 
 import importlib.metadata
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -65,6 +66,28 @@ def test_an_import_against_the_rules_is_caught(house, module, line):
     with (house / "lightcourse" / f"{module}.py").open("a") as file:
         file.write(f"\n{line}\n")
     assert not lint_imports(house)
+
+
+def picture():
+    """Return CONTRIBUTING's picture of the house."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return text.split("## The house\n")[1].split("```")[1]
+
+
+def test_the_folders_in_the_picture_are_there():
+    folders = re.findall(r"(?m)^(\w+)/  ", picture())
+    assert len(folders) == len(set(folders)) > 5
+    assert all((ROOT / name).is_dir() for name in folders)
+
+
+def test_the_picture_shows_every_room_once_from_the_top_floor_down():
+    rooms = re.findall(r"(?m)^    (\w+)  ", picture())
+    modules = {module.name for module in pkgutil.iter_modules(lightcourse.__path__)}
+    assert sorted(rooms) == sorted(modules - {"__main__"})
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    layers = contract["importlinter"]["contracts"][0]["layers"]
+    floors = {name: floor for floor, names in enumerate(layers) for name in names.split(" | ")}
+    assert [floors[room] for room in rooms] == sorted(floors[room] for room in rooms)
 
 
 def test_heavy_libraries_wait_until_they_are_used():
@@ -139,7 +162,7 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 def test_make_course_installs_all_that_notebooks_import():
-    sources = [*ROOT.glob("chapters/src/*.py"), *ROOT.glob("solutions/src/*.py")]
+    sources = ROOT.glob("sources/*/*.py")
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     imported = set(re.findall(r"(?m)^ *(?:import|from) (\w+)", text)) - set(sys.stdlib_module_names)
     owners = importlib.metadata.packages_distributions()

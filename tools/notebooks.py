@@ -1,8 +1,12 @@
 """Build the notebooks: ``python -m tools.notebooks [NAME …]``, as ``make notebooks`` does.
 
-A py:percent source becomes a notebook (jupytext), a solution also becomes a blank exercise
-(nbgrader), and each one is executed (nbclient). The same sources give the same bytes.
-What a chapter cost in time and memory goes into README's table, never into the notebook.
+Each folder ``sources/NN_topic`` is a chapter's room. Its ``chapter.py`` and ``exercises.py``, in
+py:percent, become notebooks (jupytext); a solution also becomes a blank exercise (nbgrader), and
+each one is executed (nbclient). The same sources give the same bytes.
+
+What follows from the list of rooms is written here and nowhere by hand: README's table, with
+what a chapter cost in time and memory, and the line at a chapter's end that names the next one.
+That line is renewed in notebooks that are not built anew, for prose need not be executed.
 """
 
 import base64
@@ -21,11 +25,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 from lightcourse import classroom
-from tools import tolerances
+from tools import rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_LIMIT = float(os.environ.get("LIGHTCOURSE_TIME_LIMIT", 90))
-SHOWCASE = Path("chapters", "00_start.ipynb")  # README shows its last figure
+SHOWCASE = Path("chapters", "00_start.ipynb")  # README shows its last figure, which is kept in
+PICTURE = Path("docs", "ledger.png")
 STUB = "...  # your code here"
 KEPT_METADATA = ("tags", *tolerances.KEYS)
 METADATA = {
@@ -50,6 +55,7 @@ BLANK = Config(
     ClearHiddenTests={"enforce_metadata": False},
 )
 TABLE = re.compile(r"(?<=<!-- chapters -->\n).*?(?=<!-- /chapters -->)", re.DOTALL)
+HEADING = re.compile(r"# (?P<number>\d\d) · (?P<topic>.+?) — (?P<promise>.+)")
 HEAD = "| chapter | promise | practice | run time | peak memory |\n|---|---|---|---|---|\n"
 
 
@@ -65,15 +71,47 @@ def blank(solution):
 
 
 def unexecuted(root: Path) -> dict:
-    """Return every notebook that the sources under ``root`` stand for, by its path."""
+    """Return every notebook that the rooms under ``root`` stand for, by its path."""
     notebooks = {}
-    for source in sorted(root.glob("chapters/src/*.py")):
-        notebooks[root / "chapters" / f"{source.stem}.ipynb"] = from_source(source)
-    for source in sorted(root.glob("solutions/src/*.py")):
-        solution = from_source(source)
-        notebooks[root / "solutions" / f"{source.stem}.ipynb"] = solution
-        notebooks[root / "exercises" / f"{source.stem}.ipynb"] = blank(solution)
+    rooms = sorted(root.glob("sources/[0-9][0-9]_*"))
+    for room, after in zip(rooms, [*rooms[1:], None], strict=True):
+        name = f"{room.name}.ipynb"
+        notebooks[root / "chapters" / name] = closed(from_source(room / "chapter.py"), room, after)
+        if (room / "exercises.py").exists():
+            solution = from_source(room / "exercises.py")
+            notebooks[root / "solutions" / name] = solution
+            notebooks[root / "exercises" / name] = blank(solution)
     return notebooks
+
+
+def heading(chapter) -> dict:
+    """Return the number, topic and promise that a chapter's first line states.
+
+    Raises
+    ------
+    RuntimeError
+        When that line has another form.
+    """
+    line = chapter.cells[0].source.partition("\n")[0]
+    found = HEADING.fullmatch(line)
+    if not found:
+        raise RuntimeError(f"a chapter opens with {line!r}; '# NN · Topic — promise' is wanted")
+    return found.groupdict()
+
+
+def closed(chapter, room: Path, after: Path | None):
+    """Return the chapter of a room with what comes next as its last cell, if anything does.
+
+    A cell of its own, so that nothing else changes in a chapter when another one follows it.
+    """
+    steps = []
+    if (room / "exercises.py").exists():
+        steps.append(f"[the exercises of this chapter](../exercises/{room.name}.ipynb)")
+    if after:
+        words = heading(from_source(after / "chapter.py")) | {"file": f"{after.name}.ipynb"}
+        steps.append("chapter {number}, [*{topic}*]({file}): {promise}".format(**words))
+    ending = [new_markdown_cell(f"**Next:** {', then '.join(steps)}.")] if steps else []
+    return tidy(new_notebook(cells=[*chapter.cells, *ending]))
 
 
 def tidy(notebook):
@@ -115,14 +153,30 @@ def build(notebook, path: Path):
     return cost
 
 
+def renew(notebook, path: Path) -> bool:
+    """Bring the prose of a built notebook up to date and tell whether that changed anything.
+
+    It keeps its outputs, so where its code is no longer what was executed it stays as it is.
+    """
+    if not path.exists():
+        return False
+    old = path.read_text(encoding="utf-8")
+    ours, theirs = map(rules.code_cells, (notebook, nbformat.reads(old, as_version=4)))
+    if [cell.source for cell in ours] != [cell.source for cell in theirs]:
+        return False
+    for cell, executed in zip(ours, theirs, strict=True):
+        cell.update(outputs=executed.outputs, execution_count=executed.execution_count)
+    nbformat.write(tidy(notebook), path)
+    return path.read_text(encoding="utf-8") != old
+
+
 def row(path: Path, notebook, cost) -> str:
     """Return a chapter's line of README's table: its heading, its exercises, its cost."""
-    heading = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-    title, _, promise = heading.partition(" — ")
+    title = "{number} · {topic}".format(**heading(notebook))
     practice = f"[exercises](exercises/{path.name}), [solutions](solutions/{path.name})"
     size = f"{cost.peak_bytes / 1e9:.1f} GB"
     return (
-        f"| [{title}](chapters/{path.name}) | {promise} | {practice} "
+        f"| [{title}](chapters/{path.name}) | {heading(notebook)['promise']} | {practice} "
         f"| {cost.seconds:.0f} s | {size} |\n"
     )
 
@@ -162,14 +216,19 @@ def main(names: list[str], root: Path = ROOT) -> None:
     if unknown := set(names) - set(known):
         raise RuntimeError(f"no source is called {', '.join(sorted(unknown))}; there are {known}")
     for path, notebook in notebooks.items():
-        if names and path.stem not in names:
-            continue
-        cost = build(notebook, path)
-        print(f"{path.relative_to(root)}: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
-        if path.parent.name == "chapters":
-            enter(row(path, notebook, cost), root / "README.md")
-        if path == root / SHOWCASE:
-            (root / "chapters" / "ledger.png").write_bytes(last_picture(notebook))
+        if not names or path.stem in names:
+            _build_and_enter(notebook, path, root)
+        elif renew(notebook, path):
+            print(f"{path.relative_to(root)}: new prose, as executed before")
+
+
+def _build_and_enter(notebook, path, root):
+    cost = build(notebook, path)
+    print(f"{path.relative_to(root)}: {cost.seconds:.1f} s, {cost.peak_bytes / 1e9:.2f} GB")
+    if path.parent.name == "chapters":
+        enter(row(path, notebook, cost), root / "README.md")
+    if path == root / SHOWCASE:
+        (root / PICTURE).write_bytes(last_picture(notebook))
 
 
 if __name__ == "__main__":

@@ -55,13 +55,20 @@ assert passed is True
 README = "# Made up\n\n<!-- chapters -->\n<!-- /chapters -->\n\nThe end.\n"
 
 
+def furnish(root, room, **sources):
+    """Write the sources of a room, by their names."""
+    folder = root / "sources" / room
+    folder.mkdir(parents=True)
+    for name, text in sources.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """A course of one chapter, built."""
     root = tmp_path_factory.mktemp("course")
-    for folder, text in (("chapters", CHAPTER), ("solutions", SOLUTION)):
-        (root / folder / "src").mkdir(parents=True)
-        (root / folder / "src" / "00_start.py").write_text(text, encoding="utf-8")
+    furnish(root, "00_start", chapter=CHAPTER, exercises=SOLUTION)
+    (root / "docs").mkdir()
     (root / "README.md").write_text(README, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQDM_DISABLE", "1")
@@ -109,9 +116,75 @@ def test_what_the_sources_stand_for_is_what_was_built(course):
 
 
 def test_a_drifted_source_is_caught(course, tmp_path):
-    source = tmp_path / "00_start.py"
-    source.write_text(CHAPTER.replace("6 * 7", "6 * 8"), encoding="utf-8")
-    assert list(rules.drift(notebooks.from_source(source), read(course, "chapters")))
+    furnish(tmp_path, "00_start", chapter=CHAPTER.replace("6 * 7", "6 * 8"), exercises=SOLUTION)
+    expected = notebooks.unexecuted(tmp_path)[tmp_path / "chapters" / "00_start.ipynb"]
+    (drifted,) = {
+        text.partition(" of ")[2][:6] for text in rules.drift(expected, read(course, "chapters"))
+    }
+    assert drifted == "cell 3"
+
+
+def test_the_last_figure_of_the_first_chapter_is_kept_for_readme(course):
+    assert (course / notebooks.PICTURE).read_bytes() == notebooks.last_picture(
+        read(course, "chapters")
+    )
+
+
+LAST = "# %% [markdown]\n# # 03 · Pruning: less — which weights may go\n\n# %%\n1\n"
+PRACTICE = "**Next:** [the exercises of this chapter](../exercises/00_start.ipynb)"
+AFTER = "chapter 03, [*Pruning: less*](03_pruning.ipynb): which weights may go."
+
+
+def endings(root):
+    """Return how many cells each chapter has, and what stands in the last one."""
+    found = notebooks.unexecuted(root).items()
+    chapters = {path.stem: book.cells for path, book in found if path.parent.name == "chapters"}
+    return {name: (len(cells), cells[-1].source) for name, cells in chapters.items()}
+
+
+def test_a_chapter_ends_with_what_comes_next_as_far_as_there_is_something(tmp_path):
+    furnish(tmp_path, "00_start", chapter=CHAPTER, exercises=SOLUTION)
+    assert endings(tmp_path) == {"00_start": (6, f"{PRACTICE}.")}
+    furnish(tmp_path, "03_pruning", chapter=LAST)
+    assert endings(tmp_path) == {
+        "00_start": (6, f"{PRACTICE}, then {AFTER}"),
+        "03_pruning": (2, "1"),
+    }
+    (tmp_path / "sources" / "00_start" / "exercises.py").unlink()
+    assert endings(tmp_path)["00_start"] == (6, f"**Next:** {AFTER}")
+
+
+def test_a_chapter_that_opens_otherwise_is_an_error(tmp_path):
+    furnish(tmp_path, "00_start", chapter=CHAPTER)
+    furnish(tmp_path, "03_pruning", chapter=LAST.replace(" — ", " - "))
+    with pytest.raises(RuntimeError, match="03 · Pruning: less - which.* — promise' is wanted"):
+        notebooks.unexecuted(tmp_path)
+
+
+def test_new_prose_is_taken_over_without_executing(course, tmp_path):
+    path = tmp_path / "chapters" / "00_start.ipynb"
+    path.parent.mkdir()
+    path.write_bytes((course / "chapters" / "00_start.ipynb").read_bytes())
+    furnish(tmp_path, "00_start", chapter=CHAPTER.replace("not a tab", "a letter"))
+    wanted = notebooks.unexecuted(tmp_path)[path]
+    assert notebooks.renew(wanted, path)
+    renewed, before = nbformat.read(path, as_version=4), read(course, "chapters")
+    assert not list(rules.drift(wanted, renewed))
+    assert [list(rule(renewed)) for rule in rules.RULES] == [[]] * len(rules.RULES)
+    assert rules.code_cells(renewed) == rules.code_cells(before)
+    assert not notebooks.renew(wanted, path)
+
+
+def test_changed_code_and_what_was_never_built_are_not_renewed(course, tmp_path):
+    furnish(tmp_path, "00_start", chapter=CHAPTER.replace("6 * 7", "6 * 8"))
+    path = tmp_path / "chapters" / "00_start.ipynb"
+    wanted = notebooks.unexecuted(tmp_path)[path]
+    assert not notebooks.renew(wanted, path)
+    assert not path.exists()
+    path.parent.mkdir()
+    path.write_bytes(before := (course / "chapters" / "00_start.ipynb").read_bytes())
+    assert not notebooks.renew(wanted, path)
+    assert path.read_bytes() == before
 
 
 def test_building_twice_gives_the_same_bytes(course):

@@ -43,6 +43,20 @@ def test_source_equals_notebook(path):
     assert not list(rules.drift(EXPECTED[path], read(path)))
 
 
+def test_a_room_has_the_number_that_its_chapter_states_and_no_two_have_the_same():
+    chapters = {
+        path.stem: book for path, book in EXPECTED.items() if path.parent.name == "chapters"
+    }
+    numbers = [notebooks.heading(book)["number"] for book in chapters.values()]
+    assert numbers == [stem[:2] for stem in chapters] == sorted(set(numbers))
+
+
+def test_what_comes_next_is_told_once_and_last():
+    for path, book in EXPECTED.items():
+        told = [cell for cell in book.cells if "**Next:**" in cell.source]
+        assert told in ([], [book.cells[-1]]), f"{name(path)}: the build writes that line"
+
+
 @pytest.mark.parametrize("rule", rules.RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("path", ON_DISK, ids=name)
 def test_rule(path, rule):
@@ -82,6 +96,8 @@ def test_few_cells_ignore_their_output(capsys):
 
 def test_readme_lists_every_chapter_with_measured_figures():
     readme = (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
+    rows = notebooks.TABLE.search(readme)[0].splitlines()[2:]
+    assert len(rows) == len(in_folder("chapters"))
     for stem in in_folder("chapters"):
         rows = [line for line in readme.splitlines() if f"](chapters/{stem}.ipynb)" in line]
         assert len(rows) == 1, stem
@@ -89,6 +105,8 @@ def test_readme_lists_every_chapter_with_measured_figures():
 
 
 def test_readme_shows_the_figure_that_the_chapter_ends_with():
-    picture = notebooks.ROOT / "chapters" / "ledger.png"
+    picture = notebooks.ROOT / notebooks.PICTURE
     assert picture.read_bytes() == notebooks.last_picture(read(notebooks.ROOT / notebooks.SHOWCASE))
-    assert "](chapters/ledger.png)" in (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"]({notebooks.PICTURE.as_posix()})" in (notebooks.ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )

@@ -1072,5 +1072,3 @@ assert (one_bit - real).norm() < (binary(real) - real).norm()
 # - Dettmers et al. 2022, *LLM.int8()* (arXiv 2208.07339), and Xiao et al. 2022, *SmoothQuant* (arXiv 2211.10438): outliers, and two cures.
 # - Esser et al. 2019, *Learned Step Size Quantization* (arXiv 1902.08153): the scale as a parameter that is trained.
 # - Dettmers et al. 2023, *QLoRA* (arXiv 2305.14314): four bits that are not evenly spaced, and LoRA beside them.
-#
-# **Next:** the exercises of this chapter in `exercises/04_linear_quantization.ipynb`, then chapter 05, *Quantized kernels*.

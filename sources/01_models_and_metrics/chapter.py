@@ -611,5 +611,3 @@ assert wrong > true
 # - Opitz & Burst 2019, *Macro F1 and Macro F1* (arXiv 1911.03347): two formulas, one name.
 # - Williams, Waterman & Patterson 2009, *Roofline*, Communications of the ACM 52(4): the picture and its use.
 # - Pope et al. 2022, *Efficiently Scaling Transformer Inference* (arXiv 2211.05102): section 2, the same arithmetic for very large models.
-#
-# **Next:** the exercises of this chapter in `exercises/01_models_and_metrics.ipynb`, then chapter 02, *Fine-tuning*.

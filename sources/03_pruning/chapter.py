@@ -785,5 +785,3 @@ for name, found in {"tiny model": norms[0], "MiniLM": heard[0]}.items():
 # - Zhu & Gupta 2017, *To prune, or not to prune* (arXiv 1710.01878): the cubic schedule, and large sparse against small dense models.
 # - Sanh et al. 2020, *Movement Pruning* (arXiv 2005.07683): scores that are learned during fine-tuning.
 # - Frankle & Carbin 2018, *The Lottery Ticket Hypothesis* (arXiv 1803.03635): can one train the sparse model from the start?
-#
-# **Next:** the exercises of this chapter in `exercises/03_pruning.ipynb`, then chapter 04, *Linear quantization*.

@@ -902,5 +902,3 @@ for cold, warm in zip(*losses.values(), strict=True):
 # - Biderman et al. 2024, *LoRA Learns Less and Forgets Less* (arXiv 2405.09673): the experiment of section 5, on models thousands of times larger.
 # - Hoffmann et al. 2022, *Training Compute-Optimal Large Language Models* (arXiv 2203.15556): how a law of data and parameters is fitted.
 # - Loshchilov & Hutter 2017, *Decoupled Weight Decay Regularization* (arXiv 1711.05101): the optimizer that we used; section 3.
-#
-# **Next:** the exercises of this chapter in `exercises/02_fine_tuning.ipynb`, then chapter 03, *Pruning*.

@@ -619,5 +619,3 @@ for name, function in {
 # - Williams, Waterman & Patterson 2009, *Roofline*, Communications of the ACM 52(4).
 # - Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks* (arXiv 2104.08378): section 2, what 2:4 needs from the hardware.
 # - In this repository: `lightcourse/kernels/portable.py`, the kernels as plain loops, then `tiles.py` and `vnni.py` beside it.
-#
-# **Next:** the exercises of this chapter in `exercises/05_quantized_kernels.ipynb`, then chapter 06, *Knowledge distillation*.

@@ -359,5 +359,3 @@ print(f"claimed: {claimed:,} bytes, stored: {metrics.size_in_bytes(pruned):,} by
 # - Han et al. 2015, *Deep Compression* (arXiv 1510.00149): pruning, then quantization, then a code that does skip the zeros.
 # - Jacob et al. 2017, *Quantization and Training of Neural Networks* (arXiv 1712.05877): section 2, the formula.
 # - Sanh et al. 2019, *DistilBERT* (arXiv 1910.01108): a student made from its teacher's own layers.
-#
-# **Next:** the exercises of this chapter in `exercises/00_start.ipynb`, then chapter 01, *Models and metrics*.

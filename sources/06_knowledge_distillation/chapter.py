@@ -740,5 +740,3 @@ assert last_steps < first_steps - 1 and reached["shuffled"][0] > 4 * starts[0]
 # - Turc et al. 2019, *Well-Read Students Learn Better* (arXiv 1908.08962): pretrain the small model first, then distill; and what unlabelled text is worth.
 # - Kim & Rush 2016, *Sequence-Level Knowledge Distillation* (arXiv 1606.07947): section 3, from tokens to whole texts.
 # - Agarwal et al. 2023, *GKD* (arXiv 2306.13649): learn on the student's own text, and forward against reverse KL.
-#
-# **Next:** the exercises of this chapter in `exercises/06_knowledge_distillation.ipynb`.
