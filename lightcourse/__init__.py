@@ -74,7 +74,7 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
-    kernels.set_threads(min(threads, kernels.most_threads()))
+    kernels.set_threads(min(threads, kernels.max_threads()))
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 

@@ -227,7 +227,7 @@ def multiplies_plainly(layer: nn.Module) -> bool:
     own = "forward" in vars(layer) or not is_conv1d(layer)
     if not own or (type(layer).forward is nn.Linear.forward and "forward" not in vars(layer)):
         return True
-    weight = matrix(layer)
+    weight = weight_matrix(layer)
     x = torch.linspace(-1, 1, 2 * weight.shape[1]).view(1, 2, -1).to(weight)
     wanted = nn.functional.linear(x, weight, layer.bias)
     try:
@@ -237,12 +237,12 @@ def multiplies_plainly(layer: nn.Module) -> bool:
     return bool(apart <= torch.finfo(weight.dtype).eps ** 0.5 * wanted.norm())
 
 
-def matrix(layer: nn.Module) -> torch.Tensor:
+def weight_matrix(layer: nn.Module) -> torch.Tensor:
     """Return a layer's weight as a view of shape (outputs, inputs), whatever its class."""
     return layer.weight.T if is_conv1d(layer) else layer.weight
 
 
-def replace(model: nn.Module, name: str, new: nn.Module) -> None:
+def replace_(model: nn.Module, name: str, new: nn.Module) -> None:
     """Put ``new`` where the layer called ``name`` stands in ``model``, under all its names.
 
     It takes over whether it is in training mode.

@@ -197,7 +197,7 @@ def embed(encoder: nn.Module, batches: Iterable[dict]) -> torch.Tensor:
         :func:`load_minilm`'s. Its training mode is restored afterwards.
     batches : iterable of dict
         Keyword arguments for the encoder, ``attention_mask`` among them; ``labels`` are left
-        out. For instance ``data.encode(…)``.
+        out. For instance ``data.ordered_batches(…)``.
 
     Returns
     -------

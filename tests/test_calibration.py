@@ -31,7 +31,7 @@ def test_each_layer_folds_its_own_inputs_in_order(family):
     whole = calibration.observe_inputs(model, [batch()], found, keep)
     assert list(parts) == list(found)
     for name, layer in found.items():
-        width = layers.matrix(layer).shape[1]
+        width = layers.weight_matrix(layer).shape[1]
         assert all(rows.dtype == torch.float32 and rows.shape[1] == width for rows in parts[name])
         assert len(parts[name]) == 2
         torch.testing.assert_close(torch.cat(parts[name]), whole[name][0])

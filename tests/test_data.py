@@ -167,7 +167,7 @@ def wanted_rows(dataset, tokenizer, max_length):
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 20), max_length=st.integers(1, 40))
 def test_encode_keeps_the_order(reviews, tokenizer, count, batch_size, max_length):
     dataset = reviews["test"].select(range(count))
-    batches = data.encode(dataset, tokenizer, max_length, batch_size)
+    batches = data.ordered_batches(dataset, tokenizer, max_length, batch_size)
     assert list(batches[0]) == ["input_ids", "attention_mask", "labels"]
     assert {tensor.dtype for batch in batches for tensor in batch.values()} == {torch.int64}
     assert [len(batch["labels"]) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
@@ -196,7 +196,7 @@ def test_text_batches_shuffle_and_waste_little(reviews, tokenizer):
     def padding(found):
         return sum(int((batch["attention_mask"] == 0).sum()) for batch in found)
 
-    assert padding(batches(0, 0)) < 0.3 * padding(data.encode(dataset, tokenizer, 128, 16))
+    assert padding(batches(0, 0)) < 0.3 * padding(data.ordered_batches(dataset, tokenizer, 128, 16))
 
 
 def test_tokenizers_without_padding_token_serve_too(reviews):
@@ -206,11 +206,11 @@ def test_tokenizers_without_padding_token_serve_too(reviews):
         def __call__(self, texts, truncation, max_length):
             return {"input_ids": [[7] * min(len(text), max_length) for text in texts]}
 
-    batches = data.encode(reviews["test"].select(range(9)), Bare(), 500)
+    batches = data.ordered_batches(reviews["test"].select(range(9)), Bare(), 500)
     assert (batches[0]["input_ids"] == 7).equal(batches[0]["attention_mask"].bool())
 
 
-@pytest.mark.parametrize("call", [data.encode, data.text_batches])
+@pytest.mark.parametrize("call", [data.ordered_batches, data.text_batches])
 def test_batches_refuse(call, reviews, tokenizer):
     test = reviews["test"]
     with pytest.raises(ValueError, match="choose one split"):
@@ -570,7 +570,7 @@ def test_csv_as_datasets_reads_it(tmp_path, tokenizer):
     theirs = Dataset.from_csv(str(tmp_path / "mine.csv"), cache_dir=str(tmp_path / "cache"))
     pairs = {(row["text"], row["label"]) for split in ours.values() for row in split}
     assert pairs == {(row["text"], row["label"]) for row in theirs}
-    assert sum(len(b["labels"]) for b in data.encode(theirs, tokenizer)) == len(theirs)
+    assert sum(len(b["labels"]) for b in data.ordered_batches(theirs, tokenizer)) == len(theirs)
 
 
 # Labels
@@ -597,19 +597,19 @@ def rows_with(labels, names=None):
 )
 def test_labels_that_are_no_numbers_of_classes(labels, names, message, tokenizer):
     with pytest.raises(ValueError, match=message):
-        data.encode(rows_with(labels, names), tokenizer)
+        data.ordered_batches(rows_with(labels, names), tokenizer)
 
 
 def test_words_as_labels_are_numbered_on_request(tokenizer):
     dataset = rows_with(["spam", "ham", "spam"]).class_encode_column("label")
-    assert data.encode(dataset, tokenizer)[0]["labels"].tolist() == [1, 0, 1]
+    assert data.ordered_batches(dataset, tokenizer)[0]["labels"].tolist() == [1, 0, 1]
 
 
 def test_texts_that_are_none(tokenizer):
     from datasets import Dataset
 
     with pytest.raises(ValueError, match="row 1: text is None"):
-        data.encode(Dataset.from_dict({"text": ["a", None], "label": [0, 1]}), tokenizer)
+        data.ordered_batches(Dataset.from_dict({"text": ["a", None], "label": [0, 1]}), tokenizer)
 
 
 def test_classes_are_counted_in_order_and_the_commonest_is_found():

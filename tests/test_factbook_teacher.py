@@ -49,7 +49,7 @@ def test_the_sheet_tells_its_size():
 
 def test_it_is_as_good_as_the_sheet_says():
     rows, tokenizer = data.load_factbook("section")["test"], models.load_minilm_tokenizer()
-    judged = data.encode(rows.select(range(200)), tokenizer, 24)
+    judged = data.ordered_batches(rows.select(range(200)), tokenizer, 24)
     model = models.EncoderClassifier(models.load_minilm(), num_labels=13)
     lora.load_lora_(model, FOLDER)
     labels = torch.cat([batch["labels"] for batch in judged])

@@ -79,7 +79,7 @@ def test_the_caller_chooses_the_range(bits, symmetric):
 def test_a_range_of_the_callers_own_is_taken():
     def clipped(x, bits, symmetric, dim):
         ends = quantization.percentile_range(x, 90, dim)
-        return quantization.choose_qparams_from_range(*ends, bits, symmetric)
+        return quantization.choose_qparams_affine_with_min_max(*ends, bits, symmetric)
 
     weight = torch.randn(4, 40)
     layer = QuantizedLinear(weight, choose_qparams=clipped)

@@ -25,14 +25,14 @@ def test_the_tied_output_layer_is_named_with_its_other_owner(family):
 def test_matrix_is_a_view_of_outputs_by_inputs():
     model = toys.gpt2()
     layer = layers.linear_layers(model)["transformer.h.0.mlp.c_fc"]
-    assert layers.matrix(layer).shape == (64, 16)
-    layers.matrix(layer).data.zero_()
+    assert layers.weight_matrix(layer).shape == (64, 16)
+    layers.weight_matrix(layer).data.zero_()
     assert (layer.weight == 0).all()
 
 
 def test_replace_reaches_nested_layers():
     model = toys.llama()
-    layers.replace(model, "model.layers.1.mlp.up_proj", torch.nn.Identity())
+    layers.replace_(model, "model.layers.1.mlp.up_proj", torch.nn.Identity())
     assert not model.model.layers[1].mlp.up_proj.training  # as the model is not
     assert isinstance(model.model.layers[1].mlp.up_proj, torch.nn.Identity)
 
@@ -40,10 +40,10 @@ def test_replace_reaches_nested_layers():
 def test_replace_reaches_every_place_of_a_layer_but_not_the_model_itself():
     model = toys.mlp()
     model.append(model[0])
-    layers.replace(model, "0", torch.nn.Identity())
+    layers.replace_(model, "0", torch.nn.Identity())
     assert model[0] is model[3] and isinstance(model[3], torch.nn.Identity)
     with pytest.raises(ValueError, match="model is itself the Sequential to replace"):
-        layers.replace(model, "", torch.nn.Identity())
+        layers.replace_(model, "", torch.nn.Identity())
 
 
 def test_owners_of_a_weight_stand_together():

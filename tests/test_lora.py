@@ -155,7 +155,7 @@ def test_one_adapter_answers_at_a_time(family):
     assert lora.adapters(model) == {"first": False, "second": True}
     assert not torch.allclose(answers["first"], answers["second"], atol=1e-3)
     for adapter in ("first", None, "second", "first"):
-        report = lora.use_lora_(model, adapter)
+        report = lora.set_adapter_(model, adapter)
         assert torch.equal(toys.logits(model), answers[adapter])
         trainable = sum(p.numel() for p in training.trainable_parameters(model).values())
         assert report.total == trainable and (trainable > 0) == (adapter is not None)
@@ -164,14 +164,14 @@ def test_one_adapter_answers_at_a_time(family):
 
 def test_training_one_adapter_leaves_the_other_and_the_matrices():
     model, answers = two_adapters()
-    lora.use_lora_(model, "first")
+    lora.set_adapter_(model, "first")
     ids = torch.arange(1, 25).view(3, 8)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(3)}
     recipe = training.Recipe(steps=3, learning_rate=1e-2)
     training.train(model, lambda epoch, seed: [batch], recipe, progress=False)
     assert not torch.allclose(toys.logits(model), answers["first"], atol=1e-3)
     for adapter in (None, "second"):
-        lora.use_lora_(model, adapter)
+        lora.set_adapter_(model, adapter)
         assert torch.equal(toys.logits(model), answers[adapter])
 
 
@@ -185,7 +185,7 @@ def test_merging_one_keeps_the_other_beside(family, adapter):
     assert list(lora.adapters(model)) == [other]
     kept = [m for m in model.modules() if getattr(m, "adapter", "") == other]
     assert all(one is another for one, another in zip(kept, updates.values(), strict=True))
-    lora.use_lora_(model, None)
+    lora.set_adapter_(model, None)
     assert torch.allclose(toys.logits(model), answers[adapter], atol=1e-5)
     lora.merge_lora_(model)
     fresh = toys.ALL[family]()
@@ -195,7 +195,7 @@ def test_merging_one_keeps_the_other_beside(family, adapter):
 def test_adapters_that_are_unknown_ambiguous_or_taken():
     model, _ = two_adapters()
     before = toys.logits(model)
-    for call in (lora.use_lora_, lora.merge_lora_):
+    for call in (lora.set_adapter_, lora.merge_lora_):
         with pytest.raises(ValueError, match=r"adapter is 'third'; one of \["):
             call(model, "third")
     for call in (lora.merge_lora_, lambda m: lora.save_lora(m, "never")):
@@ -206,7 +206,7 @@ def test_adapters_that_are_unknown_ambiguous_or_taken():
     with pytest.raises(ValueError, match="adapter is empty"):
         lora.add_lora_(model, adapter="")
     with pytest.raises(ValueError, match="nothing was switched"):
-        lora.use_lora_(toys.bert(), None)
+        lora.set_adapter_(toys.bert(), None)
     assert torch.equal(before, toys.logits(model))
 
 
@@ -262,7 +262,7 @@ def test_a_saved_adapter_gives_the_same_answers_in_another_copy(tmp_path, family
     other = toys.ALL[family]()
     lora.load_lora_(other, path)
     assert torch.equal(toys.logits(other), answers["first"])
-    lora.use_lora_(other, None)
+    lora.set_adapter_(other, None)
     assert torch.equal(toys.logits(other), answers[None])
     assert list(lora.adapters(other)) == ["first"]
 
@@ -317,7 +317,7 @@ def test_unmerging_undoes_merging(tmp_path):
     lora.merge_lora_(model)
     lora.unmerge_lora_(model, path)
     assert torch.allclose(toys.logits(model), beside, atol=1e-5)
-    lora.use_lora_(model, None)
+    lora.set_adapter_(model, None)
     assert torch.allclose(toys.logits(model), plain, atol=1e-5)
 
 

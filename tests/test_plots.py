@@ -15,7 +15,7 @@ def closed():
 
 def test_weights_share_one_scale_and_hide_exact_zeros():
     matrix = torch.tensor([[1.0, 0.0], [-4.0, 2.0]])
-    axes = plots.weights({"one": matrix, "two": matrix / 2})
+    axes = plots.weight_maps({"one": matrix, "two": matrix / 2})
     assert [ax.get_title() for ax in axes] == ["one", "two"]
     images = [ax.images[0] for ax in axes]
     assert {image.get_clim() for image in images} == {(-4.0, 4.0)}
@@ -23,7 +23,7 @@ def test_weights_share_one_scale_and_hide_exact_zeros():
 
 
 def test_shares_stack_up_to_each_total():
-    ax = plots.shares({"a": {"x": 1.0, "y": 2.0}, "b": {"y": 3.0}}, "MB")
+    ax = plots.stacked_bars({"a": {"x": 1.0, "y": 2.0}, "b": {"y": 3.0}}, "MB")
     ends = {round(bar.get_y(), 2): 0.0 for bar in ax.patches}
     for bar in ax.patches:
         end = bar.get_x() + bar.get_width()
@@ -34,7 +34,7 @@ def test_shares_stack_up_to_each_total():
 
 
 def test_stages_name_both_kinds_of_training():
-    texts = " ".join(text.get_text() for text in plots.stages().texts)
+    texts = " ".join(text.get_text() for text in plots.training_stages().texts)
     assert all(word in texts for word in ("PRETRAINING", "FINE-TUNING", "[MASK]", "labelled"))
 
 
@@ -67,7 +67,7 @@ def test_a_roof_over_nothing_is_refused():
 
 
 def test_calls_show_each_call_and_their_median():
-    ax = plots.calls([0.001, 0.002, 0.009])
+    ax = plots.call_times([0.001, 0.002, 0.009])
     assert list(ax.lines[0].get_ydata()) == pytest.approx([1, 2, 9])
     assert ax.lines[1].get_ydata()[0] == pytest.approx(2)
     assert ax.get_legend().get_texts()[0].get_text() == "median 2.0 ms"
@@ -81,7 +81,7 @@ def test_sparsity_curves_go_through_the_means_and_show_the_seeds():
 
 
 def test_seeds_put_one_dot_for_each_seed_into_each_row():
-    ax = plots.seeds({"first": [1.0, 2.0], "second": [3.0, 4.0]}, "perplexity")
+    ax = plots.seed_dots({"first": [1.0, 2.0], "second": [3.0, 4.0]}, "perplexity")
     dots = [line.get_xydata().tolist()[0] for line in ax.lines]
     assert dots == [[1.0, 0], [2.0, 0], [3.0, 1], [4.0, 1]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
@@ -108,7 +108,7 @@ def test_trade_off_shows_each_seed_and_the_start():
 
 
 def test_cells_show_each_label_in_its_place_and_colour():
-    ax = plots.cells([["a", "b"], ["c", 4]], [[0, 1], [1, 0]], "bytes")
+    ax = plots.byte_grid([["a", "b"], ["c", 4]], [[0, 1], [1, 0]], "bytes")
     assert {t.get_position(): t.get_text() for t in ax.texts} == {
         (0.5, 0.5): "a",
         (1.5, 0.5): "b",
@@ -122,7 +122,7 @@ def test_cells_show_each_label_in_its_place_and_colour():
 
 def test_answers_are_one_bar_for_each_class_and_label():
     said = {"T = 1": [0.7, 0.2, 0.1], "T = 4": [0.4, 0.3, 0.3]}
-    ax = plots.answers(said, ["x", "y", "z"], title="a text")
+    ax = plots.class_bars(said, ["x", "y", "z"], title="a text")
     assert [round(bar.get_width(), 2) for bar in ax.patches] == [0.7, 0.2, 0.1, 0.4, 0.3, 0.3]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y", "z"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(said)

@@ -97,7 +97,7 @@ def test_prune_zeroes_what_the_masks_say_and_reports_it(family):
     assert metrics.sparsity(model) == pytest.approx(0.5, abs=1e-3)
     assert report.total == sum(int((~mask).sum()) for mask in masks.values())
     for name, layer in layers.linear_layers(model).items():
-        weight = layers.matrix(layer)
+        weight = layers.weight_matrix(layer)
         assert (weight[~masks[name]] == 0).all()
         assert torch.equal(weight[masks[name]].abs(), scores[name][masks[name]])
     assert not torch.equal(before, toys.logits(model))

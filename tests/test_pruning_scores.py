@@ -30,7 +30,7 @@ def test_wanda_on_a_model_is_wanda_on_each_layer(family):
     found = layers.linear_layers(model)
     assert list(scores) == list(found)
     for name, score in scores.items():
-        wanted = pruning.wanda_scores(layers.matrix(found[name]), norms[name])
+        wanted = pruning.wanda_scores(layers.weight_matrix(found[name]), norms[name])
         assert torch.equal(score, wanted)
         assert not score.requires_grad
     equal = {name: torch.ones_like(norm) for name, norm in norms.items()}

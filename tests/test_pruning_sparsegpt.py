@@ -132,11 +132,13 @@ def test_a_model_gets_the_sparsity_and_the_report_tells_it(family, dtype):
     batch = {"input_ids": torch.arange(1, 33).view(4, 8)}
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     hessians = pruning.hessians(model, [batch])
-    old = {n: layers.matrix(m).detach().clone() for n, m in layers.linear_layers(model).items()}
+    old = {
+        n: layers.weight_matrix(m).detach().clone() for n, m in layers.linear_layers(model).items()
+    }
     report = pruning.sparsegpt_(model, hessians, lambda s: pruning.n_of_m_mask(s, 2, 4), 4)
     assert metrics.sparsity(model) == 0.5
     for name, layer in layers.linear_layers(model).items():
-        weight = layers.matrix(layer)
+        weight = layers.weight_matrix(layer)
         assert weight.dtype == dtype
         assert ((weight == 0).view(len(weight), -1, 4).sum(-1) == 2).all()
         assert report.changed[name] == int(((weight == 0) & (old[name] != 0)).sum())

@@ -44,7 +44,7 @@ def silenced(model, masks, suffix):
     """Return a copy in which the layers that read the removed outputs have zeros for them."""
     model = copy.deepcopy(model)
     for name, mask in masks.items():
-        weight = layers.matrix(model.get_submodule(f"{name}.{suffix}")).data
+        weight = layers.weight_matrix(model.get_submodule(f"{name}.{suffix}")).data
         weight[:, ~mask.repeat_interleave(weight.shape[1] // len(mask))] = 0
     return model
 

@@ -27,7 +27,7 @@ def pruned(model, sparsity=0.5):
 
 def outside(model, masks):
     found = layers.linear_layers(model)
-    return torch.cat([layers.matrix(found[n]).detach()[~mask] for n, mask in masks.items()])
+    return torch.cat([layers.weight_matrix(found[n]).detach()[~mask] for n, mask in masks.items()])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

@@ -43,7 +43,7 @@ def test_values_come_back_within_half_a_step(x, bits, symmetric, dim):
 @given(arrays, ends, ends, bits, st.booleans())
 def test_only_what_is_clamped_is_off_by_more_than_half_a_step(x, low, high, bits, symmetric):
     x = torch.from_numpy(x)
-    scale, zero_point = quantization.choose_qparams_from_range(-low, high, bits, symmetric)
+    scale, zero_point = quantization.choose_qparams_affine_with_min_max(-low, high, bits, symmetric)
     q = quantization.quantize_affine(x, scale, zero_point, bits)
     back = quantization.dequantize_affine(q, scale, zero_point).double()
     quant_min, quant_max = quantization.quant_range(bits)
@@ -78,9 +78,9 @@ def test_quantizing_twice_changes_nothing_more(x, bits, symmetric, dim):
 @given(arrays, bits, st.booleans(), dims)
 def test_parameters_come_from_the_full_range(x, bits, symmetric, dim):
     x = torch.from_numpy(x)
-    low, high = quantization.full_range(x, dim)
+    low, high = quantization.min_max_range(x, dim)
     wanted = quantization.choose_qparams_affine(x, bits, symmetric, dim)
-    found = quantization.choose_qparams_from_range(low, high, bits, symmetric)
+    found = quantization.choose_qparams_affine_with_min_max(low, high, bits, symmetric)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     assert found[0].dtype == torch.float32 and found[1].dtype == torch.int32
     assert found[0].shape == found[1].shape == low.shape
@@ -89,7 +89,7 @@ def test_parameters_come_from_the_full_range(x, bits, symmetric, dim):
 
 def test_a_range_that_leaves_zero_out_is_widened():
     for low, high in [(2.0, 4.0), (0.0, 4.0)]:
-        scale, zero_point = quantization.choose_qparams_from_range(low, high)
+        scale, zero_point = quantization.choose_qparams_affine_with_min_max(low, high)
         assert scale.item() == pytest.approx(4 / 255) and zero_point == -128
 
 
@@ -147,7 +147,7 @@ def test_impossible_bits_are_refused(wrong):
     x, one, zero = torch.ones(3), torch.tensor(1.0), torch.tensor(0)
     for refuse in (
         lambda: quantization.choose_qparams_affine(x, wrong),
-        lambda: quantization.choose_qparams_from_range(-1.0, 1.0, wrong),
+        lambda: quantization.choose_qparams_affine_with_min_max(-1.0, 1.0, wrong),
         lambda: quantization.quantize_affine(x, one, zero, wrong),
         lambda: quantization.fake_quantize(x, one, zero, wrong),
     ):
@@ -160,12 +160,12 @@ def test_values_that_are_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="x holds NaN or infinity"):
         quantization.choose_qparams_affine(torch.tensor([1.0, bad]))
     with pytest.raises(ValueError, match="low or high is NaN or infinite"):
-        quantization.choose_qparams_from_range(0.0, bad)
+        quantization.choose_qparams_affine_with_min_max(0.0, bad)
 
 
 def test_ranges_that_end_before_they_start_are_refused():
     with pytest.raises(ValueError, match="low is above high"):
-        quantization.choose_qparams_from_range(2.0, 1.0)
+        quantization.choose_qparams_affine_with_min_max(2.0, 1.0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -189,8 +189,8 @@ def test_empty_tensors_are_refused():
 @given(arrays, bits, st.booleans(), dims, st.floats(0.25, 1))
 def test_fake_quantization_is_quantizing_and_back(x, bits, symmetric, dim, share):
     x = torch.from_numpy(x)
-    low, high = (end * share for end in quantization.full_range(x, dim))
-    scale, zero_point = quantization.choose_qparams_from_range(low, high, bits, symmetric)
+    low, high = (end * share for end in quantization.min_max_range(x, dim))
+    scale, zero_point = quantization.choose_qparams_affine_with_min_max(low, high, bits, symmetric)
     fake = quantization.fake_quantize(x, scale, zero_point, bits)
     q = quantization.quantize_affine(x, scale, zero_point, bits)
     assert torch.equal(fake, quantization.dequantize_affine(q, scale, zero_point))

@@ -25,14 +25,14 @@ def squared_error(x, scale, zero_point, bits, dim=-1):
 
 
 def error_of(x, ranges, bits, symmetric, dim):
-    qparams = quantization.choose_qparams_from_range(*ranges, bits, symmetric)
+    qparams = quantization.choose_qparams_affine_with_min_max(*ranges, bits, symmetric)
     return squared_error(x, *qparams, bits, dim)
 
 
 @given(matrices, dims)
 def test_a_hundred_percent_cut_nothing_off(x, dim):
     x = torch.from_numpy(x)
-    found, wanted = quantization.percentile_range(x, 100, dim), quantization.full_range(x, dim)
+    found, wanted = quantization.percentile_range(x, 100, dim), quantization.min_max_range(x, dim)
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
@@ -62,8 +62,8 @@ def test_other_percents_are_refused(wrong):
 @given(matrices, bits, st.booleans(), dims)
 def test_least_squares_is_never_worse_than_the_full_range(x, bits, symmetric, dim):
     x = torch.from_numpy(x)
-    full = quantization.full_range(x, dim)
-    least = quantization.least_squares_range(x, bits, symmetric, dim)
+    full = quantization.min_max_range(x, dim)
+    least = quantization.mse_range(x, bits, symmetric, dim)
     assert (least[0] <= 0).all() and (least[1] >= 0).all()
     errors = [error_of(x, ranges, bits, symmetric, dim) for ranges in (least, full)]
     assert (errors[0] <= errors[1] * (1 + 1e-4) + 1e-6).all()
@@ -75,8 +75,8 @@ def test_cutting_an_outlier_off_pays(symmetric, sign):
     torch.manual_seed(0)
     x = torch.randn(4000)
     x[7] = sign * 40
-    full = error_of(x, quantization.full_range(x), 4, symmetric, None)
-    low, high = ranges = quantization.least_squares_range(x, 4, symmetric)
+    full = error_of(x, quantization.min_max_range(x), 4, symmetric, None)
+    low, high = ranges = quantization.mse_range(x, 4, symmetric)
     assert error_of(x, ranges, 4, symmetric, None) < 0.5 * full
     assert max(-low, high) < 20
     assert error_of(x, quantization.percentile_range(x, 99.9), 4, symmetric, None) < 0.7 * full
@@ -86,7 +86,7 @@ def test_one_end_alone_may_be_cut_off():
     torch.manual_seed(0)
     x = -torch.rand(4000)
     x[7] = 8
-    low, high = quantization.least_squares_range(x, 4)
+    low, high = quantization.mse_range(x, 4)
     assert -low / high > 0.2  # shrunk together, they would keep their ratio of 1 to 8
 
 
@@ -101,10 +101,10 @@ def test_at_eight_bits_a_percentile_can_cost_more_than_it_gains():
 def test_constant_tensors_come_back(value):
     x = torch.full((2, 6), value)
     for ranges in (
-        quantization.least_squares_range(x, 4, dim=-1),
+        quantization.mse_range(x, 4, dim=-1),
         quantization.percentile_range(x, 99, dim=-1),
     ):
-        qparams = quantization.choose_qparams_from_range(*ranges, 4)
+        qparams = quantization.choose_qparams_affine_with_min_max(*ranges, 4)
         back = quantization.fake_quantize(x, *qparams, 4)
         assert torch.allclose(back, x, atol=1e-37, rtol=1e-6)
 
@@ -112,9 +112,9 @@ def test_constant_tensors_come_back(value):
 @pytest.mark.parametrize(
     "find",
     [
-        quantization.full_range,
+        quantization.min_max_range,
         quantization.percentile_range,
-        quantization.least_squares_range,
+        quantization.mse_range,
         quantization.search_scale,
     ],
 )
@@ -128,7 +128,7 @@ def test_values_that_no_range_can_hold_are_refused(find):
 
 @pytest.mark.parametrize("wrong", [1, 9, 2.5])
 def test_impossible_bits_are_refused(wrong):
-    for find in (quantization.least_squares_range, quantization.search_scale):
+    for find in (quantization.mse_range, quantization.search_scale):
         with pytest.raises(ValueError, match=f"bits is {wrong}"):
             find(torch.ones(3), wrong)
 

@@ -31,7 +31,7 @@ def test_gptqs_integers_go_into_a_model_and_read_better_than_the_nearest():
     measured = calibration.hessians(model, [{"input_ids": learn}])
     by_gptq, nearest = {}, {}
     for name, hessian in measured.items():
-        weight = layers.matrix(model.get_submodule(name)).detach()
+        weight = layers.weight_matrix(model.get_submodule(name)).detach()
         nearest[name] = quantization.round_to_nearest(weight, BITS)
         _, scale, _ = nearest[name]
         numbers = weight.double().numpy(), hessian.double().numpy(), scale.double().numpy()[:, 0]

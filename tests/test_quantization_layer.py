@@ -136,7 +136,7 @@ def test_a_static_grid_rounds_the_inputs_and_clamps_what_lies_outside():
     linear = torch.nn.Linear(16, 4)
     layer, plain = build(linear, activations=8, activation_range=(-1.0, 2.0)), build(linear)
     assert layer.activations == 8 and layer.static
-    scale, zero_point = quantization.choose_qparams_from_range(-1.0, 2.0)
+    scale, zero_point = quantization.choose_qparams_affine_with_min_max(-1.0, 2.0)
     x = torch.randn(5, 16) * 2
     assert torch.equal(layer(x), plain(quantization.fake_quantize(x, scale, zero_point)))
     lifted = x.clamp(min=2)

@@ -42,7 +42,7 @@ def test_symmetric_scales_differ_by_which_end_they_fit(group_size):
     halfway = theirs(x, "SYMMETRIC", group_size)[0].view_as(own)
     torch.testing.assert_close(halfway, own * 127 / 127.5, rtol=1e-6, atol=0)
     groups = quantization.into_groups(x, group_size)
-    low, high = (end.squeeze(-1) for end in quantization.full_range(groups, -1))
+    low, high = (end.squeeze(-1) for end in quantization.min_max_range(groups, -1))
     fitted = theirs(x, "SYMMETRIC_NO_CLIPPING_ERR", group_size)[0].view_as(own)
     wanted = torch.maximum(-low / 128, high / 127)
     torch.testing.assert_close(fitted, wanted, rtol=1e-6, atol=0)

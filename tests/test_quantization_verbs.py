@@ -286,7 +286,7 @@ def test_static_activations_come_from_calibration(family):
     assert not torch.equal(toys.logits(model), toys.logits(plain))
     for name, (low, high) in ranges.items():
         layer = model.get_submodule(name)
-        wanted = quantization.choose_qparams_from_range(low, high)
+        wanted = quantization.choose_qparams_affine_with_min_max(low, high)
         assert (layer.input_scale, layer.input_zero_point) == wanted
 
 
@@ -489,7 +489,7 @@ def rounded(model, bits, group_size=None, symmetric=True):
     """Return the integers of each linear layer, rounded down instead of to nearest."""
     found = {}
     for name, layer in layers.linear_layers(model).items():
-        weight = layers.matrix(layer).detach()
+        weight = layers.weight_matrix(layer).detach()
         q, *grid = quantization.round_to_nearest(weight, bits, group_size, symmetric)
         quant_min, _ = quantization.quant_range(bits)
         found[name] = (q - 1).clamp(min=quant_min), *grid

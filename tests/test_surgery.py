@@ -113,7 +113,7 @@ def cut_(model, kept):
     stacks = surgery.layer_stacks(model)
     surgery.check_layers(stacks, kept)
     for name, stack in stacks.items():
-        layers.replace(model, name, nn.ModuleList(stack[index] for index in kept))
+        layers.replace_(model, name, nn.ModuleList(stack[index] for index in kept))
     surgery.note_layers(model, {name: len(stack) for name, stack in stacks.items()}, kept)
 
 

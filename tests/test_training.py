@@ -106,7 +106,7 @@ def everything(path, loss=training.model_loss, evaluate=rise_and_fall):
     recipe = training.Recipe(
         steps=40,
         learning_rate=8e-3,
-        warmup=4,
+        warmup_steps=4,
         weight_decay=0.1,
         evaluate_every=3,
         patience=2,
@@ -216,7 +216,7 @@ def test_frozen_parameters_stay():
 
 
 def test_the_rate_climbs_then_falls_to_zero():
-    recipe = training.Recipe(steps=100, learning_rate=1.0, warmup=10)
+    recipe = training.Recipe(steps=100, learning_rate=1.0, warmup_steps=10)
     rates = [recipe.rate(step) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
@@ -225,9 +225,9 @@ def test_the_rate_climbs_then_falls_to_zero():
 
 @given(st.integers(1, 50), st.integers(0, 50), st.floats(0, 1), st.floats(1e-6, 10))
 def test_the_rate_stays_between_final_and_peak_and_scales_with_the_peak(steps, warmup, end, peak):
-    recipe = training.Recipe(steps, warmup=min(warmup, steps), final=end)
+    recipe = training.Recipe(steps, warmup_steps=min(warmup, steps), final=end)
     rates = [recipe.rate(step, peak) for step in range(steps)]
-    after = rates[recipe.warmup :]
+    after = rates[recipe.warmup_steps :]
     assert all(end * peak <= rate * (1 + 1e-9) for rate in after)
     assert max(rates) == pytest.approx(peak)
     assert recipe.rate(0) == pytest.approx(rates[0] / peak * recipe.learning_rate)
@@ -423,11 +423,11 @@ def test_what_cannot_be_trained_is_said():
         {"steps": 0},
         {"learning_rate": 0.0},
         {"learning_rate": float("inf")},
-        {"warmup": -1},
-        {"warmup": 11},
+        {"warmup_steps": -1},
+        {"warmup_steps": 11},
         {"final": 1.5},
         {"weight_decay": -0.1},
-        {"clip": 0.0},
+        {"max_grad_norm": 0.0},
         {"evaluate_every": -1},
         {"patience": 3},
         {"patience": -1},
@@ -440,9 +440,9 @@ def test_impossible_recipes_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"names": "("}, {"learning_rate": -1.0}, {"weight_decay": float("nan")}]
+    "wrong", [{"pattern": "("}, {"learning_rate": -1.0}, {"weight_decay": float("nan")}]
 )
 def test_impossible_groups_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is "):
-        training.Group(**{"names": "head"} | wrong)
+        training.Group(**{"pattern": "head"} | wrong)

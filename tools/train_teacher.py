@@ -25,7 +25,7 @@ TOKENS = 24
 RECIPE = training.Recipe(
     steps=600,
     learning_rate=1e-3,
-    warmup=30,
+    warmup_steps=30,
     groups=[training.Group("^head", learning_rate=5e-3)],
     evaluate_every=60,
 )
@@ -45,7 +45,7 @@ def train_teacher():
     torch.set_num_threads(1)
     factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
     learn = factbook["train"].select(range(LEFT_OUT, len(factbook["train"])))
-    judged = data.encode(factbook["validation"].select(range(400)), tokenizer, TOKENS)
+    judged = data.ordered_batches(factbook["validation"].select(range(400)), tokenizer, TOKENS)
     labels = torch.cat([batch["labels"] for batch in judged])
 
     def validation_loss(model):
@@ -96,7 +96,7 @@ def write_sheet():
     factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
     teacher = models.EncoderClassifier(models.load_minilm(), num_labels=13)
     lora.load_lora_(teacher, BUNDLED)
-    judged = data.encode(factbook["test"], tokenizer, TOKENS)
+    judged = data.ordered_batches(factbook["test"], tokenizer, TOKENS)
     labels = torch.cat([batch["labels"] for batch in judged])
     answers = metrics.predict(teacher, judged).argmax(-1)
     steps = json.loads((BUNDLED / "curve.json").read_text())["evaluations"][-1][0]

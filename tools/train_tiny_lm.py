@@ -27,10 +27,10 @@ BUILD = ROOT / "build"
 WINDOW = 256
 RECIPES = {
     "teacher": training.Recipe(
-        steps=4000, learning_rate=2e-3, warmup=100, weight_decay=0.1, evaluate_every=200
+        steps=4000, learning_rate=2e-3, warmup_steps=100, weight_decay=0.1, evaluate_every=200
     ),
     "student": training.Recipe(
-        steps=3000, learning_rate=3e-3, warmup=100, weight_decay=0.1, evaluate_every=200
+        steps=3000, learning_rate=3e-3, warmup_steps=100, weight_decay=0.1, evaluate_every=200
     ),
 }
 

@@ -24,7 +24,7 @@ def _rate_cases(seed):
 
 
 def _rate(step, steps, peak, warmup):
-    return Recipe(steps=steps, learning_rate=peak, warmup=warmup).rate(step)
+    return Recipe(steps=steps, learning_rate=peak, warmup_steps=warmup).rate(step)
 
 
 def _after_warmup(shape, begin=lambda step, warmup: (step + 1) / warmup):

@@ -6,8 +6,8 @@ before splitting, and a split depends on nothing but the texts: no seed, no mach
 """
 
 from lightcourse.data.batches import (
-    encode,
     excerpts,
+    ordered_batches,
     row_batches,
     speech_tokens,
     text_batches,
@@ -28,7 +28,6 @@ from lightcourse.data.tables import load_csv
 __all__ = [
     "SPLITS",
     "class_counts",
-    "encode",
     "excerpts",
     "load_chinese_reviews",
     "load_csv",
@@ -40,6 +39,7 @@ __all__ = [
     "load_reviews",
     "load_speeches",
     "majority_class",
+    "ordered_batches",
     "row_batches",
     "speech_tokens",
     "text_batches",

@@ -106,7 +106,7 @@ def token_batches(
     return batches
 
 
-def encode(dataset, tokenizer, max_length: int = 128, batch_size: int = 64) -> list[dict]:
+def ordered_batches(dataset, tokenizer, max_length: int = 128, batch_size: int = 64) -> list[dict]:
     """Return all batches of a labelled set in its own order, as measuring wants them.
 
     Parameters
@@ -145,12 +145,12 @@ def text_batches(
     Parameters
     ----------
     dataset, tokenizer, batch_size, max_length
-        As in :func:`encode`.
+        As in :func:`ordered_batches`.
 
     Returns
     -------
     callable
-        ``batches(epoch, seed)`` yields the dicts that :func:`encode` describes; every text
+        ``batches(epoch, seed)`` yields the dicts that :func:`ordered_batches` describes; every text
         once in an epoch, the same batches for the same arguments.
     """
     _require_positive(batch_size=batch_size)

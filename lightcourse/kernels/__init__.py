@@ -11,14 +11,14 @@ from lightcourse.kernels.linear import (
     linear_w8a8,
     quantize_rows,
 )
-from lightcourse.kernels.paths import available, most_threads, path, set_threads, threads
+from lightcourse.kernels.paths import available, max_threads, path, set_threads, threads
 
 __all__ = [
     "available",
     "linear_sparse",
     "linear_w4a8",
     "linear_w8a8",
-    "most_threads",
+    "max_threads",
     "path",
     "quantize_rows",
     "set_threads",

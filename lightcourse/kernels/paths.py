@@ -92,7 +92,7 @@ def threads() -> int:
     return _threads
 
 
-def most_threads() -> int:
+def max_threads() -> int:
     """Return how many threads there are: Numba's own limit, NUMBA_NUM_THREADS."""
     return numba.config.NUMBA_NUM_THREADS
 
@@ -103,10 +103,10 @@ def set_threads(count: int) -> None:
     Raises
     ------
     ValueError
-        When it is less than one, or more than :func:`most_threads`.
+        When it is less than one, or more than :func:`max_threads`.
     """
     global _threads
-    most = most_threads()
+    most = max_threads()
     if count not in range(1, most + 1):
         raise ValueError(f"count is {count}; a whole number from 1 to {most} is wanted")
     _threads = int(count)

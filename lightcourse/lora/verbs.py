@@ -20,7 +20,7 @@ def add_lora_(
     r"""Freeze a model and put a trainable low-rank update beside its linear layers.
 
     A model may carry several adapters, by name. The one that was added last is used and
-    trained; :func:`use_lora_` switches.
+    trained; :func:`set_adapter_` switches.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def put_beside(
     for layer in updates(model).values():
         layer.active = False
     for name, layer in new.items():
-        layers.replace(model, name, layer)
+        layers.replace_(model, name, layer)
     pretrained.watch_(model)
     return report
 
@@ -141,7 +141,7 @@ def adapters(model: nn.Module) -> dict[str, bool]:
     return {layer.adapter: layer.active for layer in updates(layers.unwrapped(model)).values()}
 
 
-def use_lora_(model: nn.Module, adapter: str | None) -> layers.Report:
+def set_adapter_(model: nn.Module, adapter: str | None) -> layers.Report:
     """Switch to one adapter, or to the model without any.
 
     Parameters
@@ -227,7 +227,7 @@ def merge_lora_(model: nn.Module, adapter: str | None = None) -> layers.Report:
     report = layers.Report("merged", "parameters folded in")
     for name, layer in found.items():
         add_to_matrix(layer, layer.delta())
-        layers.replace(model, name, layer.base)
+        layers.replace_(model, name, layer.base)
         report.changed[plain[name]] = layer.lora_a.numel() + layer.lora_b.numel()
     return report.raise_if_nothing_changed("the model has no LoRA layer")
 
@@ -259,5 +259,5 @@ def _require_own(model, found):
 
 def add_to_matrix(layer: LoRALinear, change: torch.Tensor) -> None:
     """Add to the matrix below a layer, rounding once where it is of low precision."""
-    weight = layers.matrix(innermost(layer))
+    weight = layers.weight_matrix(innermost(layer))
     weight.copy_(weight + change)

@@ -1,17 +1,17 @@
 """The figures that come back: one function each, which draws into ``Axes`` and returns them."""
 
-from lightcourse.plots.distillation import answers, densities
+from lightcourse.plots.distillation import class_bars, densities
 from lightcourse.plots.ledger import ledger
-from lightcourse.plots.lines import bits_curves, curves, seeds, sparsity_curves, trade_off
-from lightcourse.plots.pictures import cells, shares, stages, weights
+from lightcourse.plots.lines import bits_curves, curves, seed_dots, sparsity_curves, trade_off
+from lightcourse.plots.pictures import byte_grid, stacked_bars, training_stages, weight_maps
 from lightcourse.plots.quantization import clipping, error_parts, number_line, staircase
-from lightcourse.plots.speed import calls, roofline
+from lightcourse.plots.speed import call_times, roofline
 
 __all__ = [
-    "answers",
     "bits_curves",
-    "calls",
-    "cells",
+    "byte_grid",
+    "call_times",
+    "class_bars",
     "clipping",
     "curves",
     "densities",
@@ -19,11 +19,11 @@ __all__ = [
     "ledger",
     "number_line",
     "roofline",
-    "seeds",
-    "shares",
+    "seed_dots",
     "sparsity_curves",
-    "stages",
+    "stacked_bars",
     "staircase",
     "trade_off",
-    "weights",
+    "training_stages",
+    "weight_maps",
 ]

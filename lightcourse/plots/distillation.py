@@ -3,7 +3,7 @@
 from lightcourse.plots.palette import COLOURS
 
 
-def answers(said: dict[str, list[float]], classes: list[str], title: str = "", ax=None):
+def class_bars(said: dict[str, list[float]], classes: list[str], title: str = "", ax=None):
     """Draw the probabilities of all classes as bars, a group of bars for each class.
 
     Parameters

@@ -76,7 +76,7 @@ def bits_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None
     return _bands(lines, "bits for each weight, scales included", ylabel, ax)
 
 
-def seeds(rows: dict[str, list[float]], xlabel: str, ax=None):
+def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None):
     """Draw one row for each thing, and in it one dot for each seed.
 
     Parameters

@@ -5,7 +5,7 @@ import torch
 from lightcourse.plots.palette import COLOURS
 
 
-def weights(panels: dict[str, torch.Tensor]):
+def weight_maps(panels: dict[str, torch.Tensor]):
     """Draw small weight matrices side by side, on one scale of colours.
 
     Blue is negative, red is positive, white near zero; an exact zero is a grey cell.
@@ -37,7 +37,7 @@ def weights(panels: dict[str, torch.Tensor]):
     return axes[0]
 
 
-def shares(parts: dict[str, dict[str, float]], unit: str, ax=None):
+def stacked_bars(parts: dict[str, dict[str, float]], unit: str, ax=None):
     """Draw one horizontal bar for each thing, cut into its parts.
 
     Parameters
@@ -67,7 +67,7 @@ def shares(parts: dict[str, dict[str, float]], unit: str, ax=None):
     return ax
 
 
-def cells(labels: list[list], kinds: list[list[int]], title: str = "", ax=None):
+def byte_grid(labels: list[list], kinds: list[list[int]], title: str = "", ax=None):
     """Draw a grid of labelled cells: bytes in memory, or the bits of a byte.
 
     Parameters
@@ -98,7 +98,7 @@ def cells(labels: list[list], kinds: list[list[int]], title: str = "", ax=None):
     return ax
 
 
-def stages(ax=None):
+def training_stages(ax=None):
     """Draw how a task model comes to be: plain text, pretraining, base model, fine-tuning.
 
     Returns

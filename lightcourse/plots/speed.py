@@ -3,7 +3,7 @@
 from lightcourse.plots.palette import COLOURS
 
 
-def calls(seconds: list[float], ax=None):
+def call_times(seconds: list[float], ax=None):
     """Draw the time of every single call, in order, and their median.
 
     Parameters

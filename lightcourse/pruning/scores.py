@@ -28,7 +28,7 @@ def magnitude_scores(model: nn.Module) -> dict[str, torch.Tensor]:
     found = layers.linear_layers(model)
     if not found:
         raise ValueError(f"model is a {type(model).__name__} without a linear layer to score")
-    return {name: _finite(name, layers.matrix(layer)).abs() for name, layer in found.items()}
+    return {name: _finite(name, layers.weight_matrix(layer)).abs() for name, layer in found.items()}
 
 
 def random_scores(model: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -98,7 +98,8 @@ def wanda_scores(
         wrong = f"names {unknown}" if input_norms else "is empty"
         raise ValueError(f"input_norms {wrong}; norms for linear layers of this model are wanted")
     return {
-        name: _wanda(name, layers.matrix(found[name]), norms) for name, norms in input_norms.items()
+        name: _wanda(name, layers.weight_matrix(found[name]), norms)
+        for name, norms in input_norms.items()
     }
 
 

@@ -114,12 +114,14 @@ def sparsegpt_(
     new = {}
     for name, hessian in hessians.items():
         try:
-            new[name] = sparsegpt(layers.matrix(found[name]), hessian, mask, block_size, damping)
+            new[name] = sparsegpt(
+                layers.weight_matrix(found[name]), hessian, mask, block_size, damping
+            )
         except ValueError as error:
             raise ValueError(f"layer {name}: {error}") from error
     report = layers.Report("pruned", "weights set to zero")
     for name, matrix in new.items():
-        weight = layers.matrix(found[name]).data
+        weight = layers.weight_matrix(found[name]).data
         if removed := int(((matrix == 0) & (weight != 0)).sum()):
             report.changed[name] = removed
             weight.copy_(matrix)

@@ -43,7 +43,7 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
     others = layers.other_matrices(model)
     report = layers.Report("pruned", "weights set to zero", skipped=others, share=share)
     for name, mask in masks.items():
-        weight = layers.matrix(found[name]).data
+        weight = layers.weight_matrix(found[name]).data
         if removed := int((weight[~mask] != 0).sum()):
             report.changed[name] = removed
             weight.masked_fill_(~mask, 0)
@@ -51,7 +51,7 @@ def prune_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Report:
 
 
 def _check(masks, found):
-    shapes = {name: layers.matrix(layer).shape for name, layer in found.items()}
+    shapes = {name: layers.weight_matrix(layer).shape for name, layer in found.items()}
     check_masks(masks, shapes, "linear layer")
     for name in masks:
         if "weight" not in found[name]._parameters:
@@ -150,7 +150,7 @@ def hold_masks(
     def set_to_zero(*_):
         _check(masks, found)
         for name, mask in masks.items():
-            layers.matrix(found[name]).masked_fill_(~mask, 0)
+            layers.weight_matrix(found[name]).masked_fill_(~mask, 0)
 
     # train() makes its optimizer itself: the hook stands on all that torch.optim has.
     handles.append(register_optimizer_step_post_hook(set_to_zero))
@@ -164,7 +164,7 @@ def hold_masks(
 
 
 def _zeros_now(found):
-    masks = {name: layers.matrix(layer).detach() != 0 for name, layer in found.items()}
+    masks = {name: layers.weight_matrix(layer).detach() != 0 for name, layer in found.items()}
     if all(mask.all() for mask in masks.values()):
         raise ValueError("masks is left out and no weight of the model is zero; prune_ it first")
     return masks

@@ -8,16 +8,16 @@ from lightcourse.calibration import calibrate
 from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import (
     choose_qparams_affine,
-    choose_qparams_from_range,
+    choose_qparams_affine_with_min_max,
     dequantize_affine,
     fake_quantize,
-    full_range,
     into_groups,
+    min_max_range,
     quantize_affine,
 )
 from lightcourse.quantization.clipping import (
     choose_qparams_mse,
-    least_squares_range,
+    mse_range,
     percentile_range,
     search_scale,
 )
@@ -33,15 +33,15 @@ __all__ = [
     "QuantizedLinear",
     "calibrate",
     "choose_qparams_affine",
-    "choose_qparams_from_range",
+    "choose_qparams_affine_with_min_max",
     "choose_qparams_mse",
     "default_qparams",
     "dequantize_",
     "dequantize_affine",
     "fake_quantize",
-    "full_range",
+    "min_max_range",
     "into_groups",
-    "least_squares_range",
+    "mse_range",
     "load_quantized_",
     "pack_int4",
     "percentile_range",

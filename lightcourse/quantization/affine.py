@@ -46,10 +46,10 @@ def choose_qparams_affine(
     (0.01, -128)
     """
     quant_range(bits)
-    return choose_qparams_from_range(*full_range(x, dim), bits, symmetric)
+    return choose_qparams_affine_with_min_max(*min_max_range(x, dim), bits, symmetric)
 
 
-def full_range(x: torch.Tensor, dim: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def min_max_range(x: torch.Tensor, dim: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smallest and the largest value: nothing is cut off.
 
     Parameters
@@ -71,7 +71,7 @@ def full_range(x: torch.Tensor, dim: int | None = None) -> tuple[torch.Tensor, t
 
     Examples
     --------
-    >>> low, high = full_range(torch.tensor([[1.0, 3.0], [-2.0, 5.0]]), dim=-1)
+    >>> low, high = min_max_range(torch.tensor([[1.0, 3.0], [-2.0, 5.0]]), dim=-1)
     >>> low.flatten().tolist(), high.flatten().tolist()
     ([1.0, -2.0], [3.0, 5.0])
     """
@@ -94,7 +94,7 @@ def checked_finite(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def choose_qparams_from_range(
+def choose_qparams_affine_with_min_max(
     low: torch.Tensor | float, high: torch.Tensor | float, bits: int = 8, symmetric: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Choose the scale and the zero point for values from ``low`` to ``high``.
@@ -123,7 +123,7 @@ def choose_qparams_from_range(
 
     Examples
     --------
-    >>> scale, zero_point = choose_qparams_from_range(-1.0, 0.5, bits=2)
+    >>> scale, zero_point = choose_qparams_affine_with_min_max(-1.0, 0.5, bits=2)
     >>> scale.item(), zero_point.item()
     (0.5, 0)
     """

@@ -5,8 +5,8 @@ import torch
 from lightcourse.calibration import check_percent
 from lightcourse.quantization.affine import (
     checked,
-    choose_qparams_from_range,
-    full_range,
+    choose_qparams_affine_with_min_max,
+    min_max_range,
     place_zero,
     quant_range,
 )
@@ -62,7 +62,7 @@ def percentile_range(
     return low.unsqueeze(dim), high.unsqueeze(dim)
 
 
-def least_squares_range(
+def mse_range(
     x: torch.Tensor, bits: int = 8, symmetric: bool = False, dim: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the range whose quantization has the least squared error, of those tried.
@@ -89,15 +89,17 @@ def least_squares_range(
     """
     quant_range(bits)
     x = checked(x)
-    low, high = full_range(x, dim)
+    low, high = min_max_range(x, dim)
     low, high = low.clamp(max=0), high.clamp(min=0)
-    least = _squared_error(x, *choose_qparams_from_range(low, high, bits, symmetric), bits, dim)
+    least = _squared_error(
+        x, *choose_qparams_affine_with_min_max(low, high, bits, symmetric), bits, dim
+    )
     # A symmetric grid looks at the wider end only: there is one thing to try.
     for powers in [(1, 1)] if symmetric else [(0, 1), (1, 0), (1, 1)]:
         first = low, high
         for share in SHARES[1:]:
             tried = [end * share**power for end, power in zip(first, powers, strict=True)]
-            qparams = choose_qparams_from_range(*tried, bits, symmetric)
+            qparams = choose_qparams_affine_with_min_max(*tried, bits, symmetric)
             error = _squared_error(x, *qparams, bits, dim)
             low, high = (
                 torch.where(error < least, new, old)
@@ -168,7 +170,7 @@ def choose_qparams_mse(
         Finite.
     bits, symmetric, dim
         As in :func:`choose_qparams_affine`. Symmetric is :func:`search_scale`; else the scale
-        is positive, and the range of :func:`least_squares_range` ends at quant_min and
+        is positive, and the range of :func:`mse_range` ends at quant_min and
         quant_max.
 
     Returns
@@ -186,8 +188,8 @@ def choose_qparams_mse(
     if symmetric:
         scale = _along(x, dim, lambda slices: search_scale(slices, bits))
         return scale, torch.zeros_like(scale, dtype=torch.int32)
-    low, high = least_squares_range(x, bits, dim=dim)
-    scale = _half(choose_qparams_from_range(low, high, bits)[0])
+    low, high = mse_range(x, bits, dim=dim)
+    scale = _half(choose_qparams_affine_with_min_max(low, high, bits)[0])
     if not torch.isfinite(scale).all():
         raise ValueError(f"x reaches {x.abs().max():.3g}; its scale must fit a float16")
     return scale, place_zero(low, scale, bits)

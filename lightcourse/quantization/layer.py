@@ -8,7 +8,7 @@ from lightcourse import panels
 from lightcourse.integers import IntegerMatrix, pack
 from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization import onnx_form
-from lightcourse.quantization.affine import choose_qparams_from_range, fake_quantize
+from lightcourse.quantization.affine import choose_qparams_affine_with_min_max, fake_quantize
 from lightcourse.quantization.products import multiply
 from lightcourse.quantization.rounding import round_to_nearest
 
@@ -172,7 +172,7 @@ def _input_grid(activations, activation_range):
         raise ValueError("activations is None; with ranges for the activations, 8 is wanted")
     if not isinstance(activation_range, tuple | list) or len(activation_range) != 2:
         raise ValueError(f"activation_range is {activation_range}; (low, high) is wanted")
-    scale, zero_point = choose_qparams_from_range(*activation_range)
+    scale, zero_point = choose_qparams_affine_with_min_max(*activation_range)
     return {"input_scale": scale, "input_zero_point": zero_point}
 
 

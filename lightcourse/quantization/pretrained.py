@@ -83,7 +83,7 @@ class LightcourseQuantizer(HfQuantizer):
             for buffer in module.state_dict():
                 if f"{name}.{buffer}" in shared:  # in no file, hence not missing there
                     module._non_persistent_buffers_set.add(buffer)
-            layers.replace(model, name, module)
+            layers.replace_(model, name, module)
         model.all_tied_weights_keys = {
             one: other for one, other in tied.items() if one.rpartition(".")[0] not in described
         }
@@ -207,7 +207,7 @@ def _shapes(model):
             shapes[f"{name}.weight"] = tuple(module.shape)
         elif layers.is_conv1d(module):
             inside.add(f"{name}.weight")
-            shapes[f"{name}.weight"] = tuple(layers.matrix(module).shape)
+            shapes[f"{name}.weight"] = tuple(layers.weight_matrix(module).shape)
     state = model.state_dict()
     return shapes | {n: tuple(tensor.shape) for n, tensor in state.items() if n not in inside}
 

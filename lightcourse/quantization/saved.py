@@ -91,7 +91,7 @@ def load_quantized_(model: nn.Module, path: str | Path) -> layers.Report:
         sizes = {name: (own | inside)[name].nbytes for name in stored.file.keys()}
     _move(model, new)
     for name, layer in new.items():
-        layers.replace(model, name, layer)
+        layers.replace_(model, name, layer)
     pretrained.watch_(model)
     return layers.Report("loaded", "bytes", sizes)
 
@@ -131,7 +131,7 @@ def _described(layer):
     if isinstance(layer, nn.Embedding | QuantizedEmbedding):
         return f"a table of shape {(layer.num_embeddings, layer.embedding_dim)}"
     if layers.is_conv1d(layer) or isinstance(layer, nn.Linear):
-        shape = tuple(layers.matrix(layer).shape)
+        shape = tuple(layers.weight_matrix(layer).shape)
     elif isinstance(layer, QuantizedLinear):
         shape = layer.shape
     else:

@@ -93,7 +93,7 @@ def quantize_(
         new |= _convert(model, names, partial(make, bits=number), inputs)
     for name, layer in new.items():
         old = model.get_submodule(name)
-        layers.replace(model, name, layer)
+        layers.replace_(model, name, layer)
         report.changed[name] = old.weight.nbytes - _stored_bytes(layer)
     for first, *others in chosen:
         for name in others:  # the weight and the integers are counted once, at the first name
@@ -134,7 +134,7 @@ def _convert(model, names, make, inputs):
         old = owners[name]
         try:
             how = inputs(name, old.weight.device) if heads else {}
-            layer = make(layers.matrix(old), getattr(old, "bias", None), **how)
+            layer = make(layers.weight_matrix(old), getattr(old, "bias", None), **how)
         except ValueError as error:
             raise ValueError(f"layer {name}: {error}") from error
         matrix = next(iter(new.values()), layer)
@@ -206,7 +206,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
             weight = module.dequantize().to(module.dtype)
             weights[module.qweight.data_ptr()] = nn.Parameter(weight, requires_grad=False)
             added = weight.nbytes - _stored_bytes(module)
-        layers.replace(model, name, _as_floats(module, weights[module.qweight.data_ptr()]))
+        layers.replace_(model, name, _as_floats(module, weights[module.qweight.data_ptr()]))
         report.changed[name] = added
     return report.raise_if_nothing_changed("no layer of the model stores integers")
 

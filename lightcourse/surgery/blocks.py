@@ -88,7 +88,7 @@ def matches(
 
 def width(model: nn.Module, path: str) -> int:
     """Return the number of outputs of a linear layer."""
-    return layers.matrix(model.get_submodule(path)).shape[0]
+    return layers.weight_matrix(model.get_submodule(path)).shape[0]
 
 
 def _found(model, kinds, what):

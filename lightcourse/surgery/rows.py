@@ -37,7 +37,7 @@ def drop_outputs_(layer: nn.Module, mask: torch.Tensor) -> int:
     mask : Tensor of bool
         True = keep. One entry for each of several slices of equal size.
     """
-    matrix = layers.matrix(layer).data
+    matrix = layers.weight_matrix(layer).data
     rows = mask.repeat_interleave(len(matrix) // len(mask))
     bias = None if layer.bias is None else layer.bias.data[rows]
     return _set_(layer, matrix[rows], bias)
@@ -45,7 +45,7 @@ def drop_outputs_(layer: nn.Module, mask: torch.Tensor) -> int:
 
 def drop_inputs_(layer: nn.Module, mask: torch.Tensor) -> int:
     """Take inputs out of a linear layer, in place; else as :func:`drop_outputs_`."""
-    matrix = layers.matrix(layer).data
+    matrix = layers.weight_matrix(layer).data
     columns = mask.repeat_interleave(matrix.shape[1] // len(mask))
     return _set_(layer, matrix[:, columns], None if layer.bias is None else layer.bias.data)
 
@@ -62,7 +62,7 @@ def _set_(layer, matrix, bias):
 
 
 def _tell_shape_(layer):
-    outputs, inputs = layers.matrix(layer).shape
+    outputs, inputs = layers.weight_matrix(layer).shape
     if layers.is_conv1d(layer):
         layer.nf, layer.nx = outputs, inputs
     else:

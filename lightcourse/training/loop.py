@@ -133,7 +133,7 @@ class _Run:
             )
         self.optimizer.zero_grad()
         value.backward()
-        nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip)
+        nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.max_grad_norm)
         self.optimizer.step()
         self.history.losses.append(value.item())
         if after_step:

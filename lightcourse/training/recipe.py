@@ -11,7 +11,7 @@ class Group:
 
     Parameters
     ----------
-    names : str
+    pattern : str
         A regular expression, searched for in the parameters' names: ``"head"`` takes
         ``head.weight`` and ``head.bias``, ``"lora_b"`` every B of LoRA.
     learning_rate : float, optional
@@ -22,7 +22,7 @@ class Group:
     Raises
     ------
     ValueError
-        When ``names`` is no regular expression, or a number is out of its range.
+        When ``pattern`` is no regular expression, or a number is out of its range.
 
     Examples
     --------
@@ -31,15 +31,17 @@ class Group:
     >>> recipe = Recipe(200, learning_rate=2e-5, groups=[Group("^head", learning_rate=2e-3)])
     """
 
-    names: str
+    pattern: str
     learning_rate: float | None = None
     weight_decay: float | None = None
 
     def __post_init__(self):
         try:
-            re.compile(self.names)
+            re.compile(self.pattern)
         except re.error as error:
-            raise ValueError(f"names is {self.names!r}, no regular expression: {error}") from error
+            raise ValueError(
+                f"pattern is {self.pattern!r}, no regular expression: {error}"
+            ) from error
         if self.learning_rate is not None:
             _require_rate(self.learning_rate)
         if self.weight_decay is not None:
@@ -56,7 +58,7 @@ class Recipe:
         Optimizer steps at most.
     learning_rate : float
         Peak rate of AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101).
-    warmup : int
+    warmup_steps : int
         Steps over which the rate climbs in a straight line; the last of them has the peak
         rate. 0 starts at the peak.
     final : float
@@ -66,7 +68,7 @@ class Recipe:
         Applied to matrices only, never to biases and norms.
     groups : sequence of Group
         Parameters with a rate or decay of their own. The first group that matches counts.
-    clip : float
+    max_grad_norm : float
         Gradients of a larger norm are scaled down to this one.
     evaluate_every : int
         Steps between two evaluations and between two checkpoints; 0 means only at the end.
@@ -83,9 +85,9 @@ class Recipe:
 
     steps: int
     learning_rate: float = 5e-4
-    warmup: int = 0
+    warmup_steps: int = 0
     weight_decay: float = 0.0
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     evaluate_every: int = 0
     patience: int = 0
     seed: int = 0
@@ -96,12 +98,17 @@ class Recipe:
         object.__setattr__(self, "groups", tuple(self.groups))
         _require_at_least(1, steps=self.steps)
         _require_rate(self.learning_rate)
-        counts = {name: getattr(self, name) for name in ("warmup", "evaluate_every", "patience")}
+        counts = {
+            name: getattr(self, name) for name in ("warmup_steps", "evaluate_every", "patience")
+        }
         _require_at_least(0, weight_decay=self.weight_decay, **counts)
-        if not self.clip > 0:
-            raise ValueError(f"clip is {self.clip}; a positive number is wanted (inf: no limit)")
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup is {self.warmup}; at most {self.steps}, the steps, is wanted")
+        if not self.max_grad_norm > 0:
+            wanted = "a positive number is wanted (inf: no limit)"
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}; {wanted}")
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps}; at most {self.steps}, the steps, is wanted"
+            )
         if not 0 <= self.final <= 1:
             raise ValueError(f"final is {self.final}; a fraction between 0 and 1 is wanted")
         if self.patience and not self.evaluate_every:
@@ -120,15 +127,15 @@ class Recipe:
 
         Examples
         --------
-        >>> [round(Recipe(5, 1.0, warmup=2).rate(step), 3) for step in range(5)]
+        >>> [round(Recipe(5, 1.0, warmup_steps=2).rate(step), 3) for step in range(5)]
         [0.5, 1.0, 1.0, 0.75, 0.25]
-        >>> [round(Recipe(5, 1.0, warmup=2, final=1).rate(step), 3) for step in range(5)]
+        >>> [round(Recipe(5, 1.0, warmup_steps=2, final=1).rate(step), 3) for step in range(5)]
         [0.5, 1.0, 1.0, 1.0, 1.0]
         """
         peak = self.learning_rate if peak is None else peak
-        if step < self.warmup:
-            return peak * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        if step < self.warmup_steps:
+            return peak * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         return peak * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done)))
 
 

@@ -23,12 +23,12 @@ def optimizer_groups(parameters: dict[str, nn.Parameter], recipe) -> list[dict]:
     """
     members = {index: [] for index in range(len(recipe.groups) + 1)}
     for name in parameters:
-        matches = (i for i, group in enumerate(recipe.groups) if re.search(group.names, name))
+        matches = (i for i, group in enumerate(recipe.groups) if re.search(group.pattern, name))
         members[next(matches, len(recipe.groups))].append(name)
     for group, names in zip(recipe.groups, members.values(), strict=False):
         if not names:
             raise ValueError(
-                f"the group {group.names!r} takes no trainable parameter that an earlier group "
+                f"the group {group.pattern!r} takes no trainable parameter that an earlier group "
                 f"has left; their names are {sorted(parameters)}"
             )
     groups = []

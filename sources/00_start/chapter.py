@@ -57,7 +57,7 @@ panels = {
     "quantized: 7 values": (corner / step).round() * step,
     "LoRA: the shape of an update": update * (corner.abs().max() / update.abs().max()),
 }
-axes = plots.weights(panels)
+axes = plots.weight_maps(panels)
 
 # %% [markdown]
 # *Figure: the same 12 × 16 weights. Red and blue are the two signs, darker is larger, grey is exactly zero. Pruning makes the smallest half exactly zero. Quantization keeps only seven different values (rounding makes small weights zero, too). LoRA leaves the matrix alone and trains an update beside it, one column times one row; the one shown is invented, to show the stripes that such a product has.*
@@ -83,7 +83,7 @@ print(f"{sum(judge['label'])} of {len(judge)} test sentences are positive")
 
 # %%
 judge = judge.select(sorted(range(400), key=lambda i: len(judge[i]["text"])))  # less padding
-test = data.encode(judge, tokenizer, batch_size=50, max_length=32)
+test = data.ordered_batches(judge, tokenizer, batch_size=50, max_length=32)
 batches = data.text_batches(learn, tokenizer, batch_size=32, max_length=32)
 labels = torch.cat([batch["labels"] for batch in test])
 one = {key: value[:1] for key, value in test[2].items() if key != "labels"}
@@ -143,7 +143,7 @@ print(f"that is {trained / parameters:.2%}")
 # Twelve matrices, each with 8 × 384 + 384 × 8 = 6,144 new parameters, and the head. The control: the *head alone*, which gets the same extra steps on the same sentences.
 
 # %%
-recipe = Recipe(steps=24, learning_rate=3e-3, warmup=3)
+recipe = Recipe(steps=24, learning_rate=3e-3, warmup_steps=3)
 history = train(tuned, batches, recipe)
 head_only = copy.deepcopy(classifier)
 history = train(head_only, batches, Recipe(steps=24, learning_rate=3e-2))
@@ -225,7 +225,7 @@ for name, model in [("as it came", tuned), ("8-bit linear", eight)]:
         "embeddings": metrics.size_in_bytes(embeddings) / 1e6,
         "the six layers": metrics.size_in_bytes(layers) / 1e6,
     }
-ax = plots.shares(sizes, "megabytes stored")
+ax = plots.stacked_bars(sizes, "megabytes stored")
 
 # %% [markdown]
 # *Figure: two bars. As it came, the model stores 48 MB of embeddings and 43 MB of layers; with 8-bit linear layers the same 48 MB of embeddings and 11 MB of layers.*
@@ -281,7 +281,7 @@ start = distillation.student_from(tuned, layers=[0, 5]).requires_grad_(True)
 start.encoder.embeddings.requires_grad_(False)
 student, untaught = copy.deepcopy(start), copy.deepcopy(start)
 size = sum(p.numel() for p in student.parameters() if p.requires_grad)
-recipe = Recipe(steps=24, learning_rate=5e-4, warmup=3)
+recipe = Recipe(steps=24, learning_rate=5e-4, warmup_steps=3)
 loss = distillation.taught_by(tuned, temperature=2.0, soft_weight=0.9)
 history = train(student, batches, recipe, loss=loss)
 history = train(untaught, batches, recipe)

@@ -69,7 +69,7 @@ for name, model in zoo.items():
     print(
         f"{name:13} {counts.total():>11,} parameters, {percent[name]['embeddings']:.1f} % embeddings"
     )
-ax = plots.shares(percent, "percent of the parameters")
+ax = plots.stacked_bars(percent, "percent of the parameters")
 
 # %% [markdown]
 # *Figure: one bar for each model, cut into embeddings, attention, feed-forward and norms. Embeddings are 53 % of MiniLM, 21 % of SmolLM2, 12 % of the tiny teacher and 24 % of the tiny student. In all four, feed-forward matrices hold more than attention does, and norms are too thin to see.*
@@ -113,7 +113,7 @@ for name in ("MiniLM", "tiny teacher"):
 # An encoder reads the whole text, left and right. A decoder sees only what comes before: it *must* not look ahead, because its job is to say what comes next. This decides how each of them can be trained without labels, and what each is good for: an encoder for judging a text, a decoder for writing one.
 
 # %%
-ax = plots.stages()
+ax = plots.training_stages()
 
 # %% [markdown]
 # *Figure: from left to right, plain text without labels (billions of words) feeds PRETRAINING (guess hidden words; all weights trained; once and long). Out comes a base model, which knows language and has no task. FINE-TUNING (match the labels; all weights or few; often and short) is fed by hundreds to thousands of labelled examples. Out comes a task model, which answers one question. Below pretraining stand its two forms: an encoder fills in a [MASK] and reads both sides; a decoder names the next word and reads the left side only.*
@@ -270,8 +270,8 @@ assert abs(per_byte["SmolLM2", 1815] - per_byte["tiny teacher", 1815]) < 0.15
 # %%
 reviews, tokenizer = data.load_reviews(), models.load_minilm_tokenizer()
 learn, judge = reviews["train"].select(range(768)), reviews["test"].select(range(400))
-test_batches = data.encode(judge, tokenizer, max_length=32)
-x = models.embed(minilm, data.encode(learn, tokenizer, max_length=32))
+test_batches = data.ordered_batches(judge, tokenizer, max_length=32)
+x = models.embed(minilm, data.ordered_batches(learn, tokenizer, max_length=32))
 x_test = models.embed(minilm, test_batches)
 y, y_test = torch.tensor(learn["label"][:]), torch.tensor(judge["label"][:])
 print(tuple(x.shape), tuple(x_test.shape))
@@ -537,7 +537,7 @@ with torch.inference_mode():
         start = time.perf_counter()
         minilm(**sentence)
         seconds.append(time.perf_counter() - start)
-ax = plots.calls(seconds)
+ax = plots.call_times(seconds)
 
 # %% [markdown]
 # *Figure: the times of 60 calls of the same function, one dot each, with their median as a line. No two calls take the same time, though the function and its input never changed. Slow calls often come in blocks.*

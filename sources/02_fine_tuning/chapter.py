@@ -92,7 +92,7 @@ CUT = {"topic": 24, "sentiment": 24, "word order": 12}  # tokens kept of a text
 
 def features(job, rows, frozen_encoder=lower):
     """Return the mean output of a frozen encoder for each text, and the labels."""
-    batches = data.encode(rows, tokenizer, max_length=CUT[job])
+    batches = data.ordered_batches(rows, tokenizer, max_length=CUT[job])
     return models.embed(frozen_encoder, batches), torch.cat([b["labels"] for b in batches])
 
 
@@ -301,11 +301,11 @@ def in_file_order(epoch, seed):
         yield {"x": x["topic"][rows], "y": y["topic"][rows]}
 
 
-full = {"steps": 128, "warmup": 13}
+full = {"steps": 128, "warmup_steps": 13}
 left_out = {
     "nothing": full,
     "shuffling": full | {"batches": in_file_order},
-    "warm-up": full | {"warmup": 0},
+    "warm-up": full | {"warmup_steps": 0},
     "decay": full | {"final": 1.0},
 }
 
@@ -319,7 +319,7 @@ for seed in range(3):
             noisy = model.train()(x_test["topic"]).argmax(-1)
             without["eval()"].append(judged(noisy, "topic"))
 dots = {f"without {name}": [accuracy for accuracy, _ in without[name]] for name in without}
-ax = plots.seeds(dots, "accuracy on unseen countries")
+ax = plots.seed_dots(dots, "accuracy on unseen countries")
 ax.set_xscale("linear")
 
 # %% [markdown]
@@ -514,7 +514,7 @@ def with_head(regression):
 
 # %%
 job, rates = "word order", {"LoRA": 5e-3, "full": 2e-4}
-order_test = data.encode(judge[job], tokenizer, max_length=CUT[job])
+order_test = data.ordered_batches(judge[job], tokenizer, max_length=CUT[job])
 
 
 def teach(model, way, rows, seed):
@@ -524,7 +524,7 @@ def teach(model, way, rows, seed):
     model.encoder.embeddings.requires_grad_(False)
     batches = data.text_batches(learn[job].select(rows), tokenizer, 16, max_length=CUT[job])
     head = Group("^head", learning_rate=2e-3)
-    recipe = Recipe(24, rates[way], warmup=3, seed=seed, groups=[head])
+    recipe = Recipe(24, rates[way], warmup_steps=3, seed=seed, groups=[head])
     train(model, batches, recipe, progress=False)
     return judged(metrics.predict(model, order_test).argmax(-1), job)
 
@@ -539,7 +539,7 @@ def teach(model, way, rows, seed):
 def every_layer(rows):
     """Return each layer's mean output for each text, of shape (6, texts, 384), and the labels."""
     means, labels = [], []
-    for batch in data.encode(rows, tokenizer, max_length=CUT[job]):
+    for batch in data.ordered_batches(rows, tokenizer, max_length=CUT[job]):
         labels.append(batch["labels"])
         mask = batch["attention_mask"][..., None]
         with torch.no_grad():
@@ -809,7 +809,7 @@ def adapted(seed, rank=None, learning_rate=1e-3):
     torch.manual_seed(seed)
     if rank:
         lora.add_lora_(model, rank=rank, alpha=rank)
-    train(model, new_batches, Recipe(24, learning_rate, warmup=3, seed=seed), progress=False)
+    train(model, new_batches, Recipe(24, learning_rate, warmup_steps=3, seed=seed), progress=False)
     return tuple(metrics.perplexity(model, text, window=64) for text in (unseen, speech))
 
 
@@ -863,7 +863,7 @@ losses = {0: [], 6: []}
 for warmup, runs in losses.items():
     for seed in range(3):
         model = models.load_tiny_lm("student")
-        recipe = Recipe(12, learning_rate=5e-3, warmup=warmup, seed=seed)
+        recipe = Recipe(12, learning_rate=5e-3, warmup_steps=warmup, seed=seed)
         runs.append(train(model, new_batches, recipe, progress=False).losses)
 means = {f"warm-up {steps}": np.mean(runs, axis=0) for steps, runs in losses.items()}
 points = {name: {n: loss[n - 1] for n in (1, 2, 3, 4, 6)} for name, loss in means.items()}

@@ -53,7 +53,7 @@ assert passed
 # %% tags=["solution"]
 from lightcourse.training import Recipe
 
-recipe = Recipe(steps=100, learning_rate=0.5, warmup=10)
+recipe = Recipe(steps=100, learning_rate=0.5, warmup_steps=10)
 assert all(math.isclose(rate(step, 100, 0.5, 10), recipe.rate(step)) for step in range(100))
 print([round(rate(step, 100, 0.5, 10), 3) for step in (0, 9, 10, 55, 99)])
 

@@ -45,7 +45,7 @@ masks = {
     "smallest of each row": pruning.row_mask(scores, 0.5),
     "2 of 4": pruning.n_of_m_mask(scores, 2, 4),
 }
-axes = plots.weights({"as it came": weight} | {name: weight * m for name, m in masks.items()})
+axes = plots.weight_maps({"as it came": weight} | {name: weight * m for name, m in masks.items()})
 
 # %% [markdown]
 # *Figure: the same 4 × 8 weights five times; red and blue are the signs, darker is larger, grey is exactly zero. The first row's weights are small, the last row's large. At random, zeros stand anywhere. "Smallest of the layer" leaves one weight in the first row and most of the last two. "Smallest of each row" makes four zeros in every row. "2 of 4" makes two zeros in every four neighbours.*
@@ -207,7 +207,7 @@ for q in range(3):
 samples = [next(iter(data.token_batches(learn, 128, 64)(0, seed))) for seed in SEEDS]
 hessians = [pruning.hessians(dense, [sample]) for sample in samples]
 name = "model.layers.2.mlp.down_proj"
-matrix, hessian = layers.matrix(dense.get_submodule(name)).detach(), hessians[0][name]
+matrix, hessian = layers.weight_matrix(dense.get_submodule(name)).detach(), hessians[0][name]
 keep = pruning.layer_mask(matrix.abs(), 0.5)
 adjusted = pruning.sparsegpt(matrix, hessian, partial(pruning.layer_mask, sparsity=0.5))
 error = {}
@@ -289,7 +289,9 @@ for seed in SEEDS:
 minilm, words = models.load_minilm(), models.load_minilm_tokenizer()
 reviews = data.load_reviews()
 judged = [
-    data.encode(reviews["test"].select(range(24 * seed, 24 * seed + 24)), words, max_length=32)
+    data.ordered_batches(
+        reviews["test"].select(range(24 * seed, 24 * seed + 24)), words, max_length=32
+    )
     for seed in SEEDS
 ]
 read = [next(iter(data.text_batches(reviews["train"], words, 64, 32)(0, seed))) for seed in SEEDS]
@@ -439,7 +441,7 @@ for block, part in [(block, part) for block in range(4) for part in ("self_attn"
     small = pruned(pruning.layer_mask(inside, 0.8))
     found = [metrics.perplexity(small, text, window=128) for text in trials]
     sensitivity[f"layer {block}, {part}"] = [a / b for a, b in zip(found, trial, strict=True)]
-ax = plots.seeds(sensitivity, "perplexity with 80 % of one block removed, dense = 1")
+ax = plots.seed_dots(sensitivity, "perplexity with 80 % of one block removed, dense = 1")
 for rises in zip(*sensitivity.values(), strict=True):
     assert max(rises) == rises[1] > 10 and sorted(rises)[-2] < 1.3
 rest = [rise for name, found in sensitivity.items() if name != "layer 0, mlp" for rise in found]
@@ -504,7 +506,7 @@ print([round(pruning.gradual_schedule(step, 0, 20, 0.7), 2) for step in range(0,
 
 def recovered(model, seed, learning_rate=1e-3, **more):
     """Train a model for 40 steps, and return its perplexity."""
-    recipe = Recipe(steps=40, learning_rate=learning_rate, warmup=3, seed=seed)
+    recipe = Recipe(steps=40, learning_rate=learning_rate, warmup_steps=3, seed=seed)
     train(model, lessons, recipe, **more)
     return ppl(model, seed)
 
@@ -550,7 +552,7 @@ for seed in SEEDS:
 
 # %% rtol=0.02
 start = curves["magnitude"][0.7]
-ax = plots.seeds({"pruned": start, **runs, "dense, as it came": whole}, "perplexity")
+ax = plots.seed_dots({"pruned": start, **runs, "dense, as it came": whole}, "perplexity")
 print(f"LoRA trained {report.total:,} parameters of {parameters:,}")
 print(f"zeros: {metrics.sparsity(held):.0%} where masks were held, {refilled:.0%} after the merge")
 for first, last, *row in zip(start, whole, *runs.values(), strict=True):

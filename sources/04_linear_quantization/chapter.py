@@ -221,7 +221,7 @@ def rounded(weight, bits, shared, symmetric=True):
 found = {"as it came": weight}
 for shared in ("tensor", "row", 4):
     found[f"a scale a {shared if shared != 4 else 'group of 4'}"] = rounded(weight, 3, shared)
-axes = plots.weights(found)
+axes = plots.weight_maps(found)
 
 # %% [markdown]
 # *Figure: the same 4 × 8 weights four times; red and blue are the signs, darker is larger, grey is exactly zero. As it came, the first row is pale and the last dark. With one scale for the whole tensor, the first row is all grey: it is gone. With a scale a row or a group, every row keeps its pattern, with some grey where weights are small beside their neighbours.*
@@ -243,7 +243,7 @@ print("scales:", [round(value, 2) for value in scale.flatten().tolist()])
 # %%
 def width(model, bits, shared, symmetric=True):
     """Return the bits of a weight, its share of scales (and zero points) included."""
-    found = [layers.matrix(layer) for layer in layers.linear_layers(model).values()]
+    found = [layers.weight_matrix(layer) for layer in layers.linear_layers(model).values()]
     sizes = {"tensor": lambda w: w.numel(), "row": lambda w: w.shape[1]}
     scales = sum(w.numel() / sizes.get(shared, lambda w: shared)(w) for w in found)
     each = 16 if symmetric else 16 + bits
@@ -284,7 +284,7 @@ def changed(model, rule):
     """Return a copy of a model with each linear layer's matrix changed by a rule."""
     model = copy.deepcopy(model)
     for layer in layers.linear_layers(model).values():
-        weight = layers.matrix(layer).data
+        weight = layers.weight_matrix(layer).data
         weight.copy_(rule(weight))
     return model
 
@@ -348,7 +348,9 @@ def sentences(split, count):
     """Return reviews, shortest first (less padding), as batches, and their labels."""
     rows = reviews[split].select(range(count))
     rows = rows.select(sorted(range(count), key=lambda i: len(rows[i]["text"])))
-    return data.encode(rows, words, batch_size=30, max_length=24), torch.tensor(rows["label"][:])
+    return data.ordered_batches(rows, words, batch_size=30, max_length=24), torch.tensor(
+        rows["label"][:]
+    )
 
 
 # %% [markdown]
@@ -409,7 +411,7 @@ assert encoder["4 bits, tensor"][1] > 0.2
 
 # %%
 for name, model in {"tiny model": dense, "MiniLM": minilm}.items():
-    found = {n: layers.matrix(layer) for n, layer in layers.linear_layers(model).items()}
+    found = {n: layers.weight_matrix(layer) for n, layer in layers.linear_layers(model).items()}
     ratios = {n: (w.abs().max() / w.std()).item() for n, w in found.items()}
     ranked = sorted(ratios, key=ratios.get)
     low, high = ratios[ranked[0]], ratios[ranked[-1]]
@@ -438,7 +440,7 @@ for title, spared in {"the four largest": ranked[-4:], "the four smallest": rank
 
 # %%
 plan = {"8 bits, row": (8, None), "4 bits, groups of 32": (4, 32), "3 bits, groups of 32": (3, 32)}
-weights = sum(layers.matrix(m).numel() for m in layers.linear_layers(dense).values())
+weights = sum(layers.weight_matrix(m).numel() for m in layers.linear_layers(dense).values())
 for name, (bits, group_size) in plan.items():
     for symmetric in (True, False):
         small = copy.deepcopy(dense)
@@ -475,9 +477,9 @@ assert all(abs(a - b) < 0.01 * b for a, b in zip(four[1], again[1], strict=True)
 
 # %%
 name = "model.layers.0.mlp.down_proj"
-weight = layers.matrix(dense.get_submodule(name)).detach()
+weight = layers.weight_matrix(dense.get_submodule(name)).detach()
 ranges = {
-    "absmax": quantization.full_range(weight),
+    "absmax": quantization.min_max_range(weight),
     "99 % of the weights": quantization.percentile_range(weight, 99),
 }
 ax = plots.clipping(weight, ranges)
@@ -493,7 +495,7 @@ ax = plots.clipping(weight, ranges)
 most = weight.abs().max()
 parts = {"rounded": {}, "clipped": {}, "both": {}}
 for share in (0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0):
-    qparams = quantization.choose_qparams_from_range(-share * most, share * most, 3, True)
+    qparams = quantization.choose_qparams_affine_with_min_max(-share * most, share * most, 3, True)
     error = (quantization.fake_quantize(weight, *qparams, 3) - weight).square()
     outside = weight.abs() > share * most
     for part, chosen in {"rounded": ~outside, "clipped": outside, "both": outside < 2}.items():
@@ -506,15 +508,15 @@ ax = plots.error_parts(parts)
 # %% rtol=0.01
 best = min(parts["both"], key=parts["both"].get)
 print(f"absmax {parts['both'][1.0]:.1f} %, at a share of {best} {parts['both'][best]:.1f} %")
-low, high = quantization.least_squares_range(weight, 3, symmetric=True)
-qparams = quantization.choose_qparams_from_range(low, high, 3, symmetric=True)
+low, high = quantization.mse_range(weight, 3, symmetric=True)
+qparams = quantization.choose_qparams_affine_with_min_max(low, high, 3, symmetric=True)
 error = (quantization.fake_quantize(weight, *qparams, 3) - weight).square().sum()
 print(f"the library's search finds {100 * error / weight.square().sum():.1f} %")
 assert parts["both"][best] < 0.5 * parts["both"][1.0]
 assert 100 * error / weight.square().sum() < 1.02 * parts["both"][best]
 
 # %% [markdown]
-# The library's `least_squares_range` does this search: it returns the range with the **least squared** error of those that it tries. Now all 28 matrices, with one scale a tensor and a scale a row, and the perplexity beside the error. The controls: absmax, and a narrow range that leaves out one weight in ten.
+# The library's `mse_range` does this search: it returns the range with the **least squared** error of those that it tries. Now all 28 matrices, with one scale a tensor and a scale a row, and the perplexity beside the error. The controls: absmax, and a narrow range that leaves out one weight in ten.
 
 
 # %%
@@ -523,7 +525,9 @@ def clipped(choose, bits, dim):
     errors = []
 
     def rule(weight):
-        qparams = quantization.choose_qparams_from_range(*choose(weight, bits, dim), bits, True)
+        qparams = quantization.choose_qparams_affine_with_min_max(
+            *choose(weight, bits, dim), bits, True
+        )
         new = quantization.fake_quantize(weight, *qparams, bits)
         errors.append(((new - weight).square().sum() / weight.square().sum()).item())
         return new
@@ -533,10 +537,10 @@ def clipped(choose, bits, dim):
 
 # %%
 CHOICES = {
-    "absmax": lambda w, bits, dim: quantization.full_range(w, dim),
+    "absmax": lambda w, bits, dim: quantization.min_max_range(w, dim),
     "99 %": lambda w, bits, dim: quantization.percentile_range(w, 99, dim),
     "90 %": lambda w, bits, dim: quantization.percentile_range(w, 90, dim),
-    "least squares": lambda w, bits, dim: quantization.least_squares_range(w, bits, True, dim),
+    "least squares": lambda w, bits, dim: quantization.mse_range(w, bits, True, dim),
 }
 
 # %% [markdown]
@@ -790,8 +794,8 @@ except ValueError as error:
 smollm2 = models.load_smollm2(torch.bfloat16)
 matrices = {
     "SmolLM2": smollm2.model.layers[15].self_attn.o_proj.weight.detach().float(),
-    "MiniLM": layers.matrix(minilm.encoder.layer[2].intermediate.dense).detach(),
-    "tiny model": layers.matrix(dense.get_submodule("model.layers.2.mlp.up_proj")).detach(),
+    "MiniLM": layers.weight_matrix(minilm.encoder.layer[2].intermediate.dense).detach(),
+    "tiny model": layers.weight_matrix(dense.get_submodule("model.layers.2.mlp.up_proj")).detach(),
 }
 smollm2 = None
 groups = {name: quantization.into_groups(w[:384], 32).flatten(0, 1) for name, w in matrices.items()}
@@ -810,7 +814,7 @@ for name, rows in groups.items():
 # %%
 def from_the_smallest(rows, bits):
     """Round each row to levels from its smallest number to its largest."""
-    low, high = quantization.full_range(rows, dim=-1)
+    low, high = quantization.min_max_range(rows, dim=-1)
     step = (high - low) / (2**bits - 1)
     return low + ((rows - low) / step).round() * step
 
@@ -976,7 +980,7 @@ for seed in SEEDS:
     plans[f"at random, {seed}"] = budget(random.Random(seed).sample(ranked, len(ranked)))
 plans["3 bits"] = 3
 spent = {name: mixed(bits) for name, bits in plans.items()}
-ax = plots.seeds(spent, "perplexity")
+ax = plots.seed_dots(spent, "perplexity")
 scale = ax.set_xscale("linear")
 for two, chosen, turned_over, *chances, three in zip(*spent.values(), strict=True):
     assert two > turned_over > max(chances) and min(chances) > chosen > three
@@ -1035,7 +1039,7 @@ for factor in (1, 0.05, 10):
     error = [(f(scaled) - scaled).norm() / scaled.norm() for f in (binary, lambda w: fake(w, 4)[0])]
     print(f"times {factor:4}: error {error[0]:.0%}, with a scale {error[1]:.1%}")
 assert error[1] < 0.1
-real = layers.matrix(dense.get_submodule("model.layers.2.mlp.up_proj")).detach()
+real = layers.weight_matrix(dense.get_submodule("model.layers.2.mlp.up_proj")).detach()
 zeros = (binary(real) == 0).float().mean()
 one_bit = real.abs().mean() * real.sign()
 print(

@@ -264,7 +264,7 @@ assert passed
 # %% tags=["solution"]
 from lightcourse import layers, models
 
-weight = layers.matrix(models.load_tiny_lm("student").model.layers[2].mlp.up_proj).detach()
+weight = layers.weight_matrix(models.load_tiny_lm("student").model.layers[2].mlp.up_proj).detach()
 
 
 def error(scale, bits=3):

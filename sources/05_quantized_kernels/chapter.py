@@ -219,7 +219,7 @@ for name, tokens in {"as usual": x, "one outlier": loud}.items():
 # %%
 numbers = np.arange(128).reshape(16, 8) - 64
 place = panels.pack_w8(numbers).ravel().argsort().reshape(16, 8)
-ax = plots.cells(place.tolist(), (place // 64).tolist(), "byte at which each weight lies")
+ax = plots.byte_grid(place.tolist(), (place // 64).tolist(), "byte at which each weight lies")
 names = ax.set(xlabel="input 0 to 7", ylabel="outputs, 0 at the top")
 assert place[1, 0] == place[0, 3] + 1 and place[0, 4] == 64
 
@@ -235,7 +235,7 @@ pair = np.zeros((1, 8), int)
 pair[0, 0], pair[0, 4] = -4, 5
 byte = int(panels.pack_w4(pair)[0, 0, 0, 0])
 bits = [*f"{byte:08b}"]
-ax = plots.cells(
+ax = plots.byte_grid(
     [bits], [[1] * 4 + [0] * 4], f"input 4: {byte >> 4} - 8 | input 0: {byte & 15} - 8"
 )
 assert (byte & 15) - 8 == pair[0, 0] and (byte >> 4) - 8 == pair[0, 4]
@@ -484,9 +484,9 @@ from sklearn.linear_model import LogisticRegression
 
 reviews, tokenizer = data.load_reviews(), models.load_minilm_tokenizer()
 learn, judge = reviews["train"].select(range(512)), reviews["test"].select(range(400))
-batches = data.encode(judge, tokenizer, max_length=24)
+batches = data.ordered_batches(judge, tokenizer, max_length=24)
 truth = torch.tensor(judge["label"][:])
-features = models.embed(minilm, data.encode(learn, tokenizer, max_length=24))
+features = models.embed(minilm, data.ordered_batches(learn, tokenizer, max_length=24))
 head = LogisticRegression(max_iter=1000).fit(features, learn["label"][:])
 
 # %%

@@ -61,7 +61,7 @@ def asked(text):
 
 logits = asked(text)
 said = {f"T = {T}": (logits / T).softmax(-1).tolist() for T in (1, 2, 4)}
-ax = plots.answers(said, sections, title=text)
+ax = plots.class_bars(said, sections, title=text)
 
 # %% [markdown]
 # *Figure: three bars for each of the 13 sections. At T = 1, Military and Security has 0.71, Terrorism 0.13, Geography 0.07, Environment 0.03, all others next to nothing. At T = 2 the same four lead, with 0.37, 0.15, 0.12 and 0.07, and nearly every section has a bar that can be seen. At T = 4 Military and Security has 0.19, and the others between 0.03 and 0.12.*
@@ -201,8 +201,8 @@ for name, optimizer, rate in [("SGD", torch.optim.SGD, 0.5), ("Adam", torch.opti
 # **Predict:** the student's accuracy *before* anybody teaches it.
 
 # %% atol=0.02
-pool = data.encode(factbook["train"].select(range(640)), tokenizer, 12, batch_size=640)[0]
-judge = data.encode(factbook["test"].select(range(300)), tokenizer, 12, batch_size=60)
+pool = data.ordered_batches(factbook["train"].select(range(640)), tokenizer, 12, batch_size=640)[0]
+judge = data.ordered_batches(factbook["test"].select(range(300)), tokenizer, 12, batch_size=60)
 truth = torch.cat([batch["labels"] for batch in judge])
 with torch.no_grad():
     pool["teacher"] = teacher(pool["input_ids"], pool["attention_mask"]).logits
@@ -246,7 +246,7 @@ def hard(student, batch):
 def taught(loss, rows, learning_rate, seed):
     """Return a student that learned for 20 steps of 12 texts."""
     student = copy.deepcopy(start)
-    recipe = Recipe(steps=20, learning_rate=learning_rate, warmup=2, seed=seed)
+    recipe = Recipe(steps=20, learning_rate=learning_rate, warmup_steps=2, seed=seed)
     train(student, data.row_batches(rows, 12), recipe, loss, progress=False)
     return student
 
@@ -279,7 +279,7 @@ for seed in range(3):
         right[name].append(metrics.accuracy(answers, truth))
 
 # %% atol=0.03
-ax = plots.seeds(right, "accuracy on unseen countries")
+ax = plots.seed_dots(right, "accuracy on unseen countries")
 line = ax.axvline(untaught, color="#666666", linestyle=":")
 scale = ax.set_xscale("linear")
 for name, found in right.items():
@@ -349,7 +349,7 @@ def shuffled(epoch, seed):
 def healed(seed, learning_rate, loss=from_teacher, batches=cached, steps=24):
     """Return the perplexity of the halved model after some steps, and what happened."""
     model = copy.deepcopy(half)
-    recipe = Recipe(steps, learning_rate, warmup=3, seed=seed)
+    recipe = Recipe(steps, learning_rate, warmup_steps=3, seed=seed)
     history = train(model, batches, recipe, loss, progress=False)
     return metrics.perplexity(model, unseen[seed], window=64), history
 
@@ -415,7 +415,7 @@ reached["text, twice as much"] = [healed(seed, 6e-4, **more_text)[0] for seed in
 # %% rtol=0.02
 starts = [metrics.perplexity(half, text, window=64) for text in unseen]
 shown = {"start": starts, **{name: v for name, v in reached.items() if name != "shuffled"}}
-ax = plots.seeds(shown, "perplexity of unseen speeches")
+ax = plots.seed_dots(shown, "perplexity of unseen speeches")
 for name, found in shown.items():
     print(f"{name:19}", *(f"{value:.1f}" for value in found))
 for alone, kept, _, one, two, four, more in zip(*reached.values(), strict=True):
@@ -525,7 +525,7 @@ def matched(way, batches, seed):
         given = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
         return way(model, model(**given, **insides), batch)
 
-    train(model, batches, Recipe(14, 6e-4, warmup=3, seed=seed), loss, progress=False)
+    train(model, batches, Recipe(14, 6e-4, warmup_steps=3, seed=seed), loss, progress=False)
     return metrics.perplexity(model, unseen[seed], window=64)
 
 

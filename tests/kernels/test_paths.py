@@ -180,7 +180,7 @@ paths.LITTLE_WORK = 0
 x, one = np.ones((4, 32), np.float32), np.ones(16, np.float32)
 w8, w4 = panels.pack_w8(np.ones((16, 32), int)), panels.pack_w4(np.ones((16, 32), int))
 for threads in {first, then}:
-    kernels.set_threads(min(threads, kernels.most_threads()))
+    kernels.set_threads(min(threads, kernels.max_threads()))
     assert kernels.linear_w4a8(x, w4, np.ones((1, 1, 16), np.float16)).min() > 31
     assert kernels.linear_w8a8(x, w8, one).min() > 31
     gc.collect()
