@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toys
 
 from lightcourse import checkpoints, pruning, quantization
+from tests import toys
 
 
 def pruned(model):

@@ -4,9 +4,9 @@ from itertools import islice
 
 import pytest
 import torch
-import toys
 
 from lightcourse import generation
+from tests import toys
 
 PROMPTS = torch.tensor([[3, 4, 5], [6, 7, 8]])
 FAMILIES = {"llama": toys.llama, "gpt2": toys.gpt2}

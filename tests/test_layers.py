@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import toys
 from torch import nn
 
 from lightcourse import layers
+from tests import toys
 
 COUNTS = {"bert": 2 * 6 + 1, "gpt2": 2 * 4, "llama": 3 * 7}
 

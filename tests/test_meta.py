@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toys
 
 from lightcourse import distillation, lora, metrics, pruning, quantization
+from tests import toys
 
 BATCHES = [{"input_ids": torch.arange(8)[None]}]
 FULL = torch.ones(32, 16, dtype=torch.bool)

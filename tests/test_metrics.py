@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-import toys
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lightcourse import lora, metrics, models, pruning, quantization
-from tests import families
+from tests import families, toys
 
 answers = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 

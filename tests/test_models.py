@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from toys import bert
 
 from lightcourse import assets, data, models
+from tests.toys import bert
 
 
 def parameters(model):

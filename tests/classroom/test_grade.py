@@ -5,10 +5,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from books import notebook
 
 from lightcourse import checks as lightcourse_checks
 from lightcourse.classroom import grade
+from tests.classroom.books import notebook
 
 
 def write(path, *sources):

@@ -1,9 +1,9 @@
 """Reading notebooks: what is code, and which checks are called."""
 
 import pytest
-from books import notebook
 
 from lightcourse.classroom import read
+from tests.classroom.books import notebook
 
 
 def test_a_missing_file_and_a_file_of_another_kind_are_told_apart(tmp_path):

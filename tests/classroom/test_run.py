@@ -1,8 +1,7 @@
 """Running a chapter in a real kernel: its outputs, its failure, its cost."""
 
-from books import notebook
-
 from lightcourse.classroom import run
+from tests.classroom.books import notebook
 
 
 def test_torch_waits_patiently_in_a_chapter_s_kernel(tmp_path):

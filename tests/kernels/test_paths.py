@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
-from every_path import ask, integers, on_every_path, rows, use
 from numba import config
 
 from lightcourse import doctor, kernels, panels, reference
 from lightcourse.kernels import jobs, limits, linear, paths, portable, table, trials
+from tests.kernels.every_path import ask, integers, on_every_path, rows, use
 
 Q, ONES = panels.pack_w8(np.ones((5, 8), np.int8)), np.ones(5, np.float32)
 

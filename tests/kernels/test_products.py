@@ -5,13 +5,13 @@ This folder is run a second time with NUMBA_DISABLE_JIT=1, when only the plain p
 
 import numpy as np
 import pytest
-from every_path import integers, on_every_path, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numba import config
 
 from lightcourse import kernels, panels, reference
+from tests.kernels.every_path import integers, on_every_path, rows
 
 SIDE = 9 if config.DISABLE_JIT else 67
 FEW = settings(max_examples=10 if config.DISABLE_JIT else 60)

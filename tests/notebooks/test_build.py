@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from strict import nbval
 
+from tests.notebooks.strict import nbval
 from tools import notebooks, rules
 
 CHAPTER = r"""# %% [markdown]

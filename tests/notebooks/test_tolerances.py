@@ -3,8 +3,8 @@
 import jupytext
 import nbformat
 import pytest
-from strict import nbval
 
+from tests.notebooks.strict import nbval
 from tools import notebooks, tolerances
 from tools.tolerances import agree
 

@@ -1,0 +1,327 @@
+"""The committed solutions pass their checks; each solution with one thing changed fails."""
+
+import ast
+import copy
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lightcourse import checks, wire
+from lightcourse.checks import grading
+from tests.checks import solved
+
+SEED = 3
+
+# One operator or name becomes its neighbour.
+OPERATORS = {
+    ast.Add: [ast.Sub],
+    ast.Sub: [ast.Add],
+    ast.Mult: [ast.Div],
+    ast.Div: [ast.Mult],
+    ast.FloorDiv: [ast.Mult],
+    ast.Lt: [ast.LtE, ast.Gt],
+    ast.LtE: [ast.Lt, ast.Gt],
+    ast.Gt: [ast.GtE, ast.Lt],
+    ast.Eq: [ast.NotEq],
+}
+WORDS = {
+    "round": ["floor", "ceil", "trunc"],
+    "sum": ["mean"],
+    "mean": ["sum"],
+    "min": ["max"],
+    "max": ["min"],
+    "abs": ["neg"],
+    "square": ["abs"],
+    "sqrt": ["abs"],
+    "log_softmax": ["softmax"],
+    "int": ["byte"],
+}
+
+
+def problem(name, function, seed=SEED):
+    exercise = solved.EXERCISES[name]
+    assert function is not exercise.reference
+    return grading.find_problem(exercise, seed, partial(wire.answer, function))
+
+
+def neighbours(tree):
+    """Yield (what was changed, tree) for each single change."""
+    for place, node in enumerate(ast.walk(tree)):
+        for change, new in _changes(node):
+            copied = copy.deepcopy(tree)
+            target = list(ast.walk(copied))[place]
+            new(target)
+            yield f"{tree.name}, {change}: {ast.unparse(node)}", copied
+
+
+def _changes(node):
+    if isinstance(node, ast.BinOp):
+        for other in OPERATORS.get(type(node.op), []):
+            yield other.__name__, lambda n, other=other: setattr(n, "op", other())
+    if isinstance(node, ast.Compare):
+        for other in OPERATORS.get(type(node.ops[0]), []):
+            yield other.__name__, lambda n, other=other: setattr(n, "ops", [other()])
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        for step in (-1, 1):
+            yield f"{step:+}", lambda n, step=step: setattr(n, "value", n.value + step)
+    if isinstance(node, ast.Attribute):
+        for word in WORDS.get(node.attr, []):
+            yield word, lambda n, word=word: setattr(n, "attr", word)
+    if isinstance(node, ast.Name) and node.id == "round":
+        for word in WORDS["round"]:
+            yield f"math.{word}", lambda n, word=word: setattr(n, "id", f"math_{word}")
+    if isinstance(node, ast.Name) and node.id in ("min", "max"):
+        yield "the other end", lambda n: setattr(n, "id", "max" if n.id == "min" else "min")
+
+
+ROUNDINGS = {f"math_{word}": getattr(math, word) for word in WORDS["round"]}
+
+
+@pytest.mark.parametrize("name", solved.EXERCISES)
+def test_the_committed_solution_passes(name):
+    function = solved.function(name)
+    assert [problem(name, function, seed) for seed in range(4)] == [""] * 4
+
+
+# Changes that leave a solution right, each with the reason.
+EQUIVALENT = {
+    # One mean is enough: the other factor sums to 0.
+    "examples_needed": {"Add: x - x.mean()", "Add: y - y.mean()", "sum: x.mean", "sum: y.mean"},
+    # The guard of a quotient that is not used.
+    "improve_scale": {"-1: 1"},
+    # Bytes wrap round to what is wanted.
+    "offset_parts": {"byte: w.int"},
+    "pack_nibbles": {"byte: q.int"},
+    # The lower end of the clamp: low itself is the first integer.
+    "round_trip": {"+1: 2", "Add: bits - 1", "-1: 1"},
+    # The upper end of the sum: the lower one always decides.
+    "safe_inputs": {
+        "Mult: (2 ** (sum_bits - 1) - 1) // (x_most * (w_least - 1))",
+        "Add: 2 ** (sum_bits - 1) - 1",
+        "Div: x_most * (w_least - 1)",
+        "Add: sum_bits - 1",
+        "-1: 1",
+        "+1: 1",
+        "+1: 2",
+    },
+    # The only dimension is the last one; and halving is exact long before the end.
+    "soft_gradient": {"-1: 1"},
+    "temperature_for": {
+        "-1: 1",
+        "-1: 60",
+        "+1: 60",
+        "LtE: torch.special.entr(p).sum() < entropy",
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", solved.EXERCISES)
+def test_every_neighbour_of_the_solution_fails(name):
+    passed = [
+        what.partition(", ")[2]
+        for what, tree in neighbours(solved.FUNCTIONS[name])
+        if not problem(name, solved.function(name, tree, **ROUNDINGS))
+    ]
+    assert set(passed) == EQUIVALENT.get(name, set())
+
+
+def half_up(x):
+    return (x + 0.5).floor()
+
+
+def levels(x, bits, rounded):
+    low, high = min(x.min().item(), 0), max(x.max().item(), 0)
+    scale = (high - low) / (2**bits - 1) or 1.0
+    zero_point = -(2 ** (bits - 1)) - rounded(torch.tensor(low / scale)).item()
+    return scale, zero_point
+
+
+def affine(rounded):
+    return lambda x, bits: levels(x, bits, rounded)
+
+
+def round_trip(rounded):
+    def answer(x, bits):
+        scale, zero_point = levels(x, bits, rounded)
+        q = (rounded(x / scale) + zero_point).clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return (q - zero_point) * scale
+
+    return answer
+
+
+def mask_from_the_end(weight, sparsity):
+    """Among equal sizes the last ones go, where the solution lets the first ones go."""
+    flat = weight.abs().flatten()
+    order = flat.flip(0).argsort(stable=True)[: round(sparsity * flat.numel())]
+    mask = torch.ones(flat.numel(), dtype=torch.bool)
+    mask[flat.numel() - 1 - order] = False
+    return mask.view(weight.shape)
+
+
+def groups_from_the_end(weight, n, m):
+    groups = weight.reshape(-1, m)
+    rows = [mask_from_the_end(group, (m - n) / m) for group in groups]
+    return torch.stack(rows).view(weight.shape)
+
+
+def enumerated(x_bits, w_bits, sum_bits):
+    """Try the worst products one after the other, in steps of halving."""
+    low, high = 0, 2**sum_bits
+    while high - low > 1:
+        middle = (low + high) // 2
+        worst = middle * (2**x_bits - 1) * -(2 ** (w_bits - 1))
+        low, high = (middle, high) if worst >= -(2 ** (sum_bits - 1)) else (low, middle)
+    return low
+
+
+def scale_at_the_vertex(x, scale, bits):
+    """The squared error of a scale is a parabola: three of its points tell where it is least."""
+    q = (x / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    left, middle, right = ((x - s * q).double().square().sum(1, keepdim=True) for s in (-1, 0, 1))
+    curve = left + right - 2 * middle
+    return torch.where(curve > 0, (left - right) / (2 * curve), scale)
+
+
+def surgeon(weight, hessian, q):
+    """Find the other weights by least squares, with a root of the Hessian as the inputs."""
+    inputs = torch.linalg.cholesky(hessian).T
+    others = [place for place in range(len(weight)) if place != q]
+    new = torch.zeros_like(weight)
+    new[others] = torch.linalg.lstsq(inputs[:, others], inputs @ weight).solution
+    return (inputs @ (new - weight)).square().sum(), new
+
+
+def f1_of_sklearn(predictions, labels):
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels.numpy(), predictions.numpy(), average="macro", zero_division=0)
+
+
+def examples(counts, errors, target):
+    x, y = (torch.tensor(v, dtype=torch.float64).log() for v in (counts, errors))
+    fit = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution
+    return math.exp((math.log(target) - fit[1]) / fit[0])
+
+
+def soft_gradient(student_logits, teacher_logits, temperature):
+    """Take small steps in each logit; the limit is the slope of both answers where 1 / T is 0."""
+
+    def kl(student):
+        log_q, p = (
+            (student / temperature).log_softmax(-1),
+            (teacher_logits / temperature).softmax(-1),
+        )
+        return F.kl_div(log_q, p, reduction="sum")
+
+    steps = 1e-4 * torch.eye(len(student_logits), dtype=torch.float64)
+    slopes = [(kl(student_logits + s) - kl(student_logits - s)) / 2e-4 for s in steps]
+    flat = torch.zeros_like(student_logits)
+    slope = torch.autograd.functional.jacobian(lambda x: x.softmax(-1), flat)
+    return torch.stack(slopes), slope @ (student_logits - teacher_logits)
+
+
+def kl_text_by_text(student_logits, teacher_logits, attention_mask):
+    found = []
+    for student, teacher, mask in zip(student_logits, teacher_logits, attention_mask, strict=True):
+        for place in range(int(mask.sum()) - 1):
+            log_q, p = student[place].log_softmax(-1), teacher[place].softmax(-1)
+            found.append(F.kl_div(log_q, p, reduction="sum").item())
+    return sum(found) / len(found)
+
+
+def softened(logits, temperature):
+    powers = logits.exp() ** (1 / temperature)
+    probabilities = powers / powers.sum(-1, keepdim=True)
+    return probabilities, torch.special.entr(probabilities).sum(-1)
+
+
+def simulated_error(low, high, bits):
+    """Round 1000 numbers a step that lie evenly over the range."""
+    steps = 2**bits - 1
+    places = (np.arange(1000 * steps) + 0.5) / 1000
+    return np.square((places - places.round()) * (high - low) / steps).mean()
+
+
+def packed_bits(q):
+    """Take the last four bits of each number; the second of two comes first in a byte."""
+    even = np.pad(q.numpy(), ((0, 0), (0, q.shape[-1] % 2))).astype(np.uint8)
+    bits = np.unpackbits(even[..., None], axis=-1)[..., 4:].reshape(len(q), -1, 2, 4)
+    return np.packbits(bits[:, :, ::-1].reshape(len(q), -1), axis=-1)
+
+
+def unpacked_bits(packed, length):
+    """Write each half with its sign four times in front."""
+    bits = np.unpackbits(packed.numpy()[..., None], axis=-1).reshape(len(packed), -1, 2, 4)
+    halves = bits[:, :, ::-1].reshape(len(packed), -1, 4)[:, :length]
+    signs = np.repeat(halves[..., :1], 4, axis=-1)
+    return np.packbits(np.concatenate([signs, halves], -1), axis=-1)[..., 0].astype(np.int8)
+
+
+ORACLES = {
+    "affine_qparams": [affine(torch.round), affine(half_up)],
+    "round_trip": [round_trip(torch.round), round_trip(half_up)],
+    "keep_mask": [mask_from_the_end],
+    "keep_n_of_m": [groups_from_the_end],
+    "safe_inputs": [enumerated],
+    "improve_scale": [scale_at_the_vertex],
+    "obs_remove": [surgeon],
+    "macro_f1": [f1_of_sklearn],
+    "examples_needed": [examples, lambda *case: math.ceil(examples(*case))],
+    "soft_gradient": [soft_gradient],
+    "next_token_kl": [kl_text_by_text],
+    "soften": [softened],
+    "expected_error": [simulated_error],
+    "pack_nibbles": [packed_bits],
+    "unpack_nibbles": [unpacked_bits],
+    "wanda": [
+        lambda weight, inputs: np.abs(weight.numpy()) * np.linalg.norm(inputs.numpy(), axis=0)
+    ],
+    "lora_ledger": [
+        lambda inputs, outputs, rank: torch.tensor(
+            [rank * (inputs + outputs), (inputs + rank) * outputs + rank * inputs, inputs * outputs]
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_right_answer_of_another_kind_passes(name):
+    for answer in ORACLES[name]:
+        assert [problem(name, answer, seed) for seed in range(3)] == [""] * 3
+
+
+def test_floor_in_a_zero_point_is_told_so():
+    def floored(x, bits):
+        low, high = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
+        scale = (high - low) / (2**bits - 1) or 1.0
+        return scale, -(2 ** (bits - 1)) - math.floor(low / scale)
+
+    for seed in range(3):
+        assert problem("affine_qparams", floored, seed).startswith("floor goes to the next")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda patch: patch.setattr(torch, "allclose", lambda *a, **b: True),
+        lambda patch: patch.setattr("numpy.allclose", lambda *a, **b: True),
+        lambda patch: patch.setattr("builtins.print", lambda *a, **b: None),
+        lambda patch: torch.set_default_dtype(torch.float64),
+        lambda patch: torch.manual_seed(99),
+        lambda patch: patch.setattr(checks, "grade", lambda *a: True, raising=False),
+    ],
+)
+def test_what_a_notebook_sets_changes_no_verdict(change, monkeypatch):
+    dtype = torch.get_default_dtype()
+    try:
+        change(monkeypatch)
+        assert checks.check_wanda(solved.function("wanda"))
+        assert not checks.check_wanda(lambda weight, inputs: weight.abs())
+        assert torch.get_default_dtype() in (dtype, torch.float64)
+    finally:
+        torch.set_default_dtype(dtype)
