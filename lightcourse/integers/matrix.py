@@ -1,11 +1,17 @@
 """A matrix held as integers: what a quantized layer and a quantized table have in common."""
 
+import weakref
+
 import torch
 from torch import nn
 
 from lightcourse.integers import unpacking
 from lightcourse.integers.unpacking import offset
 from lightcourse.read_only import read_only
+
+# What torch's function for moving a model has moved already. One function serves a whole model:
+# what a table and its output layer share is moved once, and stays shared.
+_moved = weakref.WeakKeyDictionary()
 
 
 class IntegerMatrix(nn.Module):
@@ -79,8 +85,7 @@ class IntegerMatrix(nn.Module):
     def _apply(self, fn, recurse=True):
         """Follow the model to another device; its dtype decides about the output alone."""
         self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.qweight.device)).dtype
-        # One fn serves a whole model: what a table and its output layer share stays shared.
-        moved = vars(fn).setdefault("moved", {})
+        moved = _moved.setdefault(fn, {})
 
         def move(held):
             if id(held) not in moved:

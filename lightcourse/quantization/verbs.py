@@ -83,14 +83,27 @@ def quantize_(
     rounded = partial(
         QuantizedLinear, group_size=group_size, symmetric=symmetric, choose_qparams=choose_qparams
     )
+    inputs = partial(_inputs_of, activations=activations, ranges=activation_ranges)
     new = {}
     for names, number in chosen.items():
-        ready = next((integers[name] for name in names if name in integers), None)
-        table = any(isinstance(model.get_submodule(n), nn.Embedding) for n in names)
-        how = QuantizedLinear if number > 4 and table else rounded
-        make = partial(_of_integers, ready) if ready else how
-        inputs = partial(_inputs_of, activations=activations, ranges=activation_ranges)
-        new |= _convert(model, names, partial(make, bits=number), inputs)
+        make = partial(_maker(model, names, number, rounded, integers), bits=number)
+        new |= _convert(model, names, make, inputs)
+    _put_in(model, chosen, new, report)
+    report.raise_if_nothing_changed("the model has no linear layer in floating point")
+    pretrained.watch_(model)
+    return report
+
+
+def _maker(model, names, bits, rounded, integers):
+    """Return what makes a layer in the place of a weight with these owners."""
+    if ready := next((integers[name] for name in names if name in integers), None):
+        return partial(_of_integers, ready)
+    table = any(isinstance(model.get_submodule(name), nn.Embedding) for name in names)
+    return QuantizedLinear if bits > 4 and table else rounded
+
+
+def _put_in(model, chosen, new, report):
+    """Replace the old modules by the new, and count the bytes."""
     for name, layer in new.items():
         old = model.get_submodule(name)
         layers.replace_(model, name, layer)
@@ -98,9 +111,6 @@ def quantize_(
     for first, *others in chosen:
         for name in others:  # the weight and the integers are counted once, at the first name
             report.changed[name] = _stored_bytes(new[first]) - _stored_bytes(new[name])
-    report.raise_if_nothing_changed("the model has no linear layer in floating point")
-    pretrained.watch_(model)
-    return report
 
 
 def _check_integers(integers, chosen, skipped):
