@@ -30,7 +30,7 @@ def save(
     ----------
     model : nn.Module
     path : str or path
-        A safetensors file, written atomically.
+        Returned; of a safetensors file, which is written atomically.
     kind : str
         What :func:`opened` asks for.
     notes : dict, optional
@@ -38,11 +38,6 @@ def save(
     encode : callable, optional
         From a tensor to the parts, by name, that stand for it; to nothing where it is saved
         as it is.
-
-    Returns
-    -------
-    Path
-        The file.
 
     Raises
     ------

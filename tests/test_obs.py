@@ -8,17 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightcourse import obs
+from tests import toys
 
 TINY = 1e-9  # damping too small to see
 seeds = st.integers(0, 999)
-
-
-def problem(seed, outputs=5, inputs=8, tokens=40):
-    """Return a weight, and inputs that are correlated."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(inputs, inputs, generator=generator, dtype=torch.double) / inputs**0.5
-    x = torch.randn(tokens, inputs, generator=generator, dtype=torch.double)
-    return torch.randn(outputs, inputs, generator=generator, dtype=torch.double), x + 0.6 * x @ mix
 
 
 def error(x, weight, new):
@@ -41,7 +34,7 @@ def taking(values, columns):
 
 @given(seeds, st.integers(0, 7), st.integers(1, 9))
 def test_changing_one_column_moves_those_to_its_right_as_the_surgeon_does(seed, column, block_size):
-    weight, x = problem(seed)
+    weight, x = toys.correlated(seed)
     values = targets(seed, weight)
     new = obs.solve(weight, x.T @ x, taking(values, {column}), block_size, TINY)
     inverse = (x.T @ x)[column:, column:].inverse()
@@ -54,7 +47,7 @@ def test_changing_one_column_moves_those_to_its_right_as_the_surgeon_does(seed, 
 
 @given(seeds, st.integers(1, 7), st.integers(1, 9))
 def test_after_columns_that_are_given_the_rest_is_the_least_squares_optimum(seed, count, block):
-    weight, x = problem(seed)
+    weight, x = toys.correlated(seed)
     values = targets(seed, weight)
     new = obs.solve(weight, x.T @ x, taking(values, range(count)), block, TINY)
     left = x @ weight.T - x[:, :count] @ values[:, :count].T
@@ -65,7 +58,7 @@ def test_after_columns_that_are_given_the_rest_is_the_least_squares_optimum(seed
 
 @given(seeds, st.integers(1, 9))
 def test_the_pivots_tell_what_each_choice_costs(seed, block_size):
-    weight, x = problem(seed)
+    weight, x = toys.correlated(seed)
     costs = torch.zeros(len(weight)).double()
 
     def choose(block, columns, pivots):
@@ -82,7 +75,7 @@ def test_the_pivots_tell_what_each_choice_costs(seed, block_size):
 
 
 def test_blocks_are_chosen_by_what_the_columns_left_of_them_have_left():
-    weight, x = problem(0)
+    weight, x = toys.correlated(0)
     seen = []
 
     def choose(block, columns, pivots):
@@ -99,7 +92,7 @@ def test_blocks_are_chosen_by_what_the_columns_left_of_them_have_left():
 
 
 def test_the_weight_stays_and_the_dtype_too():
-    weight, x = problem(0)
+    weight, x = toys.correlated(0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         given_weight = weight.to(dtype)
         kept = given_weight.clone()
@@ -126,7 +119,7 @@ def gptq(weight, hessian, bits=4, **settings):
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_gptq_rounds_with_less_output_error_than_to_the_nearest(bits):
     for seed in range(30):
-        weight, x = problem(seed, 16, 32, 400)
+        weight, x = toys.correlated(seed, 16, 32, 400)
         q, scale = gptq(weight, x.T @ x, bits)
         most = 2 ** (bits - 1) - 1
         plain = nearest(weight, scale[:, None], most) * scale[:, None]
@@ -137,14 +130,14 @@ def test_gptq_rounds_with_less_output_error_than_to_the_nearest(bits):
 
 @pytest.mark.parametrize("size", [1, 5, 8, 32])
 def test_lazy_updates_change_no_integer(size):
-    weight, x = problem(1, 16, 32, 400)
+    weight, x = toys.correlated(1, 16, 32, 400)
     assert torch.equal(gptq(weight, x.T @ x, block_size=size)[0], gptq(weight, x.T @ x)[0])
 
 
 def test_of_two_columns_the_second_is_the_best_of_all_beside_the_first():
     most, levels = 7, torch.arange(-7, 8)
     for seed in range(30):
-        weight, x = problem(seed, 6, 2)
+        weight, x = toys.correlated(seed, 6, 2)
         q, scale = gptq(weight, x.T @ x, damping=TINY)
         assert torch.equal(q[:, 0], nearest(weight[:, 0], scale, most).to(torch.int8))
         pairs = torch.tensor(list(itertools.product(levels, levels)))
@@ -160,7 +153,7 @@ def test_of_two_columns_the_second_is_the_best_of_all_beside_the_first():
 
 
 def test_a_grid_for_each_group_of_columns_is_chosen_when_its_turn_comes():
-    weight, x = problem(2, 16, 32, 400)
+    weight, x = toys.correlated(2, 16, 32, 400)
     scales = []
 
     def choose(block, columns, pivots):
@@ -178,7 +171,7 @@ def test_a_grid_for_each_group_of_columns_is_chosen_when_its_turn_comes():
 
 
 def refusals():
-    weight, x = problem(0)
+    weight, x = toys.correlated(0)
     hessian, keep = x.T @ x, taking({}, ())
     yield "weight has shape", (weight[0], hessian, keep)
     yield "hessian has shape", (weight, hessian[:4, :4], keep)

@@ -70,3 +70,11 @@ def logits(model):
     ids = torch.arange(1, 17).view(2, 8)
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def correlated(seed, outputs=5, inputs=8, tokens=40):
+    """Return a weight, and inputs that are correlated, both in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(inputs, inputs, generator=generator, dtype=torch.double) / inputs**0.5
+    x = torch.randn(tokens, inputs, generator=generator, dtype=torch.double)
+    return torch.randn(outputs, inputs, generator=generator, dtype=torch.double), x + 0.6 * x @ mix

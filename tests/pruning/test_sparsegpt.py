@@ -12,13 +12,10 @@ TINY = 1e-9  # damping too small to see
 seeds = st.integers(0, 999)
 
 
-def problem(seed, outputs=5, inputs=8, tokens=40):
+def problem(*seed_and_sizes):
     """Return a weight and the sum of squares of inputs that are correlated."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(inputs, inputs, generator=generator, dtype=torch.double) / inputs**0.5
-    x = torch.randn(tokens, inputs, generator=generator, dtype=torch.double)
-    x = x + 0.6 * x @ mix
-    return torch.randn(outputs, inputs, generator=generator, dtype=torch.double), x.T @ x
+    weight, x = toys.correlated(*seed_and_sizes)
+    return weight, x.T @ x
 
 
 def error(weight, new, hessian):
