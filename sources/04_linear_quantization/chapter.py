@@ -348,9 +348,8 @@ def sentences(split, count):
     """Return reviews, shortest first (less padding), as batches, and their labels."""
     rows = reviews[split].select(range(count))
     rows = rows.select(sorted(range(count), key=lambda i: len(rows[i]["text"])))
-    return data.ordered_batches(rows, words, batch_size=30, max_length=24), torch.tensor(
-        rows["label"][:]
-    )
+    batches = data.ordered_batches(rows, words, batch_size=30, max_length=24)
+    return batches, torch.tensor(rows["label"][:])
 
 
 # %% [markdown]
