@@ -1,4 +1,4 @@
-"""What a model is asked: a batch without its labels, with which it would compute a loss too."""
+"""What a model is asked: a batch without its labels. Given labels, it would compute a loss too."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -9,7 +9,7 @@ def inputs_of(batch: Mapping) -> dict:
 
 
 def inputs_of_each(batches: Iterable[Mapping]) -> Iterator[dict]:
-    """Yield :func:`inputs_of` each batch.
+    """Yield each batch without its ``labels``.
 
     Raises
     ------

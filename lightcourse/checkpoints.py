@@ -42,7 +42,7 @@ def save(
     Raises
     ------
     ValueError
-        When model or path is something else, or the model lies on ``meta``.
+        When ``model`` is no module or lies on ``meta``, or ``path`` is not that of a file.
     """
     state, path = layers.plainly_named(model).state_dict(), files.checked_path(path)
     shared, shapes, tensors = layers.shared_tensors(state), {}, {}
@@ -76,14 +76,16 @@ class Checkpoint:
 
     def names(self) -> list[str]:
         """Return the names of all tensors of the model, those that are shared among them."""
-        plain = [name for name in self.file.keys() if ":" not in name]
-        return [*plain, *self.notes["shapes"], *self.notes["shared"]]
+        encoded = self.notes["shapes"]
+        plain = [key for key in self.file.keys() if key.rpartition(":")[0] not in encoded]
+        return [*plain, *encoded, *self.notes["shared"]]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape, without reading the tensor."""
         name = self.notes["shared"].get(name, name)
-        encoded = self.notes["shapes"].get(name)
-        return tuple(encoded or self.file.get_slice(name).get_shape())
+        if name in self.notes["shapes"]:
+            return tuple(self.notes["shapes"][name])
+        return tuple(self.file.get_slice(name).get_shape())
 
     def read(self, name: str) -> torch.Tensor:
         """Return a tensor, or a part of one, as a copy of its own."""
@@ -107,7 +109,7 @@ def opened(path: str | Path, kind: str) -> Iterator[Checkpoint]:
     Raises
     ------
     ValueError
-        When it is something else.
+        When the file is no checkpoint of that kind.
     """
     from safetensors import SafetensorError, safe_open
 

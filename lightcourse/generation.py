@@ -59,7 +59,7 @@ def stream(
     ----------
     model : nn.Module
         A causal language model of transformers, in evaluation mode. Its cache grows with
-        every token; behind its window it writes nonsense, or raises.
+        every token; beyond its window it writes nonsense, or raises.
     prompts : Tensor of int64, shape (n, prompt)
         Of equal length, without padding.
     choose : callable

@@ -98,3 +98,25 @@ def test_a_mask_without_its_values_is_refused_and_changes_nothing(harm, tmp_path
     with pytest.raises(ValueError, match="damaged: its mask and values of .* do not match"):
         pruning.load_pruned_(model, path)
     assert all(map(torch.equal, model.state_dict().values(), before))
+
+
+def odd():
+    """Return a model with a gate that is 0, and a module whose name holds a colon."""
+    model = torch.nn.ModuleDict({"a:b": torch.nn.Linear(8, 4), "d:e": torch.nn.LayerNorm(4)})
+    model.register_parameter("gate", torch.nn.Parameter(torch.tensor(0.0)))
+    model["a:b"].weight.data[:, 1:] = 0
+    return model
+
+
+@kinds
+def test_odd_shapes_and_names_come_back(kind, tmp_path):
+    _, save, load_ = KINDS[kind]
+    model, again = odd(), odd()
+    if kind == "quantized":
+        quantization.quantize_(model)
+    torch.nn.init.constant_(again["d:e"].bias, 3.0)
+    again.gate.data.fill_(7.0)
+    load_(again, save(model, tmp_path / "model.safetensors"))
+    wanted = model.state_dict()
+    assert again.state_dict().keys() == wanted.keys()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.state_dict().items())

@@ -5,6 +5,9 @@ import torch
 from lightcourse import panels
 from lightcourse.integers.unpacking import offset
 
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def quant_range(bits: int) -> tuple[int, int]:
     """Return ``quant_min, quant_max``, the signed integers that ``bits`` bits can hold.
@@ -25,25 +28,25 @@ def quant_range(bits: int) -> tuple[int, int]:
 
 
 def storable(scale: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the scales, float32, as :func:`pack` keeps them: round a matrix by these.
+    """Return scales, in float32, that :func:`pack` keeps as they are: round a matrix by these.
 
-    Up to 4 bits it keeps float16. What that would make 0 becomes 1: its values all round to 0.
+    Up to 4 bits it keeps float16. What would become 0 there becomes 1: its values all round
+    to 0.
 
     Raises
     ------
     ValueError
-        When a scale is not finite, or too large for the float16.
+        When a scale is not finite, or too large for what is kept.
     """
     stored = _as_stored(scale, bits)
     return torch.where(stored == 0, 1, stored).float()
 
 
 def _as_stored(scale, bits):
-    stored = scale.half() if bits <= 4 else scale.float()
+    kept = torch.float16 if bits <= 4 else torch.float32
+    stored = scale.to(kept)
     if not torch.isfinite(stored).all():
-        raise ValueError(
-            f"scale reaches {scale.abs().max():.3g}; up to 4 bits it must fit a float16"
-        )
+        raise ValueError(f"scale reaches {scale.abs().max():.3g}, which no {kept} holds")
     return stored
 
 
@@ -55,7 +58,8 @@ def pack(
     Parameters
     ----------
     q : Tensor of integers, shape (rows, columns)
-        From quant_min to quant_max of ``bits``; up to 4 bits two share a byte.
+        From quant_min to quant_max of ``bits``; up to 4 bits two share a byte. A layer's rows
+        are its outputs, in GPT-2's ``Conv1D`` as well.
     scale : Tensor of floats, shape (rows, groups)
         Each for columns / groups neighbours in a row; not 0, but of either sign. Up to 4
         bits stored as float16: see :func:`storable`.
@@ -72,10 +76,11 @@ def pack(
     Raises
     ------
     ValueError
-        When a shape, a type or a value is another one than wanted.
+        When a shape, a type or a value is wrong: a scale, too, that would be stored as 0.
 
     Examples
     --------
+    >>> from lightcourse.integers.unpacking import dequantize
     >>> q = torch.tensor([[7, -8, 3, 0]])
     >>> buffers = pack(q, torch.tensor([[0.5]]), None, bits=4)
     >>> dequantize(buffers["qweight"], buffers["scale"], None, q.shape, bits=4).tolist()
@@ -94,11 +99,10 @@ def pack(
 
 
 def _check(name, values, bits):
-    """Raise where they are not integers of so many bits in a matrix."""
+    """Raise unless ``values`` is a matrix of integers that fit so many bits."""
     quant_min, quant_max = quant_range(bits)
-    if not isinstance(values, torch.Tensor) or values.is_floating_point() or values.is_complex():
-        kind = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ValueError(f"{name} is {kind}; a tensor of integers is wanted")
+    if _kind(values) not in INTEGERS:
+        raise ValueError(f"{name} is {_kind(values)}; a tensor of integers is wanted")
     if values.ndim != 2 or not values.numel():
         raise ValueError(_wrong(name, values, "rows and columns, at least one of each"))
     low, high = (end.item() for end in values.aminmax())
@@ -108,10 +112,18 @@ def _check(name, values, bits):
         )
 
 
+def _kind(values):
+    """Return a dense tensor's dtype, or what else it is, in words."""
+    if not isinstance(values, torch.Tensor):
+        return type(values).__name__
+    if values.is_meta or values.layout != torch.strided:
+        return "on the device meta" if values.is_meta else f"{values.layout}"
+    return values.dtype
+
+
 def _check_scale(scale, shape):
-    if not isinstance(scale, torch.Tensor) or not scale.is_floating_point():
-        kind = scale.dtype if isinstance(scale, torch.Tensor) else type(scale).__name__
-        raise ValueError(f"scale is {kind}; a tensor of floats is wanted")
+    if _kind(scale) not in FLOATS:
+        raise ValueError(f"scale is {_kind(scale)}; a tensor of floats is wanted")
     rows, columns = shape
     if scale.ndim != 2 or len(scale) != rows or not scale.shape[1] or columns % scale.shape[1]:
         wanted = f"({rows}, groups), where groups divides the {columns} columns,"
@@ -131,6 +143,11 @@ def _packed_integers(q, bits):
 
 def _packed_scale(scale, bits):
     stored = _as_stored(scale.detach().cpu(), bits)
+    if (stored == 0).any():
+        raise ValueError(
+            f"scale falls to {scale.abs().min():.3g}, which would be stored as 0; round the "
+            "matrix by lightcourse.integers.storable(scale, bits)"
+        )
     if bits > 4:
         return stored.clone()
     return torch.from_numpy(panels.pack_groups(stored.numpy(), fill=1))

@@ -40,7 +40,8 @@ class KernelPath:
     name : str
         What ``LIGHTCOURSE_KERNELS`` and :func:`lightcourse.kernels.path` call it.
     needs : frozenset of str
-        What the processor must have, in LLVM's words. Nothing: also without a compiler.
+        What the processor must have, in LLVM's words. Empty: it runs everywhere, even where
+        Numba compiles nothing.
     cores : dict of str to core
         What multiplies weights of a kind: "w8", "w4" (groups without zero points), "z4"
         (with them), "sparse". A kind that is missing is left to the last path of the table.
@@ -49,7 +50,8 @@ class KernelPath:
     peak : Peak, optional
         None where the compiler chooses the instructions.
     prepare : function () -> bool
-        Asks the system for what must be granted before use, and tells whether it was. Called
+        Asks the system for what must be granted before use, as Linux wants it for AMX's tiles,
+        and tells whether it was. Called
         once a process, and only where the processor has what is needed.
     """
 

@@ -1,4 +1,4 @@
-"""The figures that come back: one function each, which draws into ``Axes`` and returns them."""
+"""The figures that several chapters use: one function each, draws into ``Axes``, returns them."""
 
 from lightcourse.plots.distillation import class_bars, densities
 from lightcourse.plots.ledger import ledger

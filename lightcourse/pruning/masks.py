@@ -172,8 +172,8 @@ def check_masks(
         raise ValueError(f"masks is a {type(masks).__name__}; a dict of masks by name is wanted")
     for name, mask in masks.items():
         if name not in shapes:
-            known = f"{next(iter(shapes))!r} would be one" if shapes else "it has none"
-            raise ValueError(f"masks names {name!r}, which is no {kind} of this model; {known}")
+            known = ", ".join(list(shapes)[:10]) + ", …" * (len(shapes) > 10) or "there is none"
+            raise ValueError(f"masks names {name!r}, which is no {kind} of this model ({known})")
         if not fits(mask, shapes[name]):
             given = type(mask).__name__
             if isinstance(mask, torch.Tensor):

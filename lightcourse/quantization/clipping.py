@@ -3,12 +3,12 @@
 import torch
 
 from lightcourse.calibration import check_percent
+from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import (
     checked,
     choose_qparams_affine_with_min_max,
     min_max_range,
     place_zero,
-    quant_range,
 )
 
 # Shares of the full range that are tried, and where the value of largest size would sit, as

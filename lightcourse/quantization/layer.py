@@ -109,7 +109,7 @@ class QuantizedLinear(IntegerMatrix):
         Returns
         -------
         QuantizedLinear
-            In float32; ``layer.to(dtype)`` makes it answer, and name its weight, in another.
+            Its :attr:`weight` is float32; ``layer.to(dtype)`` shows it in another dtype.
 
         Raises
         ------
@@ -129,6 +129,9 @@ class QuantizedLinear(IntegerMatrix):
         grid = _input_grid(settings["activations"], activation_range)
         if settings["activations"] == 8 and not grid:
             _check_kernel(settings["bits"], settings["group_size"], "zero_point" not in buffers)
+        wanted = (settings["out_features"],)
+        if bias is not None and bias.shape != wanted:
+            raise ValueError(f"bias has shape {tuple(bias.shape)}; {wanted} is wanted")
         bias = None if bias is None else bias.detach().clone()
         self.hold(settings, buffers | {"bias": bias} | grid)
 

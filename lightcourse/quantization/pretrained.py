@@ -16,7 +16,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from lightcourse import layers
 from lightcourse.integers import IntegerMatrix, integer_matrices
-from lightcourse.quantization.saved import KINDS, dtype_name, noted
+from lightcourse.quantization.saved import built, dtype_name, noted
 
 METHOD = "lightcourse"
 
@@ -180,7 +180,7 @@ def _empty(note):
         name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
         for name, (dtype, shape) in note["buffers"].items()
     }
-    return KINDS[note["kind"]].from_parts(note | {"dtype": getattr(torch, note["dtype"])}, buffers)
+    return built(note, buffers)
 
 
 def _check_describable(model):

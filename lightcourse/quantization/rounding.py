@@ -61,10 +61,26 @@ def round_to_nearest(
         raise ValueError(f"weight has shape {tuple(weight.shape)}; at least one value is wanted")
     weight = weight.detach().float().cpu()
     groups = into_groups(weight, weight.shape[1] if group_size is None else group_size)
-    scale, zero_point = (choose_qparams or default_qparams)(groups, bits, symmetric, dim=-1)
+    scale, zero_point = _grid(groups, bits, symmetric, choose_qparams or default_qparams)
     scale = storable(scale, bits)
     q = quantize_affine(groups, scale, zero_point, bits).reshape(weight.shape)
     return q, scale.squeeze(-1), None if symmetric else zero_point.squeeze(-1)
+
+
+def _grid(groups, bits, symmetric, choose):
+    """Return what the caller's function chooses, or raise where it is no grid for the groups."""
+    if not callable(choose):
+        raise ValueError(f"choose_qparams is a {type(choose).__name__}; a function is wanted")
+    found, wanted = choose(groups, bits, symmetric, dim=-1), (*groups.shape[:-1], 1)
+    shapes = [tuple(getattr(part, "shape", ())) for part in found]
+    if shapes != [wanted, wanted]:
+        raise ValueError(
+            f"choose_qparams gave tensors of the shapes {shapes}; scale and zero point of shape "
+            f"{wanted} are wanted"
+        )
+    if symmetric and found[1].any():
+        raise ValueError("choose_qparams gave zero points; with these symmetric=False is wanted")
+    return found
 
 
 def default_qparams(

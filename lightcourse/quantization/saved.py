@@ -112,8 +112,16 @@ def _restored(stored):
             raise ValueError(
                 f"{stored.path} is damaged: it holds no integers or no scales for {name}"
             )
-        new[name] = kind.from_parts(note | {"dtype": getattr(torch, note["dtype"])}, buffers)
+        new[name] = built(note, buffers)
     return new
+
+
+def built(note: dict, buffers: dict) -> IntegerMatrix:
+    """Return the layer that :func:`noted` described, around these buffers."""
+    settings = note | {"dtype": getattr(torch, note["dtype"])}
+    if note.get("activations") == "static":  # what earlier versions wrote for a fixed grid
+        settings["activations"] = 8
+    return KINDS[note["kind"]].from_parts(settings, buffers)
 
 
 def _check_layer(model, name, layer, stored):

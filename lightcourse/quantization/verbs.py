@@ -58,8 +58,10 @@ def quantize_(
     integers : dict of str to (q, scale, zero_point), optional
         Finished integers by a layer's or table's name, as
         :func:`lightcourse.integers.pack` takes them: GPTQ's, for instance. They have as many
-        bits as ``bits`` says; ``group_size``, ``symmetric`` and ``choose_qparams`` are for
-        the layers that have none here, which are rounded to nearest.
+        bits as ``bits`` or ``embeddings`` says, and the shape of
+        :func:`lightcourse.layers.weight_matrix`: (outputs, inputs). ``group_size``,
+        ``symmetric`` and ``choose_qparams`` are for the layers that have none here, which
+        are rounded to nearest.
 
     Returns
     -------
@@ -71,11 +73,13 @@ def quantize_(
     ValueError
         When a layer cannot be converted, ``activation_ranges`` lacks one, ``activations`` is
         8 beside a GPU, a name is unknown, ``integers`` do not fit their layer or name one
-        that is left, or a weight lies on ``meta`` (the model is unchanged then), or nothing
-        was converted.
+        that is not converted, or a weight lies on ``meta`` (the model is unchanged then), or
+        nothing was converted.
     """
     model, integers = layers.inside(model), {} if integers is None else integers
     chosen, skipped = plan_bits(model, bits, embeddings, skip)
+    _check_by_name("integers", integers)
+    _check_by_name("activation_ranges", {} if activation_ranges is None else activation_ranges)
     _check_integers(integers, chosen, skipped)
     share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
     skipped |= layers.other_matrices(model)
@@ -96,10 +100,13 @@ def quantize_(
 
 def _maker(model, names, bits, rounded, integers):
     """Return what makes a layer in the place of a weight with these owners."""
-    if ready := next((integers[name] for name in names if name in integers), None):
-        return partial(_of_integers, ready)
+    named = next((name for name in names if name in integers), None)
+    if named is not None:
+        return partial(_of_integers, integers[named])
     table = any(isinstance(model.get_submodule(name), nn.Embedding) for name in names)
-    return QuantizedLinear if bits > 4 and table else rounded
+    if bits > 4 and table:
+        return partial(QuantizedLinear, choose_qparams=rounded.keywords["choose_qparams"])
+    return rounded
 
 
 def _put_in(model, chosen, new, report):
@@ -113,10 +120,13 @@ def _put_in(model, chosen, new, report):
             report.changed[name] = _stored_bytes(new[first]) - _stored_bytes(new[name])
 
 
+def _check_by_name(argument, given):
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{argument} is a {type(given).__name__}; a dict by name is wanted")
+
+
 def _check_integers(integers, chosen, skipped):
     """Raise where there are integers for what is not converted, or twice for one weight."""
-    if not isinstance(integers, Mapping):
-        raise ValueError(f"integers is a {type(integers).__name__}; a dict by name is wanted")
     for name in integers.keys() - {name for names in chosen for name in names}:
         why = skipped.get(name, "no linear layer or embedding table of this model")
         raise ValueError(f"integers names {name}, which is not converted: {why}")
@@ -129,9 +139,10 @@ def _of_integers(ready, weight, bias, bits, **activations):
     """Return a layer of finished integers in the place of a weight."""
     if not isinstance(ready, tuple | list) or len(ready) != 3:
         raise ValueError(f"integers is a {type(ready).__name__}; (q, scale, zero_point) is wanted")
+    if isinstance(ready[0], torch.Tensor) and ready[0].shape != weight.shape:
+        given, wanted = tuple(ready[0].shape), tuple(weight.shape)
+        raise ValueError(f"q has shape {given}; the weight's {wanted} is wanted")
     layer = QuantizedLinear.from_integers(*ready, bits, bias, **activations)
-    if layer.shape != tuple(weight.shape):
-        raise ValueError(f"q has shape {layer.shape}; the weight's {tuple(weight.shape)} is wanted")
     return layer.to(weight.device, weight.dtype)
 
 

@@ -108,7 +108,11 @@ GOOD = {
         ({"scale": torch.ones(3, 3)}, r"scale has shape \(3, 3\)"),
         ({"scale": torch.zeros(2, 3)}, "scale holds 0, NaN or infinity"),
         ({"scale": torch.full((2, 3), float("nan"))}, "scale holds 0, NaN or infinity"),
-        ({"scale": torch.full((2, 3), 1e6)}, "scale reaches 1e.06; up to 4 bits it must fit"),
+        ({"scale": torch.full((2, 3), 1e6)}, "scale reaches 1e.06, which no torch.float16 holds"),
+        ({"scale": torch.full((2, 3), 1e-9)}, "scale falls to 1e-09, .* stored as 0; .*storable"),
+        ({"q": torch.ones(2, 6, dtype=bool)}, "q is torch.bool; a tensor of integers"),
+        ({"q": torch.ones(2, 6, dtype=int, device="meta")}, "q is on the device meta"),
+        ({"q": torch.ones(2, 6, dtype=int).to_sparse()}, "q is torch.sparse_coo; a tensor of int"),
         ({"zero_point": torch.zeros(2, 3)}, "zero_point is torch.float32; a tensor of integers"),
         ({"zero_point": torch.full((2, 3), -9)}, "zero_point spans -9..-9; -8 to 7"),
         ({"zero_point": torch.zeros(2, 1, dtype=int)}, r"zero_point has shape \(2, 1\); the scale"),
@@ -120,7 +124,28 @@ def test_what_is_no_quantized_matrix_is_refused(wrong, message):
         pack(**GOOD | wrong)
 
 
-def test_a_scale_below_what_float16_holds_stands_for_zero():
-    q, tiny = torch.tensor([[7, -8]]), torch.tensor([[1e-9]])
-    layer = QuantizedLinear.from_integers(q, tiny, None, bits=4)
-    assert layer.dequantize().abs().max() <= 8e-9
+def test_a_matrix_that_is_rounded_by_storable_scales_is_read_back_exactly():
+    scale = storable(torch.tensor([[1e-9], [0.1], [1 / 3]]), bits=4)
+    q = torch.tensor([[0, 0], [7, -8], [1, 3]])
+    layer = QuantizedLinear.from_integers(q, scale, None, bits=4)
+    assert torch.equal(layer.dequantize(), q * scale)
+
+
+@pytest.mark.parametrize(
+    "choose, message",
+    [
+        (lambda x, *_, dim: (x.amax(dim), None), "choose_qparams gave .* wanted"),
+        (lambda x, *_, dim: x.amax(dim, keepdim=True), "choose_qparams gave .* wanted"),
+        (lambda x, bits, _, dim: quantization.choose_qparams_affine(x, bits, False, dim), "zero p"),
+        ("mse", "choose_qparams is a str; a function is wanted"),
+    ],
+)
+def test_a_choice_that_is_no_grid_is_refused(choose, message):
+    weight = torch.rand(4, 8)
+    with pytest.raises(ValueError, match=message):
+        quantization.round_to_nearest(weight, 8, choose_qparams=choose)
+
+
+def test_a_bias_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"bias has shape \(3,\); \(4,\) is wanted"):
+        QuantizedLinear(torch.rand(4, 8), torch.rand(3))

@@ -73,8 +73,11 @@ Q, SCALE = torch.ones(12, 8, dtype=torch.int8), torch.ones(12, 1)
         ({"integers": {"0": (Q, SCALE)}}, r"layer 0: integers is a tuple; \(q, scale, zero_point"),
         ({"integers": {"0": (Q.T, SCALE[:8], None)}}, r"layer 0: q has shape \(8, 12\); the weigh"),
         ({"integers": {"0": (Q * 9, SCALE, None)}, "bits": 4}, "layer 0: q spans 9..9; -8 to 7"),
-        ({"integers": {"2": (Q, SCALE * 0, None)}}, "layer 2: scale holds 0, NaN or infinity"),
+        ({"integers": {"0": (Q, SCALE * 0, None)}}, "layer 0: scale holds 0, NaN or infinity"),
         ({"integers": [1]}, "integers is a list; a dict"),
+        ({"integers": {"0": None}}, "layer 0: integers is a NoneType; .q, scale, zero_point"),
+        ({"integers": {"0": Q}}, "layer 0: integers is a Tensor; .q, scale, zero_point"),
+        ({"activations": 8, "activation_ranges": (-1, 1)}, "activation_ranges is a tuple; a dict"),
     ],
 )
 def test_integers_that_do_not_fit_are_refused_and_change_nothing(arguments, message):
@@ -90,3 +93,16 @@ def test_one_weight_takes_finished_integers_once():
     both = {"lm_head": ready, "model.embed_tokens": ready}
     with pytest.raises(ValueError, match="which share one weight; one name is wanted"):
         quantization.quantize_(model, 8, embeddings=8, integers=both)
+
+
+def test_the_callers_choice_of_a_grid_serves_tables_as_well():
+    model, asked = toys.gpt2(), []
+
+    def choose(groups, bits, symmetric, dim):
+        asked.append(tuple(groups.shape))
+        return quantization.choose_qparams_mse(groups, bits, symmetric, dim)
+
+    report = quantization.quantize_(model, 8, embeddings=8, choose_qparams=choose)
+    table = model.transformer.wte
+    assert (*table.shape[:1], 1, table.shape[1]) in asked
+    assert len(asked) >= len(report.changed) - 1  # the output layer shares the table's
