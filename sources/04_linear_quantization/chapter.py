@@ -575,7 +575,7 @@ for bits, dim, better, worse in [
 #
 # ### Activations: dynamic and static
 #
-# What flows *into* a layer, its inputs, are called **activations**. If they are integers too, integers can multiply integers, which is where speed comes from (chapter 05). Two ways to choose their range:
+# What flows *into* a layer, its inputs, are called **activations**. If they are integers too, integers can multiply integers, which is what makes large batches faster (chapter 05). Two ways to choose their range:
 #
 # - **dynamic**: look at the numbers as they come, one scale for each token (`activations=8`);
 # - **static**: fix a range for each layer beforehand, by running some **calibration** text through the model (`calibrate`, then `activation_ranges=…`). Cheaper at run time, since no range must be found; but the range is a guess about all future inputs.

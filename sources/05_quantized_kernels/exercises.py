@@ -167,7 +167,7 @@ for rows in (1, 8, 64):
         print(rows, "rows,", bits, "bits:", layer_limits(4096, 4096, rows, bits, 30e9, 480e9))
 
 # %% [markdown] tags=["solution"]
-# **Why.** One row: 560 µs for the bytes against 70 µs for the operations, 8 times as much. Half of the bits is then half of the time. At 64 rows it is 629 against 4,474 µs: the arithmetic decides, and 4 bits gain nothing at all (a kernel that must unpack them first even loses). So "4 bits are twice as fast" is at best true for writing text alone on a machine, if the kernel unpacks as fast as the memory delivers (ours gains a fifth to two fifths there), and false for reading long prompts.
+# **Why.** One row: 560 µs for the bytes against 70 µs for the operations, 8 times as much. Half of the bits is then half of the time. At 64 rows it is 629 against 4,474 µs: the arithmetic decides, and 4 bits gain nothing at all (a kernel that must unpack them first even loses). So "4 bits are twice as fast" is at best true for writing text alone on a machine, if the kernel unpacks as fast as the memory delivers (the chapter clocks what ours gains there), and false for reading long prompts.
 
 # %% [markdown]
 # ## Exercise 4 · The offset trick ★★ (15 minutes)
