@@ -8,7 +8,7 @@
 # - train a pruned model without refilling its zeros, beside a control that shows what the training itself did;
 # - turn zeros into bytes and into time, and measure the sparsity from which that pays.
 #
-# **You need:** chapter 01. Section 4 uses LoRA, which chapter 00 introduced. **Time:** about 90 minutes to read, at 130 words or 8 lines of code a minute; the whole notebook runs in about a minute and a half.
+# **You need:** chapter 01. Section 4 uses LoRA, which chapter 00 introduced. **Time:** about 90 minutes to read; the whole notebook runs in about a minute and a half.
 #
 # Where a paragraph begins with **Predict**, write down a number before you run the next cell.
 
@@ -230,7 +230,7 @@ def surgeon(hessian, mask, block_size=128):
 
 
 # %% [markdown]
-# Three shares of zeros, five methods, three texts:
+# Three shares of zeros, five methods:
 
 # %%
 GRID = (0.3, 0.5, 0.7)
@@ -576,9 +576,9 @@ for name, (method, values) in methods.items():
     print(f"{name:10}", {value: round(score, 1) for value, score in quality.items()})
 
 # %% [markdown]
-# LoRA needs a higher rate than the training with masks held, 3e-3 instead of 1e-3. The control is best at the lowest rate, where nearly nothing happens: at every higher one it gets *worse* than the dense model. This training text has nothing to teach it.
+# LoRA needs a higher rate than the training with masks held, 3e-3 instead of 1e-3. The control is best at the lowest rate, where nearly nothing happens: at every higher one it gets *worse* than the dense model. So 25 steps on this text teach it nothing.
 #
-# The gradual schedule is the better the earlier it ends. Each winner is now trained with the two other seeds as well, and judged on the test texts:
+# In this search, the earlier the gradual schedule ends, the better. Each winner is now trained with the two other seeds as well, and judged on the test texts:
 
 # %%
 for name, (method, _) in methods.items():
@@ -613,7 +613,7 @@ for text, (first, last, *row) in enumerate(zip(start, whole, *runs.values(), str
 # What holds on all three texts:
 #
 # - Twenty-five steps win back about half of the perplexity that pruning cost (51 to 56 %; of the loss, its logarithm, 37 to 41 %). It is really *recovery*: the control has read the same text and is within 1 % of the dense model.
-# - LoRA comes out where the full training does, within 5 %, with 7 % as many parameters trained. But **merging refills**: $W + \frac{\alpha}{r} BA$ has no zeros left, because $BA$ is dense. Prune it again with the same mask, and much of the gain is lost. If you want LoRA *and* zeros, leave the update beside the matrix and pay for it at run time, or mask the product while training.
+# - LoRA does as well as the full training (1 to 3 % ahead, too little to call), with 7 % as many parameters trained. But **merging refills**: $W + \frac{\alpha}{r} BA$ has no zeros left, because $BA$ is dense. Prune it again with the same mask, and much of the gain is lost. If you want LoRA *and* zeros, leave the update beside the matrix and pay for it at run time, or mask the product while training.
 # - The *gradual* schedule is worse than pruning at once, even with its best end step. A likely reason: zeros that come late leave fewer steps, and lower rates, to recover in. It was proposed for long trainings; ours says nothing about those.
 
 # %% [markdown]
@@ -754,7 +754,7 @@ assert runs["half zeros"].median > 0.67 * runs["dense"].median and share < 1
 #
 # ## **Spot the bug**
 #
-# This function looks right at first sight, and it finds the right threshold. What is wrong with it, and which *number* proves it?
+# This function looks right at first sight, and it finds the right threshold. What is wrong, and which *number* proves it?
 
 
 # %%
