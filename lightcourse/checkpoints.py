@@ -96,6 +96,16 @@ class Checkpoint:
         """Return the error for a model that this is no checkpoint of."""
         return another_model(self.path, why)
 
+    def wrong_shape(self, name: str, here: torch.Tensor) -> ValueError:
+        """Return the error for a tensor that has another shape in the model than in the file."""
+        there = self.shape(name)
+        return self.another_model(f"{name} has shape {there} there and {tuple(here.shape)} here")
+
+    def check_names(self, own: dict, names: list[str]) -> None:
+        """Raise ``ValueError`` where the model's tensors are called otherwise than ``names``."""
+        if wrong := sorted(own.keys() ^ set(names)):
+            raise self.another_model(f"only one of the two has {wrong[0]}")
+
 
 def another_model(path: str | Path, why: str) -> ValueError:
     """Return the error for a model that the file ``path`` is not for."""
@@ -124,15 +134,3 @@ def opened(path: str | Path, kind: str) -> Iterator[Checkpoint]:
         if header is None:
             raise ValueError(wrong)
         yield Checkpoint(path, {"shapes": {}, "shared": {}} | json.loads(header), file)
-
-
-def check_names(own: dict, stored: Checkpoint, names: list[str]) -> None:
-    """Raise ``ValueError`` where a model's tensors and those of a file have not the same names."""
-    if wrong := sorted(own.keys() ^ set(names)):
-        raise stored.another_model(f"only one of the two has {wrong[0]}")
-
-
-def wrong_shape(stored: Checkpoint, name: str, here: torch.Tensor) -> ValueError:
-    """Return the error for a tensor that has another shape in the file than in the model."""
-    there = stored.shape(name)
-    return stored.another_model(f"{name} has shape {there} there and {tuple(here.shape)} here")

@@ -116,14 +116,14 @@ def _kept(stored, name):
 
 def _check_fits(model, own, stored):
     """Raise where the file is one of another model, or does not hold what its header says."""
-    checkpoints.check_names(own, stored, stored.names())
+    stored.check_names(own, stored.names())
     linear = layers.linear_layers(model)
     for name, parameter in own.items():
         here, there = tuple(parameter.shape), stored.shape(name)
         may_shrink = name.rpartition(".")[0] in linear and len(there) == len(here)
         fits = may_shrink and all(a <= b for a, b in zip(there, here, strict=True))
         if there != here and not fits:
-            raise checkpoints.wrong_shape(stored, name, parameter)
+            raise stored.wrong_shape(name, parameter)
     for name in stored.notes["shapes"]:
         _check_parts(stored, name)
 

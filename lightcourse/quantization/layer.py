@@ -81,10 +81,13 @@ class QuantizedLinear(IntegerMatrix):
         choose_qparams=None,
     ):
         super().__init__()
+        grid = _input_grid(activations, activation_range)
+        if activations == 8 and not grid:
+            _check_kernel(bits, group_size, symmetric)
         q, scale, zero_point = round_to_nearest(weight, bits, group_size, symmetric, choose_qparams)
         buffers = pack(q.to(weight.device), scale, zero_point, bits)
         values = (*weight.shape, bits, group_size, activations, weight.dtype)
-        self._fill(values, buffers, bias, activation_range)
+        self._fill(values, buffers | grid, bias)
 
     @classmethod
     def from_integers(
@@ -118,22 +121,21 @@ class QuantizedLinear(IntegerMatrix):
         """
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        buffers = pack(q, scale, zero_point, bits)
+        grid, buffers = _input_grid(activations, activation_range), pack(q, scale, zero_point, bits)
         group_size = None if scale.shape[1] == 1 else q.shape[1] // scale.shape[1]
+        if activations == 8 and not grid:
+            _check_kernel(bits, group_size, zero_point is None)
         values = (*q.shape, bits, group_size, activations, torch.float32)
-        layer._fill(values, buffers, bias, activation_range)
+        layer._fill(values, buffers | grid, bias)
         return layer
 
-    def _fill(self, values, buffers, bias, activation_range):
+    def _fill(self, values, buffers, bias):
         settings = dict(zip(self.SETTINGS, values, strict=True))
-        grid = _input_grid(settings["activations"], activation_range)
-        if settings["activations"] == 8 and not grid:
-            _check_kernel(settings["bits"], settings["group_size"], "zero_point" not in buffers)
         wanted = (settings["out_features"],)
         if bias is not None and bias.shape != wanted:
             raise ValueError(f"bias has shape {tuple(bias.shape)}; {wanted} is wanted")
         bias = None if bias is None else bias.detach().clone()
-        self.hold(settings, buffers | {"bias": bias} | grid)
+        self.hold(settings, buffers | {"bias": bias})
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -143,13 +145,19 @@ class QuantizedLinear(IntegerMatrix):
     @property
     def static(self) -> bool:
         """Whether the inputs are rounded to a fixed grid."""
-        return self.input_scale is not None
+        # Not self.input_scale: to ask a module for a buffer takes a microsecond at each call.
+        return self._buffers["input_scale"] is not None
+
+    @property
+    def multiplies_integers(self) -> bool:
+        """Whether an integer kernel multiplies, and not floats."""
+        return self.activations == 8 and not self.static
 
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
         if is_traced(x) and torch.onnx.is_in_onnx_export():
             return onnx_form.linear(x, self)
-        if self.activations == 8 and not self.static:
+        if self.multiplies_integers:
             return multiply(x, self)
         if self.static:
             x = fake_quantize(x, self.input_scale, self.input_zero_point)

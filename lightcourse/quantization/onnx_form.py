@@ -27,7 +27,7 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
         A row of NaN for a row of inputs that is not finite.
     """
     rows = x.reshape(-1, layer.in_features).float()
-    if layer.activations == 8 and not layer.static:
+    if layer.multiplies_integers:
         y = _multiply_integers(rows, layer)
     else:
         if layer.static:

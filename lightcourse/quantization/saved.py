@@ -155,10 +155,10 @@ def _others(model, new):
 
 def _check_others(own, stored, inside):
     """Raise where other tensors than the model's are in the file, or other ones are tied."""
-    checkpoints.check_names(own, stored, [n for n in stored.names() if n not in inside])
+    stored.check_names(own, [n for n in stored.names() if n not in inside])
     for name, tensor in own.items():
         if stored.shape(name) != tuple(tensor.shape):
-            raise checkpoints.wrong_shape(stored, name, tensor)
+            raise stored.wrong_shape(name, tensor)
     shared = stored.notes["shared"]
     for name, owner in layers.shared_tensors(own).items():
         if shared.get(name, name) != shared.get(owner, owner):

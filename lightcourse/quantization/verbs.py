@@ -84,13 +84,11 @@ def quantize_(
     share = layers.share_of(model, (model.get_submodule(names[0]) for names in chosen))
     skipped |= layers.other_matrices(model)
     report = layers.Report("quantized", "bytes saved", skipped=skipped, share=share)
-    rounded = partial(
-        QuantizedLinear, group_size=group_size, symmetric=symmetric, choose_qparams=choose_qparams
-    )
+    grid = {"group_size": group_size, "symmetric": symmetric, "choose_qparams": choose_qparams}
     inputs = partial(_inputs_of, activations=activations, ranges=activation_ranges)
     new = {}
     for names, number in chosen.items():
-        make = partial(_maker(model, names, number, rounded, integers), bits=number)
+        make = _maker(model, names, number, grid, integers)
         new |= _convert(model, names, make, inputs)
     _put_in(model, chosen, new, report)
     report.raise_if_nothing_changed("the model has no linear layer in floating point")
@@ -98,15 +96,15 @@ def quantize_(
     return report
 
 
-def _maker(model, names, bits, rounded, integers):
+def _maker(model, names, bits, grid, integers):
     """Return what makes a layer in the place of a weight with these owners."""
     named = next((name for name in names if name in integers), None)
     if named is not None:
-        return partial(_of_integers, integers[named])
+        return partial(_of_integers, integers[named], bits=bits)
     table = any(isinstance(model.get_submodule(name), nn.Embedding) for name in names)
-    if bits > 4 and table:
-        return partial(QuantizedLinear, choose_qparams=rounded.keywords["choose_qparams"])
-    return rounded
+    if bits > 4 and table:  # one scale a row, and no zero point
+        grid = {"choose_qparams": grid["choose_qparams"]}
+    return partial(QuantizedLinear, bits=bits, **grid)
 
 
 def _put_in(model, chosen, new, report):
