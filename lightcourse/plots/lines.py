@@ -76,7 +76,7 @@ def bits_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None
     return _bands(lines, "bits for each weight, scales included", ylabel, ax)
 
 
-def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None):
+def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None, each: str = "seed"):
     """Draw one row for each thing, and in it one dot for each seed.
 
     Parameters
@@ -85,6 +85,8 @@ def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None):
         From a row's name to its values; drawn from top to bottom.
     xlabel : str
         Its axis is logarithmic.
+    each : str
+        What the legend calls a dot, where it stands for something else than a seed.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None):
     for place, values in enumerate(rows.values()):
         for seed, value in enumerate(values):
             style = {"marker": "os^DvPX"[seed % 7], "color": COLOURS[seed % len(COLOURS)]}
-            label = None if place else f"seed {seed}"
+            label = None if place else f"{each} {seed}"
             ax.plot(value, place, linestyle="", markersize=9, alpha=0.8, label=label, **style)
     ax.set(xlabel=xlabel, xscale="log", yticks=range(len(rows)), yticklabels=list(rows))
     _plain_numbers(ax.xaxis)

@@ -444,8 +444,8 @@ for block, part in [(block, part) for block in range(4) for part in ("self_attn"
     small = pruned(pruning.layer_mask(inside, 0.8))
     found = [metrics.perplexity(small, piece, window=128) for piece in trials]
     sensitivity[f"layer {block}, {part}"] = [a / b for a, b in zip(found, trial, strict=True)]
-ax = plots.seed_dots(sensitivity, "perplexity with 80 % of one block removed, dense = 1")
-legend = ax.legend([f"text {text}" for text in TEXTS], fontsize=11)
+label = "perplexity with 80 % of one block removed, dense = 1"
+ax = plots.seed_dots(sensitivity, label, each="text")
 for rises in zip(*sensitivity.values(), strict=True):
     assert max(rises) == rises[1] > 10 and sorted(rises)[-2] < 1.3
 rest = [rise for name, found in sensitivity.items() if name != "layer 0, mlp" for rise in found]
@@ -595,8 +595,8 @@ for text, beside in enumerate(done["LoRA"]):
 
 # %% rtol=0.02
 start = curves["magnitude"][0.7]
-ax = plots.seed_dots({"pruned": start, **runs, "dense, as it came": whole}, "perplexity")
-legend = ax.legend([f"text {text}" for text in TEXTS], fontsize=11)
+rows = {"pruned": start, **runs, "dense, as it came": whole}
+ax = plots.seed_dots(rows, "perplexity", each="text")
 print(f"LoRA trained {added:,} parameters beside {parameters:,}")
 print(f"zeros: {metrics.sparsity(held):.0%} where masks were held, {refilled:.0%} after the merge")
 for text, (first, last, *row) in enumerate(zip(start, whole, *runs.values(), strict=True)):

@@ -87,6 +87,8 @@ def test_seeds_put_one_dot_for_each_seed_into_each_row():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
     assert ax.yaxis_inverted()
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["seed 0", "seed 1"]
+    ax = plots.seed_dots({"first": [1.0, 2.0]}, "perplexity", each="text")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["text 0", "text 1"]
 
 
 def test_curves_with_seeds_go_through_the_means_and_show_the_spread():
