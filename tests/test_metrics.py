@@ -222,3 +222,27 @@ def test_latencies_tell_slow_from_fast():
     large, small = torch.randn(400, 400), torch.randn(4, 4)
     times = metrics.latencies({"slow": lambda: large @ large, "fast": lambda: small @ small})
     assert times["slow"].median > times["fast"].median
+
+
+@given(answers, st.randoms())
+def test_a_paired_gap_is_the_difference_of_the_accuracies(pairs, random):
+    first, labels = zip(*pairs, strict=True)
+    second = random.choices(range(5), k=len(labels))
+    gap = metrics.paired_gap(first, second, labels)
+    ours, theirs = metrics.accuracy(first, labels), metrics.accuracy(second, labels)
+    assert gap.gap == pytest.approx(theirs - ours)
+    turned = metrics.paired_gap(second, first, labels)
+    assert turned.gap == -gap.gap and turned.p_value == gap.p_value
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_sign_test_is_scipys(gained, lost):
+    from scipy.stats import binomtest
+
+    gap = metrics.PairedGap(gained, lost, 200)
+    want = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert gap.p_value == pytest.approx(want) and gap.decided == (want < 0.05)
+
+
+def test_many_changed_answers_are_no_trouble():
+    assert metrics.PairedGap(9000, 8000, 20000).p_value < 1e-10

@@ -1,0 +1,35 @@
+"""The measuring tape: quality, size and time, and the ledger that sets them side by side."""
+
+from lightcourse.ledger import Ledger
+from lightcourse.metrics.answers import (
+    PairedGap,
+    accuracy,
+    flips,
+    macro_f1,
+    paired_gap,
+    predict,
+)
+from lightcourse.metrics.divergences import divergence, kl_divergence
+from lightcourse.metrics.sizes import size_in_bytes, sparsity
+from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
+from lightcourse.metrics.times import Latency, latencies, latency
+
+__all__ = [
+    "Latency",
+    "Ledger",
+    "PairedGap",
+    "accuracy",
+    "bits_per_byte",
+    "cross_entropy",
+    "divergence",
+    "flips",
+    "kl_divergence",
+    "latencies",
+    "latency",
+    "macro_f1",
+    "paired_gap",
+    "perplexity",
+    "predict",
+    "size_in_bytes",
+    "sparsity",
+]
