@@ -14,7 +14,8 @@ collect_ignore = ["sources"]
 # Threads of tiny models wait for each other, on a busy machine a hundred times longer than
 # they compute. Read when torch is imported, so it stands before the tests import it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.update({**PATIENT, **os.environ})
+# In a terminal of JupyterLab widgets are on, and nbval compares stills.
+os.environ.update({**PATIENT, **os.environ, "LIGHTCOURSE_WIDGETS": "0"})
 
 network_guard.install()
 # No deadline: the first call of a kernel compiles it. No database: a run depends on no earlier one.

@@ -203,7 +203,7 @@ def lab(options) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in command:
         print("you are root: adding --allow-root, without which Jupyter would not start")
         command.append("--allow-root")
-    os.environ.update({**lightcourse.PATIENT, **os.environ})
+    os.environ.update({**lightcourse.PATIENT, "LIGHTCOURSE_WIDGETS": "1", **os.environ})
     found = (str(SETTINGS), os.environ.get("JUPYTER_CONFIG_PATH"))
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, found))
     print(f"JupyterLab opens {chapter}; Ctrl-C twice here ends it")

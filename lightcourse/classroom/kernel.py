@@ -36,8 +36,11 @@ def new_manager(kind: Callable):
 
 
 def environment() -> dict[str, str]:
-    """Return the variables that a kernel starts with: ours, and whatever the user has set."""
-    return {**lightcourse.PATIENT, **os.environ}
+    """Return the variables that a kernel starts with: ours, and whatever the user has set.
+
+    Nobody looks on, so widgets are off.
+    """
+    return {**lightcourse.PATIENT, **os.environ, "LIGHTCOURSE_WIDGETS": "0"}
 
 
 @contextlib.contextmanager

@@ -1,29 +1,50 @@
 """The figures that several chapters use: one function each, draws into ``Axes``, returns them."""
 
+from lightcourse.plots.diagrams import (
+    integer_product,
+    lora_layer,
+    teacher_and_student,
+    training_stages,
+    transformer_block,
+)
 from lightcourse.plots.distillation import class_bars, densities
 from lightcourse.plots.ledger import ledger
 from lightcourse.plots.lines import bits_curves, curves, seed_dots, sparsity_curves, trade_off
-from lightcourse.plots.pictures import byte_grid, stacked_bars, training_stages, weight_maps
+from lightcourse.plots.pictures import (
+    byte_grid,
+    bytes_moved,
+    integer_grid,
+    stacked_bars,
+    weight_maps,
+)
 from lightcourse.plots.quantization import clipping, error_parts, number_line, staircase
+from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
 
 __all__ = [
     "bits_curves",
     "byte_grid",
+    "bytes_moved",
     "call_times",
     "class_bars",
     "clipping",
     "curves",
     "densities",
     "error_parts",
+    "integer_grid",
+    "integer_product",
     "ledger",
+    "lora_layer",
     "number_line",
+    "number_line_slider",
     "roofline",
     "seed_dots",
     "sparsity_curves",
     "stacked_bars",
     "staircase",
+    "teacher_and_student",
     "trade_off",
     "training_stages",
+    "transformer_block",
     "weight_maps",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of things: matrices, parts of a whole, bytes, how a model comes to be."""
+"""Pictures of things: matrices, parts of a whole, bytes, integers with their scales."""
 
 import torch
 
@@ -98,41 +98,89 @@ def byte_grid(labels: list[list], kinds: list[list[int]], title: str = "", ax=No
     return ax
 
 
-def training_stages(ax=None):
-    """Draw how a task model comes to be: plain text, pretraining, base model, fine-tuning.
+def integer_grid(q, scale, ax=None):
+    """Draw a matrix of integers, cell by cell, and beside it the scales that they share.
+
+    Parameters
+    ----------
+    q : Tensor of integers, shape (rows, columns)
+    scale : Tensor of floats
+        Of one number, of shape (rows,) or (rows, 1), or (rows, groups): integers with one
+        scale share a colour, and the scale stands at the row's end in that colour.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        When the scales do not divide the matrix.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Rectangle
+
+    rows, columns = q.shape
+    kinds, scales = _shared(q, torch.as_tensor(scale))
+    size = 1.5 + 0.5 * columns + 0.9 * scales.shape[1], 0.6 + 0.36 * rows
+    ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
+    for row in range(rows):
+        for column in range(columns):
+            colour = COLOURS[int(kinds[row, column]) % len(COLOURS)]
+            style = {"facecolor": colour, "alpha": 0.3, "edgecolor": "white", "linewidth": 2}
+            ax.add_patch(Rectangle((column, row), 1, 1, **style))
+            number = str(int(q[row, column]))
+            ax.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=11)
+    _write_scales(ax, scales, kinds, columns)
+    width = columns + 0.4 + 1.8 * scales.shape[1]
+    ax.set(xlim=(0, width), ylim=(rows, 0), xticks=[], yticks=[], frame_on=False)
+    return ax
+
+
+def _shared(q, scale):
+    """Return which scale each integer has, by number, and the scales with one line a row."""
+    rows, columns = q.shape
+    scales = scale.reshape(1, 1) if scale.numel() == 1 else scale.reshape(len(scale), -1)
+    lines, groups = scales.shape
+    if lines not in (1, rows) or columns % groups:
+        raise ValueError(
+            f"scale has shape {tuple(scale.shape)} for integers of shape {(rows, columns)}; one "
+            "number, one for each row, or equal groups in each row are wanted"
+        )
+    numbers = torch.arange(lines * groups).reshape(lines, groups)
+    return numbers.repeat_interleave(columns // groups, dim=1).expand(rows, -1), scales
+
+
+def _write_scales(ax, scales, kinds, columns):
+    """Write each scale behind its integers; one for all stands in the middle."""
+    lines, groups = scales.shape
+    for line in range(lines):
+        height = line + 0.5 if lines == len(kinds) else len(kinds) / 2
+        for group in range(groups):
+            colour = COLOURS[(line * groups + group) % len(COLOURS)]
+            text = f"× {float(scales[line, group]):.3g}"
+            place = columns + 0.3 + 1.8 * group, height
+            ax.text(*place, text, va="center", fontsize=11, color=colour, weight="bold")
+
+
+def bytes_moved(parts: dict[str, dict[str, float]], ax=None):
+    """Draw what one call reads from memory and writes to it, a bar for each way to compute.
+
+    Parameters
+    ----------
+    parts : dict of str to dict of str to float
+        From the name of a way to its bytes: what is moved, and how much of it.
 
     Returns
     -------
     matplotlib.axes.Axes
     """
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(figsize=(11, 4.2), layout="constrained")[1]
-    plain, process, model = "#EEEEEE", COLOURS[5], COLOURS[4]
-    _box(ax, 0, 1, "plain text\nwithout labels\n\nbillions of words", plain)
-    _box(ax, 1, 1, "PRETRAINING\nguess hidden words\nall weights trained\n\nonce, long", process)
-    _box(ax, 2, 1, "base model\n\nknows language,\nhas no task", model)
-    _box(ax, 3, 1, "FINE-TUNING\nmatch the labels\nall weights, or few\n\noften, short", process)
-    _box(ax, 4, 1, "task model\n\nanswers\none question", model)
-    _box(ax, 3, 0, "labelled examples\n\nhundreds to\nthousands", plain)
-    for column in range(4):
-        _arrow(ax, (column + 0.42, 1), (column + 0.58, 1))
-    _arrow(ax, (3, 0.42), (3, 0.58))
-    ax.text(0.35, 0.05, "encoder:  the [MASK] barked  →  dog\nreads both sides", fontsize=12)
-    ax.text(0.35, -0.37, "decoder:  the dog  →  barked\nreads the left side only", fontsize=12)
-    _arrow(ax, (1, 0.38), (1, 0.58))
-    ax.set(xlim=(-0.5, 4.5), ylim=(-0.5, 1.5))
-    ax.axis("off")
+    megabytes = {
+        way: {name: count / 1e6 for name, count in moved.items()} for way, moved in parts.items()
+    }
+    ax = stacked_bars(megabytes, "MB moved by one call", ax)
+    for place, moved in enumerate(megabytes.values()):
+        total = sum(moved.values())
+        ax.text(total, place, f" {total:.1f}", va="center", fontsize=11)
+    ax.margins(x=0.1)
     return ax
-
-
-def _box(ax, x, y, text, colour):
-    from matplotlib.patches import FancyBboxPatch
-
-    frame = {"boxstyle": "round,pad=0.02", "edgecolor": "black", "facecolor": colour, "alpha": 0.6}
-    ax.add_patch(FancyBboxPatch((x - 0.4, y - 0.38), 0.8, 0.76, **frame))
-    ax.text(x, y, text, ha="center", va="center", fontsize=11)
-
-
-def _arrow(ax, start, end):
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "linewidth": 2, "color": "black"})

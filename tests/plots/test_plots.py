@@ -38,6 +38,61 @@ def test_stages_name_both_kinds_of_training():
     assert all(word in texts for word in ("PRETRAINING", "FINE-TUNING", "[MASK]", "labelled"))
 
 
+def test_diagrams_name_what_they_show():
+    for draw, words in [
+        (plots.integer_product, ("round", "32 bits", "times s · t")),
+        (plots.teacher_and_student, ("TEACHER", "student", "one text")),
+        (lambda: plots.lora_layer(384, 384, 8), ("147,456", "6,144 numbers, 4.2% of W")),
+        (lambda: plots.transformer_block({"attention": 1234}), ("attention", "1,234")),
+    ]:
+        texts = " ".join(text.get_text() for text in draw().texts)
+        assert all(word in texts for word in words)
+
+
+@pytest.mark.parametrize(
+    ("scale", "shown"),
+    [
+        (torch.tensor(0.5), ["× 0.5"]),
+        (torch.tensor([0.5, 0.25]), ["× 0.5", "× 0.25"]),
+        (torch.tensor([[0.5, 2.0], [0.25, 3.0]]), ["× 0.5", "× 2", "× 0.25", "× 3"]),
+    ],
+)
+def test_integers_that_share_a_scale_share_its_colour(scale, shown):
+    q = torch.arange(8).reshape(2, 4)
+    ax = plots.integer_grid(q, scale)
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == [str(i) for i in range(8)] + shown
+    assert len({patch.get_facecolor() for patch in ax.patches}) == len(shown)
+
+
+def test_scales_that_do_not_divide_the_integers_are_refused():
+    for scale in (torch.ones(3), torch.ones(2, 3)):
+        with pytest.raises(ValueError, match="scale has shape"):
+            plots.integer_grid(torch.zeros(2, 4, dtype=torch.int), scale)
+
+
+def test_bytes_moved_are_summed_up_in_megabytes():
+    ax = plots.bytes_moved({"floats": {"weights": 4e6, "x": 1e6}, "8 bits": {"weights": 1e6}})
+    assert [text.get_text().strip() for text in ax.texts] == ["5.0", "1.0"]
+
+
+def test_a_slider_falls_back_to_a_still(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ipywidgets.interact", lambda draw, **sliders: asked.append(sliders))
+    plots.number_line_slider([0.2, -1.0])
+    title = plt.gcf().axes[0].get_title()
+    assert title == "3 bits, 100% of the range: squared error 1.7%" and not asked
+    monkeypatch.setenv("LIGHTCOURSE_WIDGETS", "1")
+    plots.number_line_slider([0.2, -1.0], bits=4)
+    assert asked[0]["bits"].value == 4 and asked[0]["share"].value == 1.0
+
+
+@pytest.mark.parametrize(("x", "bits"), [([0.0, 0.0], 3), ([1.0], 8)])
+def test_a_slider_refuses_what_it_cannot_draw(x, bits):
+    with pytest.raises(ValueError, match="is wanted"):
+        plots.number_line_slider(x, bits)
+
+
 def test_curves_draw_every_point_and_name_each_line():
     ax = plots.curves({"a": {4: 60.0, 16: 40.0}, "b": {16: 70.0, 64: 65.0}}, "window", "perplexity")
     assert [list(line.get_ydata()) for line in ax.lines] == [[60, 40], [70, 65]]
