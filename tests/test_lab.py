@@ -11,7 +11,7 @@ import urllib.request
 import nbformat
 import pytest
 from jupyter_client.manager import start_new_kernel
-from nbformat.v4 import new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from tools import offline
 
@@ -19,6 +19,7 @@ OURS = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "name": "python"},
 }
+SAVED = OURS | {"language_info": {"name": "python", "version": "3.12.1"}}
 FOREIGN = {"kernelspec": {"display_name": "R", "language": "R", "name": "ir"}}
 NOTIFICATIONS = "@jupyterlab/apputils-extension:notification"
 
@@ -32,8 +33,11 @@ def free_port():
 def course(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     (folder / "chapters").mkdir()
-    for name, metadata in (("00_start", OURS), ("01_foreign", FOREIGN)):
-        nbformat.write(new_notebook(metadata=metadata), folder / "chapters" / f"{name}.ipynb")
+    output = new_output("stream", text="2\n")
+    for name, metadata in (("00_start", OURS), ("01_foreign", FOREIGN), ("02_saved", SAVED)):
+        cell = new_code_cell("print(1 + 1)", outputs=[output], execution_count=1)
+        notebook = new_notebook(cells=[cell], metadata=metadata)
+        nbformat.write(notebook, folder / "chapters" / f"{name}.ipynb")
     return folder
 
 
@@ -115,3 +119,15 @@ def test_a_notebook_is_shown_as_it_is_once_its_kernel_runs(lab, course):
 def test_a_notebook_of_another_kernel_is_shown_as_it_stands(lab):
     assert shown(lab, "01_foreign")["metadata"]["kernelspec"] == FOREIGN["kernelspec"]
     assert json.loads(lab("api/contents/chapters?content=1"))["type"] == "directory"
+
+
+def test_results_are_hidden_until_the_learner_has_saved_some(lab):
+    results = {
+        name: shown(lab, name)["cells"][0] for name in ("00_start", "01_foreign", "02_saved")
+    }
+    assert {name: len(cell["outputs"]) for name, cell in results.items()} == {
+        "00_start": 0,
+        "01_foreign": 1,
+        "02_saved": 1,
+    }
+    assert results["00_start"]["execution_count"] is None

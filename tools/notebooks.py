@@ -2,7 +2,8 @@
 
 Each folder ``sources/NN_topic`` is a chapter's room. Its ``chapter.py`` and ``exercises.py``, in
 py:percent, become notebooks (jupytext); a solution also becomes a blank exercise (nbgrader), and
-each one is executed (nbclient). The same sources give the same bytes.
+each one is executed (nbclient). The same sources give the same bytes. What is told below a figure
+becomes its alternative text, which is where nbconvert and screen readers look for it.
 
 What follows from the list of rooms is written here and nowhere by hand: README's table, with
 what a chapter cost in time and memory, and the line at a chapter's end that names the next one.
@@ -15,6 +16,7 @@ import os
 import re
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -122,6 +124,9 @@ def tidy(notebook):
         digest = hashlib.sha256(f"{cell.cell_type} {cell.source}".encode()).hexdigest()[:12]
         seen[digest] += 1
         cells.append(_tidy_cell(cell, f"{digest}-{seen[digest]}"))
+    for cell, after in pairwise(cells):
+        for picture in rules.pictures(cell):
+            picture.metadata[rules.PICTURE] = {"alt": rules.description(after.source)}
     return new_notebook(cells=cells, metadata=METADATA)
 
 

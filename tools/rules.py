@@ -19,6 +19,11 @@ LARGEST = {"atol": 0.05, "rtol": 0.2, "clock": True}
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TELLING = 12
+PICTURE = "image/png"
+CAPTION = re.compile(r"\*Figure: (?P<words>.+?)\*(?=\s|$)", re.DOTALL)
+IN_WORDS = re.compile(
+    r"<details><summary>The figure in words</summary>(?P<words>.+?)</details>", re.DOTALL
+)
 
 
 def code_cells(notebook) -> list:
@@ -110,12 +115,28 @@ def no_control_characters(notebook) -> Iterator[str]:
                 yield f"a control character stands in {place!r}"
 
 
+def pictures(cell) -> list:
+    """Return the outputs of a cell that are pictures."""
+    return [output for output in cell.get("outputs", []) if PICTURE in output.get("data", {})]
+
+
+def description(caption: str) -> str:
+    """Return what a picture shows, as plain text, from the cell below it.
+
+    That is what is folded below "The figure in words", else the caption itself.
+    """
+    found = IN_WORDS.search(caption) or CAPTION.match(caption)
+    return re.sub(r"[*`$\\]", "", " ".join(found["words"].split())) if found else ""
+
+
 def figures_have_alt_text(notebook) -> Iterator[str]:
-    """The cell after a figure begins with *Figure: …*; a linked picture has an alt text."""
+    """The cell after a figure begins with *Figure: …*, and the picture's own alt says it too."""
     for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
-        drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
-        if drawn and not (after and after.source.startswith("*Figure: ")):
+        drawn = pictures(cell)
+        if drawn and not (after and CAPTION.match(after.source)):
             yield f"no cell beginning with *Figure: …* follows the figure of {cell.source!r}"
+        if any(not output.metadata.get(PICTURE, {}).get("alt") for output in drawn):
+            yield f"the figure of {cell.source!r} has no alt attribute: build the notebook"
         if cell.cell_type != "code" and re.search(
             r"!\[\s*\]|<img(?![^>]*alt=\"[^\"]+\")", cell.source
         ):

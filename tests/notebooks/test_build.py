@@ -269,3 +269,14 @@ def test_nbval_fails_on_every_changed_output(course, tmp_path):
     status, said = nbval(tmp_path)
     assert status == 1
     assert "5 failed, 1 passed" in said
+
+
+def test_a_picture_has_its_description_as_alt_text_on_a_page_too(course):
+    from nbconvert import HTMLExporter
+
+    chapter = read(course, "chapters")
+    [picture] = [output for cell in chapter.cells for output in rules.pictures(cell)]
+    assert picture.metadata["image/png"]["alt"] == "a line that climbs."
+    # Of nbconvert's templates this one writes it; "lab" leaves it out.
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(chapter)
+    assert 'alt="a line that climbs."' in page

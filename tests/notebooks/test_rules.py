@@ -10,8 +10,9 @@ def stream(text, name="stdout"):
     return new_output("stream", name=name, text=text)
 
 
-def shown(**data):
-    return new_output("display_data", data={k.replace("_", "/"): v for k, v in data.items()})
+def shown(metadata=None, **data):
+    kinds = {kind.replace("_", "/"): value for kind, value in data.items()}
+    return new_output("display_data", data=kinds, metadata=metadata or {})
 
 
 def code(source="1 + 1", *outputs, count=1, tags=(), **metadata):
@@ -26,7 +27,7 @@ def book(*cells):
 GOOD = book(
     new_markdown_cell(r"# A title, $\theta$ and ![a curve](curve.png)"),
     code("x = 1\nprint('3/4 of /dev')", stream("3/4 of /dev\n")),
-    code("draw()", shown(image_png="aGk="), count=2),
+    code("draw()", shown({"image/png": {"alt": "a curve"}}, image_png="aGk="), count=2),
     new_markdown_cell("*Figure: a curve that falls.*"),
     code("assert fast < slow", stream("fast\n"), count=3, tags=["nbval-ignore-output"]),
     new_markdown_cell("Learned, and timed:"),
@@ -61,6 +62,7 @@ BAD = [
     (rules.figures_have_alt_text, book(code("1", FIGURE))),
     (rules.figures_have_alt_text, book(code("1", FIGURE), new_markdown_cell("A curve."))),
     (rules.figures_have_alt_text, book(code("1", FIGURE), code("2", FIGURE, count=2))),
+    (rules.figures_have_alt_text, book(code("1", FIGURE), new_markdown_cell("*Figure: a curve*"))),
     (rules.figures_have_alt_text, book(new_markdown_cell("![](curve.png)"))),
     (rules.figures_have_alt_text, book(new_markdown_cell('<img src="curve.png">'))),
     (rules.nothing_skipped, book(code(tags=["nbval-skip"]))),
@@ -93,6 +95,13 @@ def test_a_bad_notebook_is_caught(rule, notebook):
 
 def test_every_rule_is_shown_to_catch_something():
     assert {rule for rule, _ in BAD} == set(rules.RULES)
+
+
+def test_a_figure_is_described_by_its_caption_or_in_words():
+    caption = "*Figure: pruning `w` is\ncheap; $a \\cdot b$.*"
+    words = "<details><summary>The figure in words</summary>\n\nA *long*\nline.\n\n</details>"
+    assert rules.description(caption) == "pruning w is cheap; a cdot b."
+    assert rules.description(f"{caption}\n\n{words}") == "A long line."
 
 
 @pytest.mark.parametrize(
