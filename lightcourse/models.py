@@ -14,7 +14,9 @@ BUNDLED = Path(__file__).parent / "bundled"
 TINY_SHAPES = {
     "teacher": {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 5},
     "student": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
+    "gpt2": {"hidden_size": 128, "num_hidden_layers": 4},
 }
+EMBEDDINGS = {"llama": "model.embed_tokens.weight", "gpt2": "transformer.wte.weight"}
 
 
 def load_tiny_tokenizer():
@@ -29,22 +31,37 @@ def load_tiny_tokenizer():
 
 
 def new_tiny_lm(size: str = "teacher") -> nn.Module:
-    """Return an untrained tiny language model: a Llama of 4.3M or 1.1M parameters."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """Return an untrained tiny language model.
 
+    Parameters
+    ----------
+    size : str
+        ``"teacher"`` (a Llama of 4.3M parameters), ``"student"`` (a Llama of 1.1M) or
+        ``"gpt2"`` (a GPT-2 of 1.1M, whose linear layers are ``Conv1D``).
+
+    Raises
+    ------
+    ValueError
+        When there is no such size.
+    """
     if size not in TINY_SHAPES:
         raise ValueError(f"size is {size!r}; one of {sorted(TINY_SHAPES)} is wanted")
-    config = LlamaConfig(
-        vocab_size=2048,
-        num_attention_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        **TINY_SHAPES[size],
-    )
-    return LlamaForCausalLM(config)
+    shape = {"vocab_size": 2048, "max_position_embeddings": 512, "num_attention_heads": 4}
+    shape |= {"bos_token_id": 0, "eos_token_id": 0, **TINY_SHAPES[size]}
+    return _new_gpt2(shape) if size == "gpt2" else _new_llama(shape)
+
+
+def _new_llama(shape):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(tie_word_embeddings=True, pad_token_id=0, **shape))
+
+
+def _new_gpt2(shape):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    # Without dropout, as the Llamas: so small a model does not learn its corpus by heart.
+    return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **shape))
 
 
 def load_tiny_lm(size: str = "teacher") -> nn.Module:
@@ -53,17 +70,17 @@ def load_tiny_lm(size: str = "teacher") -> nn.Module:
     Parameters
     ----------
     size : str
-        ``"teacher"`` (4.3M parameters) or ``"student"`` (1.1M).
+        ``"teacher"``, ``"student"`` or ``"gpt2"``, as in :func:`new_tiny_lm`.
 
     Returns
     -------
-    transformers.LlamaForCausalLM
+    transformers.LlamaForCausalLM or transformers.GPT2LMHeadModel
         In float32 and evaluation mode. The file holds float16.
     """
     model = new_tiny_lm(size)
     tensors, _ = files.load_tensors(BUNDLED / "tiny-lm" / f"{size}.safetensors")
     # The output layer is the embedding table; the file holds that table once.
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = tensors[EMBEDDINGS[model.config.model_type]]
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
 

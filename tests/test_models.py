@@ -27,7 +27,7 @@ def smollm2():
 # Tiny language models
 
 
-@pytest.mark.parametrize(("size", "millions"), [("teacher", 4.3), ("student", 1.1)])
+@pytest.mark.parametrize(("size", "millions"), [("teacher", 4.3), ("student", 1.1), ("gpt2", 1.1)])
 def test_new_tiny_lm_has_the_stated_size(size, millions):
     assert round(parameters(models.new_tiny_lm(size)) / 1e6, 1) == millions
 
@@ -38,12 +38,12 @@ def test_tiny_lm_of_another_size(load):
         load("giant")
 
 
-@pytest.mark.parametrize("size", ["teacher", "student"])
+@pytest.mark.parametrize("size", ["teacher", "student", "gpt2"])
 def test_tiny_lm_has_learned(size):
     model = models.load_tiny_lm(size)
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert model.lm_head.weight is model.get_input_embeddings().weight
     tokens = data.speech_tokens(models.load_tiny_tokenizer(), "test")[:2048].view(8, 256)
     with torch.no_grad():
         loss = model(input_ids=tokens, labels=tokens).loss

@@ -3,6 +3,7 @@
 Usage: python tools/train_tiny_lm.py tokenizer
        python tools/train_tiny_lm.py teacher
        python tools/train_tiny_lm.py student
+       python tools/train_tiny_lm.py gpt2
        python tools/train_tiny_lm.py sheet
 
 A killed run goes on where its last checkpoint (build/tiny-*.safetensors) stood. Speeches
@@ -31,6 +32,9 @@ RECIPES = {
     ),
     "student": training.Recipe(
         steps=3000, learning_rate=3e-3, warmup_steps=100, weight_decay=0.1, evaluate_every=200
+    ),
+    "gpt2": training.Recipe(
+        steps=3000, learning_rate=3e-3, warmup_steps=200, weight_decay=0.1, evaluate_every=200
     ),
 }
 
@@ -106,7 +110,7 @@ def mean(by_year) -> float:
 
 
 def draw_curves(logs, path):
-    """Draw what both sizes' loss did, on training windows and on held-out speeches."""
+    """Draw what each model's loss did, on training windows and on held-out speeches."""
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -126,17 +130,11 @@ def draw_curves(logs, path):
 
 SHEET = """# The tiny language models
 
-Two Llama-style decoders and their tokenizer, made by `tools/train_tiny_lm.py` for this course.
-They write plausible presidential English and know nothing; being small, trained in full
-precision and ours to publish is what they are good for.
+Three decoders and their tokenizer, made by `tools/train_tiny_lm.py` for this course: two Llamas,
+and a GPT-2, whose linear layers are `Conv1D`. They write plausible presidential English and know
+nothing; being small, trained in full precision and ours to publish is what they are good for.
 
-| | teacher | student |
-|---|---|---|
-| parameters | {parameters[teacher]:,} | {parameters[student]:,} |
-| layers x width | 5 x 256 | 4 x 128 |
-| steps of 16 windows of 256 tokens | {steps[teacher]:,} | {steps[student]:,} |
-| bits per byte, validation speeches | {validation[teacher]:.3f} | {validation[student]:.3f} |
-| **bits per byte, test speeches** | **{test[teacher]:.3f}** | **{test[student]:.3f}** |
+{table}
 
 For scale: `xz -9` needs {xz:.3f} bits per byte for the test speeches.
 
@@ -150,12 +148,31 @@ For scale: `xz -9` needs {xz:.3f} bits per byte for the test speeches.
   stored here as float16. Curves: `*-curve.json`; scores of every year: `sheet.json`.
 - **Not for:** facts, advice, or anything said in a president's name.
 
-![Loss against steps for both sizes: the held-out curves fall steeply, then flatten]({figure})
+![Loss against steps for the three models: the held-out curves fall steeply, then flatten]({figure})
 """
 
 
+def table(scores, logs) -> str:
+    """Return what there is to say of each model, as a table with a column each."""
+    tiny = {size: models.load_tiny_lm(size) for size in RECIPES}
+    configs = {size: model.config for size, model in tiny.items()}
+    rows = {
+        "": RECIPES,
+        "---": ["---"] * len(RECIPES),
+        "parameters": [f"{sum(p.numel() for p in m.parameters()):,}" for m in tiny.values()],
+        "layers x width": [f"{c.num_hidden_layers} x {c.hidden_size}" for c in configs.values()],
+        "steps of 16 windows of 256 tokens": [
+            f"{logs[size]['evaluations'][-1][0]:,}" for size in RECIPES
+        ],
+    }
+    for split, name in (("validation", "{}"), ("test", "**{}**")):
+        means = [name.format(f"{mean(scores[split][size]):.3f}") for size in RECIPES]
+        rows[name.format(f"bits per byte, {split} speeches")] = means
+    return "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in rows.items())
+
+
 def write_sheet():
-    """Measure both models on speeches they have not seen; write the sheet and its figure."""
+    """Measure the models on speeches they have not seen; write the sheet and its figure."""
     scores = {
         split: {size: bits_per_byte_by_year(size, split) for size in RECIPES}
         for split in ("validation", "test")
@@ -164,13 +181,8 @@ def write_sheet():
     draw_curves(logs, BUNDLED / "curves.png")
     (BUNDLED / "sheet.json").write_text(json.dumps(scores) + "\n")
     text = "\n".join(data.load_speeches("test")["text"]).encode()
-    fields = {split: {size: mean(by) for size, by in scores[split].items()} for split in scores}
     sheet = SHEET.format(
-        **fields,
-        parameters={
-            s: sum(p.numel() for p in models.load_tiny_lm(s).parameters()) for s in RECIPES
-        },
-        steps={size: logs[size]["evaluations"][-1][0] for size in RECIPES},
+        table=table(scores, logs),
         xz=8 * len(lzma.compress(text, preset=9)) / len(text),
         train_tokens=len(data.speech_tokens(models.load_tiny_tokenizer(), "train")),
         figure="curves.png",
@@ -181,7 +193,7 @@ def write_sheet():
 def main():
     """Do what the first argument names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["tokenizer", "teacher", "student", "sheet"])
+    parser.add_argument("what", choices=["tokenizer", *RECIPES, "sheet"])
     what = parser.parse_args().what
     if what == "tokenizer":
         train_tokenizer()
