@@ -9,7 +9,7 @@
 # - tell from two divisions whether a layer waits for the memory or for the arithmetic;
 # - say what 4 bits and zeros gain, and what they cost in quality.
 #
-# **You need:** chapters 01, 03 and 04. **Time:** 58 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about a minute. (The first run on a machine takes some seconds more: the kernels are compiled.)
+# **You need:** chapters 01, 03 and 04. **Time:** 58 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about half a minute (the first time longer: kernels are compiled).
 #
 # Below each **Predict**, write your answer in place of the dots before you run the cell.
 
@@ -53,8 +53,8 @@ moved = {
     "dequantize": {"floats read": 4 * K * N, "floats written": 4 * K * N, "int8 read": K * N},
     "weight-only": {"int8 read": K * N},
 }
-compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB")
 ax = plots.bytes_moved(moved)
+compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB")
 
 # %% [markdown]
 # *Figure: writing floats back costs far more bytes than int8 saves.*
@@ -100,11 +100,11 @@ for name, multiply in contest.items():
     print(f"{name:11} error {((got - want).abs().mean() / want.abs().mean()).item():.1%}")
 
 # %% [markdown]
-# All four compute the same. Only `integers` rounds something that the others do not: the inputs.
+# Only `integers` has an error: it rounds the inputs, too.
 #
-# Now the clock. Where the weights come from matters, so each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, and few caches hold that: they come from memory. Each time is the median of several rounds, ± half of the range that their middle half covers.
+# Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than most caches hold: they come from memory. Each time is the median of several rounds, ± half of the range of their middle half.
 #
-# **Predict:** at a batch of 1 (one token), `weight-only` should win, by the figure. And at a batch of 32, is it `"faster"` or `"slower"` than `float`?
+# **Predict:** at a batch of 1 (one token) the figure lets `weight-only` win. At a batch of 32, is it `"faster"` or `"slower"` than `float`?
 
 # %%
 guess = ...  # "faster" or "slower"
@@ -126,24 +126,24 @@ for name in contest:
     print(f"{name:11}" + "".join(f" {time:6.2f} ms ± {spread:<8.2f}" for time, spread in told))
 one = {name: runs["1, cache"][name].median + runs["1, memory"][name].median for name in contest}
 many = {name: run.median for name, run in runs["32, memory"].items()}
-compare(guess, "slower" if many["weight-only"] > many["float"] else "faster")
 assert one["dequantize"] > 1.2 * one["float"]
 if kernels.path() != "portable":  # plain loops of integers may be slower than floats
     assert 1.1 * max(one["weight-only"], one["integers"]) < one["float"]
     assert 1.1 * many["integers"] < many["weight-only"]
+compare(guess, "slower" if many["weight-only"] > many["float"] else "faster")
 
 # %% [markdown]
-# **`dequantize` loses to the floats that it replaces.** It moves 37.7 MB instead of 16.8, and at each call the operating system must hand out memory for the new matrix. Much published code does this, and so does `quantize_` as chapter 01 used it.
+# **`dequantize` loses to the floats that it replaces.** It moves 37.7 MB instead of 16.8. Much published code does this, and so does `quantize_` as chapter 01 used it.
 #
 # **`weight-only` wins at batch 1, although it multiplies floats.** It reads a quarter of the bytes and writes no matrix. Where a kernel waits for its weights, that is all it takes; integer arithmetic is not needed. (MARLIN, arXiv 2408.11743, does this on GPUs with 4-bit weights.) Bytes alone explain a factor of at most 4. If you see more, a cache holds the int8 matrix but not the floats.
 #
-# **At batch 32 `weight-only` loses.** There is as much to multiply as with floats, and each integer is turned into a float again for each row. A better kernel converts a weight once for many rows; where arithmetic is the limit, that can match the floats, not beat them. Only `integers` makes the arithmetic cheaper. VNNI and AVX2 are sets of instructions of x86 processors: one VNNI instruction multiplies four times as many int8 numbers as a float instruction multiplies floats, one of AVX2 twice as many.
+# **At batch 32 `weight-only` loses.** There is as much to multiply as with floats, and each integer is turned into a float again for each row. (A better kernel would do that once for many rows, and could match the floats.) Only `integers` makes the arithmetic cheaper: one instruction multiplies four times as many int8 numbers as floats where the processor has VNNI, an instruction set made for this, and twice as many where it has AVX2.
 #
-# So fewer bits help in two ways: fewer bytes at a small batch, cheaper arithmetic at a large one. The rest of this chapter is about the kernel that has both.
+# So int8 helps in two ways: fewer bytes at a small batch, cheaper arithmetic at a large one. The rest of this chapter is about the kernel that has both.
 #
 # ## ★ 2 · The scales leave the sum
 #
-# A layer's inputs are also called its **activations**. When both inputs and weights are integers, the long loop needs no float at all:
+# When both inputs and weights are integers, the long loop needs no float at all:
 
 # %%
 ax = plots.integer_product()
@@ -183,7 +183,7 @@ assert np.allclose(by_hand, kernels.linear_w8a8(x, panels.pack_w8(w_q), w_scale)
 # %% [markdown]
 # The result is the product of the dequantized floats, and it is what the library's kernel returns. All rounding happens before the sum and after it. The sum of integers itself is exact, so a kernel may add in any order, and in any number of parts.
 #
-# Could each *input* have a scale of its own, for instance because one input is always large? No: in $\sum_k s_k\,q_k\,p_{nk}$ each term has another factor, and nothing can be taken out. This is why activations are quantized per token and weights per channel. Methods that must treat single inputs differently move the factor into the weights *beforehand* (SmoothQuant, arXiv 2211.10438), or keep those few inputs in 16 bits (LLM.int8, arXiv 2208.07339).
+# Could each *input* have a scale of its own, for instance because one input is always large? No: in $\sum_k s_k\,q_k\,p_{nk}$ each term has another factor, and nothing can be taken out. This is why activations are quantized per token and weights per channel. (SmoothQuant, arXiv 2211.10438, moves such a factor into the weights beforehand; LLM.int8, arXiv 2208.07339, keeps those few inputs in 16 bits.)
 #
 # ## 3 · From integers to bytes in memory
 #
@@ -217,10 +217,10 @@ print("instead of             ", sums.tolist())
 guess = ...  # products
 products = np.full(6, 127 * 127)
 wide, narrow = (np.cumsum(products, dtype=dtype) for dtype in (np.int32, np.int16))
-compare(guess, int((wide != narrow).argmax()) + 1, "products")
 print("32 bits:", wide.tolist())
 print("16 bits:", narrow.tolist())
 print(f"32 bits hold {(2**31 - 1) // (255 * 127):,} of the largest products, 255 · 127")
+compare(guess, int((wide != narrow).argmax()) + 1, "products")
 
 # %% [markdown]
 # The third sum turns negative, without a warning. So products are added up in 32 bits, and the library refuses layers with more than 65,536 inputs.
@@ -237,9 +237,9 @@ print(f"32 bits hold {(2**31 - 1) // (255 * 127):,} of the largest products, 255
 guess = ...  # byte
 numbers = np.arange(128).reshape(16, 8) - 64
 place = panels.pack_w8(numbers).ravel().argsort().reshape(16, 8)
-compare(guess, int(place[0, 4]), "(byte)")
 ax = plots.byte_grid(place.tolist(), (place // 64).tolist(), "byte at which each weight lies")
 names = ax.set(xlabel="input 0 to 7", ylabel="outputs, 0 at the top")
+compare(guess, int(place[0, 4]))
 
 # %% [markdown]
 # *Figure: the first 64 bytes hold four inputs of all 16 outputs.*
@@ -287,7 +287,6 @@ assert (byte & 15) - 8 == pair[0, 0] and (byte >> 4) - 8 == pair[0, 4]
 
 # %%
 guess = ...  # rows
-compare(guess, 480 / 30 / 2, "rows")
 copies, runs = [packed.copy() for _ in range(16)], {}
 for batch in (1, 4, 16, 128):
     x = rng.standard_normal((batch, K)).astype(np.float32)
@@ -297,6 +296,7 @@ for batch in (1, 4, 16, 128):
     }
     runs[batch] = metrics.latencies(turns, repeats=5, warmup=1)
 bandwidth, peak = limits.stream_read(), limits.int8_peak()
+compare(guess, 480 // 30 // 2, "rows")
 
 # %% [markdown]
 # The two limits meet at 480 / 30 = 16 operations per byte, and a batch of 8 does about 16. Below that, a perfect kernel would do seven more rows for almost nothing; above it, fewer bytes gain nothing.
@@ -401,7 +401,7 @@ for name, mask in patterns(torch.from_numpy(np.abs(q) + ties)).items():
 compare(guess, 100 * sparse["50 %, one by one"].nbytes / q.nbytes, "%")
 
 # %% [markdown]
-# 32 bytes for the weights that are left, 8 for the bits, 4 for the place: 44 of 64. Beside it stands the price: the error that such zeros make in MiniLM's matrix, where 8 bits made 1.1 % and 4 bits in groups 8.6 %. The pattern that stores least does the most harm, and all of them do far more harm than 4 bits. (Training afterwards repairs some of it: chapter 03.)
+# 32 bytes for the weights that are left, 8 for the bits, 4 for the place: 44 of 64. Beside it stands the price: the error that such zeros make in MiniLM's matrix, where 8 bits made 1.1 % and 4 bits in groups 8.6 %. (A layer that always answers 0 has an error of 100 %.) The pattern that stores least does the most harm, and all of them do far more harm than 4 bits. (Training afterwards repairs some of it: chapter 03.)
 #
 # Now the clock, from memory. The control is the *dense* kernel fed with zeros, 90 % one by one; and 4 bits run along. The ten take turns, and their 4 copies together are 95 MB: before its next turn, a copy has left most caches.
 
@@ -460,23 +460,15 @@ ax = plots.sparsity_curves(lines, "time at batch 1, the dense int8 kernel = 1")
 #
 # First look at the control. Zeros cannot change the dense kernel's time, so its distance from 1 is noise, and a gain that is no larger, or no larger than its own spread, is *inconclusive*. Then read your own break-even off the table:
 #
-# - **Whole blocks** leave out bytes *and* multiplications. They gain at both batches, and more the more of them are zero.
+# - **Whole blocks** leave out bytes *and* multiplications. They gain more the more of them are zero, at both batches.
 # - **One by one** leaves out bytes alone, and to put each weight back into its place takes time. Half of them can gain at most 64 / 44 = 1.45 times, and gain less. At batch 32, where the kernel waits for arithmetic, they *lose*.
-# - **4 bits** are 4.5 / 8 of the bytes: at most 1.78 times as fast where reading decides. To unpack nibbles costs extra, so they gain less at batch 1, and nothing at 32.
+# - **4 bits** are 4.5 / 8 of the bytes: at most 1.78 times as fast where reading decides. Unpacking nibbles costs extra, so expect less at batch 1, and nothing at 32.
 #
 # So "sparse is faster" is a claim about a *kernel*, a *pattern* and a *batch*, never about zeros. (Without VNNI, the sparse kernel here is a plain loop that loses to the dense one.) Beware of comparisons with *floats*, which dense int8 beats already: quantize first, then ask whether zeros pay on top.
 #
 # ## ★ 6 · The ledger: MiniLM in 8 and in 4 bits
 #
-# Reviews again, as in chapter 01: MiniLM, and a logistic regression on top of it. Then the linear layers of copies of MiniLM are rounded:
-#
-# | row | weights | inputs of a layer |
-# |---|---|---|
-# | `floats` | 32 bits | floats |
-# | `8 bits` | int8, one scale per output | int8 as well: integer kernels |
-# | `8 bits, float inputs` | the same integers, dequantized in each call | floats: the control of `8 bits` |
-# | `4 bits` | 4 bits in groups of 32 | int8 |
-# | `8 bits, half zeros` | 2 of 4 set to zero, then int8 | int8: the control of `4 bits`, which also halves what is kept |
+# MiniLM reads reviews, as in chapter 01, and a logistic regression on top of it answers. We round the linear layers of four copies: `8 bits` and `4 bits` (in groups of 32) round the inputs of each layer to int8 as well, and run on integer kernels. Beside them stand two controls that store what `8 bits` stores. `float inputs` dequantizes the same integers in each call; `half zeros` sets 2 of every 4 weights to zero first.
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -489,11 +481,11 @@ features = models.embed(minilm, data.ordered_batches(learn, tokenizer, max_lengt
 head = LogisticRegression(max_iter=1000).fit(features, learn["label"][:])
 
 # %%
-forms = {"8 bits": (8, None, 8), "8 bits, float inputs": (8, None, None), "4 bits": (4, 32, 8)}
-forms["8 bits, half zeros"] = forms["8 bits"]
+forms = {"8 bits": (8, None, 8), "float inputs": (8, None, None)}
+forms |= {"half zeros": (8, None, 8), "4 bits": (4, 32, 8)}
 light = {"floats": minilm} | {name: copy.deepcopy(minilm) for name in forms}
 masks = pruning.n_of_m_mask(pruning.magnitude_scores(minilm), 2, 4)
-pruned = pruning.prune_(light["8 bits, half zeros"], masks)
+pruned = pruning.prune_(light["half zeros"], masks)
 reports = [quantization.quantize_(light[name], *form) for name, form in forms.items()]
 answers = {
     name: torch.tensor(head.predict(models.embed(model, batches))) for name, model in light.items()
@@ -507,46 +499,44 @@ guess = ...  # percent
 gaps = {}
 for name, answer in answers.items():
     gap = gaps[name] = metrics.paired_gap(answers["floats"], answer, truth)
-    print(f"{name:21} accuracy {metrics.accuracy(answer, truth):.3f}, ", end="")
+    print(f"{name:12} accuracy {metrics.accuracy(answer, truth):.3f}, ", end="")
     right, wrong = gap.gained / gap.count, gap.lost / gap.count
     print(f"{right:.1%} became right, {wrong:.1%} became wrong: {gap}")
 compare(guess, 100 * metrics.flips(answers["floats"], answers["8 bits"]), "%")
 assert gaps["8 bits"].p_value > 0.01 and gaps["4 bits"].p_value > 0.01
-assert gaps["8 bits, half zeros"].decided and gaps["8 bits, half zeros"].gap < 0
+assert gaps["half zeros"].decided and gaps["half zeros"].gap < 0
 
 # %% [markdown]
-# The models answered the same questions, so only answers that changed count, and `paired_gap` prints the gain in accuracy ± two standard deviations. 8 bits change few answers. 4 bits change nearly a tenth of them. Is that model now *better*? When this was written, 24 answers became right and 14 wrong. A fair coin, thrown 38 times, falls at least as unevenly in 14 of 100 cases (a **sign test**): the gain is *inconclusive*. The zeros' loss is not. (Your processor may round a few answers differently.)
+# All models answered the same questions, so only the answers that changed tell which is better; the last column is the gain in accuracy ± two standard deviations. 8 bits change few answers, 4 bits nearly a tenth. Is `4 bits` *better* than the floats? When this was written, 24 of its answers became right and 14 wrong. A fair coin thrown 38 times falls at least as unevenly in 14 of 100 cases (a **sign test**), so the gain is *inconclusive*. The loss by zeros is not. (Your processor may round a few answers differently.)
 #
 # Now the time of one review.
 #
-# **Predict:** is `8 bits, float inputs` `"faster"` or `"slower"` than `floats`?
+# **Predict:** is `float inputs` `"faster"` or `"slower"` than `floats`?
 
 # %% clock=true atol=0.02
 guess = ...  # "faster" or "slower"
 one = data.ordered_batches(judge.select([0]), tokenizer, max_length=24)
 turns = {name: lambda model=model: models.embed(model, one) for name, model in light.items()}
 ledger, times = metrics.Ledger("accuracy"), metrics.latencies(turns, repeats=9)
-compare(
-    guess, "slower" if times["8 bits, float inputs"].median > times["floats"].median else "faster"
-)
-controls = {"8 bits, float inputs": "8 bits", "8 bits, half zeros": "4 bits"}
+compare(guess, "slower" if times["float inputs"].median > times["floats"].median else "faster")
+controls = dict.fromkeys(["float inputs", "half zeros"], "8 bits")
 for name, model in light.items():
     size, quality = metrics.size_in_bytes(model), metrics.accuracy(answers[name], truth)
     row = ledger.add(name, size, quality, latency=times[name], control_of=controls.get(name))
 print(ledger)
-assert times["8 bits, float inputs"].median > 1.2 * times["floats"].median
+assert times["float inputs"].median > 1.2 * times["floats"].median
 ax = plots.ledger(ledger)
 
 # %% [markdown]
-# *Figure: 8 and 4 bits take a third of the bytes away at no visible loss; zeros lose accuracy and save nothing.*
+# *Figure: 8 and 4 bits save bytes at no loss that 400 answers show; zeros lose accuracy, and save nothing here.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Accuracy over megabytes stored. `floats` stands on the right, at 90 MB. `8 bits` and its control `8 bits, float inputs` stand at 58 MB, at about the height of the floats; `4 bits` at 54 MB, not lower. The open grey mark of `8 bits, half zeros` stands at 58 MB, well below all others.
+# Accuracy over megabytes stored. `floats` stands on the right, at 90 MB. `8 bits` stands at 58 MB, at about the height of the floats, and `4 bits` at 54 MB, not lower. Two open grey marks, the controls of `8 bits`, stand at 58 MB as well: `float inputs` at about the same height, `half zeros` well below all others.
 #
 # </details>
 #
-# `8 bits` and `8 bits, float inputs` store the same bytes and lose the same nothing. But the control writes its matrices back as floats in each call, and is *slower* than the floats: that is section 1 in a real model. The zeros save neither bytes nor time here, for the dense kernel stores and multiplies them. And 4 bits are hardly faster than 8: one review is a batch of some 20 tokens, where the bytes of a layer are no longer all that counts. (The embedding table stays at 32 bits, hence two thirds of the bytes and not a quarter.)
+# `float inputs` stores what `8 bits` stores, but writes its matrices back as floats in each call, and is *slower* than the floats: that is section 1 in a real model. `half zeros` is no faster than `8 bits`, for a dense kernel multiplies zeros. And `4 bits` is hardly faster: some 20 tokens of one review are no batch of 1. (The embedding table stays at 32 bits, hence two thirds of the bytes and not a quarter.)
 #
 # ## **Spot the bug**
 #
@@ -589,7 +579,7 @@ for name, function in {
 # %% [markdown]
 # ## ★ Summary
 #
-# - **Int8 is faster at batch 1 if no float matrix is written.** A kernel that converts each weight inside the processor beats the floats; one that dequantizes the matrix moves 37.7 MB instead of 16.8, and loses to them. At a large batch only cheaper arithmetic helps: integers.
+# - **Int8 is faster at batch 1 if no float matrix is written.** A kernel that converts each weight inside the processor beats the floats; one that writes the matrix back as floats moves 37.7 MB instead of 16.8, and loses to them. At a large batch only cheaper arithmetic helps: integers.
 # - **Integer sums are exact,** and scales per token and per channel leave them, as offsets do. 16 bits overflow at the third product of 127 · 127; 32 bits hold 66,311 of the largest products.
 # - **Bytes lie in the order in which they are read:** panels of 16 outputs, blocks of 4 inputs; two 4-bit weights in a byte.
 # - **The roofline says what to expect:** about $2M$ operations per byte. Bytes decide at batch 1, arithmetic at batch 128.
