@@ -9,7 +9,7 @@
 # - tell from two divisions whether a layer waits for the memory or for the arithmetic;
 # - say what 4 bits and zeros gain, and what they cost in quality.
 #
-# **You need:** chapters 01, 03 and 04. **Time:** 58 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about half a minute (the first time longer: kernels are compiled).
+# **You need:** chapters 01, 03 and 04. **Time:** 57 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about half a minute.
 #
 # Below each **Predict**, write your answer in place of the dots before you run the cell.
 
@@ -96,13 +96,13 @@ contest = {
 x = torch.randn(1, K)
 want = x.double() @ weight.double().T
 for name, multiply in contest.items():
-    got = torch.as_tensor(multiply(x, weight, integers, packed))
-    print(f"{name:11} error {((got - want).abs().mean() / want.abs().mean()).item():.1%}")
+    error = (torch.as_tensor(multiply(x, weight, integers, packed)) - want).abs().mean()
+    print(f"{name:11} error {(error / want.abs().mean()).item():.1%}")
 
 # %% [markdown]
 # Only `integers` has an error: it rounds the inputs, too.
 #
-# Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than most caches hold: they come from memory. Each time is the median of several rounds, ± half of the range of their middle half.
+# Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than most caches hold: they come from memory. A time is the median of several rounds ± half of the range of their middle half.
 #
 # **Predict:** at a batch of 1 (one token) the figure lets `weight-only` win. At a batch of 32, is it `"faster"` or `"slower"` than `float`?
 
@@ -135,7 +135,7 @@ compare(guess, "slower" if many["weight-only"] > many["float"] else "faster")
 # %% [markdown]
 # **`dequantize` loses to the floats that it replaces.** It moves 37.7 MB instead of 16.8. Much published code does this, and so does `quantize_` as chapter 01 used it.
 #
-# **`weight-only` wins at batch 1, although it multiplies floats.** It reads a quarter of the bytes and writes no matrix. Where a kernel waits for its weights, that is all it takes; integer arithmetic is not needed. (MARLIN, arXiv 2408.11743, does this on GPUs with 4-bit weights.) Bytes alone explain a factor of at most 4. If you see more, a cache holds the int8 matrix but not the floats.
+# **`weight-only` wins at batch 1, although it multiplies floats.** It reads a quarter of the bytes and writes no matrix. Where a kernel waits for its weights, that is all it takes; integer arithmetic is not needed. Bytes alone explain a factor of at most 4. If you see more, a cache holds the int8 matrix but not the floats.
 #
 # **At batch 32 `weight-only` loses.** There is as much to multiply as with floats, and each integer is turned into a float again for each row. (A better kernel would do that once for many rows, and could match the floats.) Only `integers` makes the arithmetic cheaper: one instruction multiplies four times as many int8 numbers as floats where the processor has VNNI, an instruction set made for this, and twice as many where it has AVX2.
 #
@@ -161,12 +161,7 @@ ax = plots.integer_product()
 #
 # $$y_n = \sum_k s\,q_k \cdot t_n\,p_{nk} = s\,t_n \underbrace{\sum_k q_k\,p_{nk}}_{\text{integers only}}$$
 #
-# | symbol | identifier | one for |
-# |---|---|---|
-# | $q_k$, $s$ | `x_q`, `x_scale` | each row of x: each *token* (per-token) |
-# | $p_{nk}$, $t_n$ | `w_q`, `w_scale` | each row of the weight: each *output* (per-channel) |
-#
-# Both scales are the same for all $k$, so they wait outside the sum (Jacob et al. 2017, arXiv 1712.05877, section 2.2). Two tokens, two outputs, four inputs:
+# Here $s$ (`x_scale`) is one scale for each row of inputs, that is per *token*, and $t_n$ (`w_scale`) one for each row of the weight, per *output* (per-channel). Both are the same for all $k$, so they wait outside the sum (Jacob et al. 2017, arXiv 1712.05877, section 2.2). Two tokens, two outputs, four inputs:
 
 # %%
 x = np.array([[1.0, -0.5, 0.25, 0.0], [8.0, 2.0, -4.0, 1.0]], np.float32)
@@ -181,7 +176,7 @@ assert np.allclose(by_hand, (x_q * x_scale[:, None]) @ (w_q * w_scale[:, None]).
 assert np.allclose(by_hand, kernels.linear_w8a8(x, panels.pack_w8(w_q), w_scale))
 
 # %% [markdown]
-# The result is the product of the dequantized floats, and it is what the library's kernel returns. All rounding happens before the sum and after it. The sum of integers itself is exact, so a kernel may add in any order, and in any number of parts.
+# This is the product of the dequantized floats, and what the library's kernel returns. All rounding happens before the sum and after it. A sum of integers is exact, so a kernel may add in any order, and in any number of parts.
 #
 # Could each *input* have a scale of its own, for instance because one input is always large? No: in $\sum_k s_k\,q_k\,p_{nk}$ each term has another factor, and nothing can be taken out. This is why activations are quantized per token and weights per channel. (SmoothQuant, arXiv 2211.10438, moves such a factor into the weights beforehand; LLM.int8, arXiv 2208.07339, keeps those few inputs in 16 bits.)
 #
@@ -209,7 +204,7 @@ print("instead of             ", sums.tolist())
 #
 # ### Break it: an accumulator that is too small
 #
-# A product of two bytes needs 16 bits. Say that we also *add up* in 16 bits, which end at 32,767. All inputs and weights are 127, so each product is 16,129.
+# Say that we add up in 16 bits, which end at 32,767. All inputs and weights are 127, so each product is 16,129.
 #
 # **Predict:** after how many products is the sum wrong for the first time?
 
@@ -486,7 +481,8 @@ forms |= {"half zeros": (8, None, 8), "4 bits": (4, 32, 8)}
 light = {"floats": minilm} | {name: copy.deepcopy(minilm) for name in forms}
 masks = pruning.n_of_m_mask(pruning.magnitude_scores(minilm), 2, 4)
 pruned = pruning.prune_(light["half zeros"], masks)
-reports = [quantization.quantize_(light[name], *form) for name, form in forms.items()]
+for name, form in forms.items():
+    report = quantization.quantize_(light[name], *form)
 answers = {
     name: torch.tensor(head.predict(models.embed(model, batches))) for name, model in light.items()
 }
@@ -500,8 +496,7 @@ gaps = {}
 for name, answer in answers.items():
     gap = gaps[name] = metrics.paired_gap(answers["floats"], answer, truth)
     print(f"{name:12} accuracy {metrics.accuracy(answer, truth):.3f}, ", end="")
-    right, wrong = gap.gained / gap.count, gap.lost / gap.count
-    print(f"{right:.1%} became right, {wrong:.1%} became wrong: {gap}")
+    print(f"{gap.gained / 400:.1%} became right, {gap.lost / 400:.1%} wrong: {gap}")
 compare(guess, 100 * metrics.flips(answers["floats"], answers["8 bits"]), "%")
 assert gaps["8 bits"].p_value > 0.01 and gaps["4 bits"].p_value > 0.01
 assert gaps["half zeros"].decided and gaps["half zeros"].gap < 0
@@ -577,7 +572,7 @@ for name, function in {
     print(f"{name:19} the same answer in company: {np.allclose(alone, together, rtol=1e-5)}")
 
 # %% [markdown]
-# ## ★ Summary
+# ## Summary
 #
 # - **Int8 is faster at batch 1 if no float matrix is written.** A kernel that converts each weight inside the processor beats the floats; one that writes the matrix back as floats moves 37.7 MB instead of 16.8, and loses to them. At a large batch only cheaper arithmetic helps: integers.
 # - **Integer sums are exact,** and scales per token and per channel leave them, as offsets do. 16 bits overflow at the third product of 127 · 127; 32 bits hold 66,311 of the largest products.
