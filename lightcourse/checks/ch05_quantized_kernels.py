@@ -377,3 +377,93 @@ SAFE_INPUTS_MISTAKES = {
 
 
 SAFE_INPUTS = Exercise("safe_inputs", _safe_inputs, _safe_inputs_cases, SAFE_INPUTS_MISTAKES)
+
+
+def check_linear_int8(linear_int8) -> bool:
+    """Check ``linear_int8(x_q, x_scale, w_q, w_scale)``: a kernel, compiled or not."""
+    return grade(linear_int8, LINEAR_INT8)
+
+
+def _linear_int8_cases(seed):
+    # Never more rows than outputs: a row's number is an output's number, too.
+    roll, cases = dice(seed), []
+    for rows, outputs, inputs in [(1, 3, 5), (3, 3, 301), (4, 7, 18), (5, 6, roll.randint(65, 99))]:
+        x_q, w_q = (
+            whole(-127, 128, size, inputs, seed=roll.randrange(2**31), dtype=torch.int8).numpy()
+            for size in (rows, outputs)
+        )
+        # Large first numbers: sums of bytes, and of 16 bits, overflow; so does a sum of one sign.
+        x_q[:, :4], w_q[:, :3], w_q[:, -1], x_q[0, -1] = 120, 125, -90, 77
+        scales = (
+            np.array([roll.uniform(0.01, 0.03) for _ in range(size)], np.float32)
+            for size in (rows, outputs)
+        )
+        x_scale, w_scale = scales
+        cases.append((x_q, x_scale, w_q, w_scale))
+    return cases
+
+
+def _linear_int8(x_q, x_scale, w_q, w_scale):
+    """Let the library's layer multiply the inputs that the integers stand for, as floats."""
+    scale = torch.from_numpy(np.array(w_scale))[:, None]
+    layer = quantization.QuantizedLinear.from_integers(torch.tensor(w_q), scale, None, bits=8)
+    x = torch.from_numpy(x_q * x_scale[:, None].astype(float))
+    return layer.double()(x).float().numpy()
+
+
+def _from_sums(sums, finish=lambda sums, x_scale, w_scale: sums * x_scale[:, None] * w_scale):
+    """Return an answer with other sums, or with scales that meet them in another way."""
+
+    def wrong(x_q, x_scale, w_q, w_scale):
+        found = sums(x_q.astype(int), w_q.astype(int))
+        return finish(found, x_scale, w_scale).astype(np.float32)
+
+    return wrong
+
+
+def _exact(x, w):
+    return x @ w.T
+
+
+def _whole_fours(x, w):
+    end = x.shape[1] // 4 * 4
+    return x[:, :end] @ w[:, :end].T
+
+
+LINEAR_INT8_MISTAKES = {
+    "products_in_bytes": _from_sums(
+        lambda x, w: (x[:, None] * w).astype(np.int8).astype(int).sum(axis=2)
+    ),
+    "sums_in_bytes": _from_sums(lambda x, w: _exact(x, w).astype(np.int8)),
+    "sums_in_16_bits": _from_sums(lambda x, w: _exact(x, w).astype(np.int16)),
+    "no_scales": _from_sums(_exact, lambda sums, x_scale, w_scale: sums),
+    "x_scale_missing": _from_sums(_exact, lambda sums, x_scale, w_scale: sums * w_scale),
+    "w_scale_missing": _from_sums(_exact, lambda sums, x_scale, w_scale: sums * x_scale[:, None]),
+    "w_scale_twice": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * x_scale[:, None] * w_scale**2
+    ),
+    "x_scale_twice": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * x_scale[:, None] ** 2 * w_scale
+    ),
+    "scales_twice": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * (x_scale[:, None] * w_scale) ** 2
+    ),
+    "w_scale_of_the_row": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * (x_scale * w_scale[: len(x_scale)])[:, None]
+    ),
+    "one_scale_for_all_rows": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * x_scale[0] * w_scale
+    ),
+    "transposed": lambda *case: np.ascontiguousarray(_linear_int8(*case).T),
+    "last_input_lost": _from_sums(lambda x, w: _exact(x[:, :-1], w[:, :-1])),
+    "only_whole_fours": _from_sums(_whole_fours),
+    "total_never_reset": _from_sums(lambda x, w: _exact(x, w).cumsum().reshape(len(x), len(w))),
+    "total_not_reset_per_output": _from_sums(lambda x, w: _exact(x, w).cumsum(axis=1)),
+    "only_the_last_product": _from_sums(lambda x, w: np.outer(x[:, -1], w[:, -1])),
+    "scales_added": _from_sums(
+        _exact, lambda sums, x_scale, w_scale: sums * (x_scale[:, None] + w_scale)
+    ),
+}
+
+
+LINEAR_INT8 = Exercise("linear_int8", _linear_int8, _linear_int8_cases, LINEAR_INT8_MISTAKES)

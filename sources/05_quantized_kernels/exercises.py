@@ -1,15 +1,46 @@
 # %% [markdown]
-# # 05 · Quantized kernels: exercises — sums, nibbles, roofs, overflows
+# # 05 · Quantized kernels: exercises — sums, nibbles, roofs, overflows, and a kernel
 #
-# Six small functions, each one step of an integer kernel. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Nothing here needs more than chapter 05.
+# Seven functions: six steps of an integer kernel, then a whole one. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. After it your function computes inside MiniLM. Nothing here needs more than chapter 05.
 #
 # From the command line, `lightcourse check exercises/05_quantized_kernels.ipynb` tells which checks pass.
 
 # %%
+import copy
+
 import numpy as np
 import torch
+from numba import njit
+from torch.nn.functional import cosine_similarity
 
-from lightcourse import checks, panels, quantization
+import lightcourse
+from lightcourse import checks, data, kernels, layers, metrics, models, panels, quantization
+from lightcourse.kernels import limits
+
+lightcourse.setup()
+
+# %% [markdown]
+# The model, five reviews, and what MiniLM makes of them in floats. `minilm_with(make)` returns a copy of MiniLM in which each linear layer multiplies by another product: `make(weight)` is asked once for each layer, and returns a function that is given the layer's inputs, of shape (rows, inputs). `closeness` says how far a copy's embeddings are from those of the floats: 1 is the same direction.
+
+# %%
+minilm, reviews = models.load_minilm(), data.load_reviews()["test"].select(range(5))
+batches = data.ordered_batches(reviews, models.load_minilm_tokenizer(), max_length=24)
+embedded = models.embed(minilm, batches)
+
+
+def minilm_with(make):
+    model = copy.deepcopy(minilm)
+    for layer in layers.linear_layers(model).values():
+        product = make(layer.weight.detach())
+        layer.forward = lambda x, f=product, b=layer.bias: (
+            f(x.flatten(0, 1)).view(*x.shape[:2], -1) + b
+        )
+    return model
+
+
+def closeness(model):
+    return cosine_similarity(models.embed(model, batches), embedded).mean().item()
+
 
 # %% [markdown]
 # ## Exercise 1 · The integer dot, with zero points ★ (15 minutes)
@@ -43,6 +74,23 @@ passed = checks.check_integer_dot(integer_dot)
 ### BEGIN HIDDEN TESTS
 assert passed
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# **In the model:** one token of a review enters the middle layer of MiniLM. Inputs and weights become bytes, each with a zero point, and your function computes the layer's 1,536 outputs.
+
+# %% atol=0.02
+if passed:
+    weight = minilm.encoder.layer[3].intermediate.dense.weight.detach()
+    with torch.no_grad():
+        token = minilm(**batches[0] | {"labels": None}).last_hidden_state[0, 0]
+    (x_scale, x_zero), (w_scale, w_zero) = map(quantization.choose_qparams_affine, (token, weight))
+    x = quantization.quantize_affine(token, x_scale, x_zero).int() + 128
+    w = quantization.quantize_affine(weight, w_scale, w_zero).int() + 128
+    rest = x_zero.item() + 128, w_zero.item() + 128, x_scale.item(), w_scale.item()
+    yours = torch.tensor([integer_dot(x.byte(), row, *rest) for row in w.byte()])
+    print(f"closeness to the floats: {cosine_similarity(yours, weight @ token, dim=0).item():.3f}")
+else:
+    print("First solve the exercise: then your function runs here.")
 
 # %% [markdown] tags=["solution"]
 # **Why.** Only Σ x·w needs both; it alone must be computed for each token *and* each output. Σx belongs to the token, Σw to the output (a kernel can store it beside the weights), and $K z_x z_w$ to nobody. So zero points cost next to nothing in a large matrix product. The constant is there for each of the $K$ inputs, so it is added $K$ times: whoever forgets the factor sees a small error in short rows and a large one in long rows.
@@ -81,9 +129,9 @@ def pack_nibbles(q):
 
 
 # %%
-passed = checks.check_pack_nibbles(pack_nibbles)
+packs = checks.check_pack_nibbles(pack_nibbles)
 ### BEGIN HIDDEN TESTS
-assert passed
+assert packs
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -113,6 +161,26 @@ passed = checks.check_unpack_nibbles(unpack_nibbles)
 ### BEGIN HIDDEN TESTS
 assert passed
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# **In the model:** all linear layers of MiniLM are rounded to 4 bits in groups of 32, and kept in your bytes.
+
+# %% atol=0.02
+stored = []
+
+
+def from_nibbles(weight):
+    q, scale, _ = quantization.round_to_nearest(weight, bits=4, group_size=32)
+    stored.append(pack_nibbles(q))
+    back = unpack_nibbles(stored[-1], q.shape[1]).unflatten(1, (-1, 32)) * scale[:, :, None]
+    return lambda rows: rows @ back.flatten(1).T
+
+
+if passed and packs:
+    close, megabytes = closeness(minilm_with(from_nibbles)), sum(p.nbytes for p in stored) / 1e6
+    print(f"{8 * megabytes:.1f} MB of floats became {megabytes:.1f} MB; closeness {close:.3f}")
+else:
+    print("First solve both parts: then your functions run here.")
 
 # %% [markdown] tags=["solution"]
 # **Why.** 1 and -1 share the byte `11110001`, 241. Without `& 15` the -1 would be `11111111` and cover its neighbour with ones; positive numbers alone never show that mistake, so test with negative ones. The way back must restore the sign: the highest bit of a nibble counts -8, not +8. A trick without a condition is `(nibble ^ 8) - 8`. There and back again must be exact for all 16 values:
@@ -159,12 +227,22 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Use it: a layer of 4,096 × 4,096 at several batches. Put in your own machine's limits, from chapter 05.
+# **In the model:** your function adds up the limits of all linear layers of MiniLM for the five reviews, with the bandwidth and the peak of this machine. No kernel can be faster; how close does the library come?
 
-# %%
-for rows in (1, 8, 64):
-    for bits in (8, 4):
-        print(rows, "rows,", bits, "bits:", layer_limits(4096, 4096, rows, bits, 30e9, 480e9))
+# %% clock=true
+if passed:
+    peak = np.nan_to_num(limits.int8_peak(), nan=50e9)  # the portable path has no peak
+    rows, machine = batches[0]["input_ids"].numel(), (limits.stream_read(), peak)
+    shapes = [layer.weight.T.shape for layer in layers.linear_layers(minilm).values()]
+    times = [layer_limits(*shape, rows, 8, *machine) for shape in shapes]
+    for name, seconds in zip(("bytes", "operations"), zip(*times, strict=True), strict=True):
+        print(f"{rows} rows, 8 bits, {name:10} {1e3 * sum(seconds):7.2f} ms")
+    whole = copy.deepcopy(minilm)
+    report = quantization.quantize_(whole, bits=8, activations=8)
+    took = metrics.latency(lambda: models.embed(whole, batches), repeats=5).median
+    print(f"the whole model, measured     {1e3 * took:7.2f} ms")
+else:
+    print("First solve the exercise: then your function runs here.")
 
 # %% [markdown] tags=["solution"]
 # **Why.** One row: 560 µs for the bytes against 70 µs for the operations, 8 times as much. Half of the bits is then half of the time. At 64 rows it is 629 against 4,474 µs: the arithmetic decides, and 4 bits gain nothing at all (a kernel that must unpack them first even loses). So "4 bits are twice as fast" is at best true for writing text alone on a machine, if the kernel unpacks as fast as the memory delivers (the chapter clocks what ours gains there), and false for reading long prompts.
@@ -202,6 +280,34 @@ passed = checks.check_offset_parts(offset_parts)
 assert passed
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# **In the model:** all linear layers of MiniLM store unsigned bytes, and their sums start where your function says. Below it, the library's kernels.
+
+# %% atol=0.002
+
+
+def with_offset(weight):
+    q, scale, _ = quantization.round_to_nearest(weight, bits=8)
+
+    def product(rows):
+        x, x_scale = map(torch.from_numpy, kernels.quantize_rows(rows))
+        stored, start = offset_parts(x, q)
+        # Whole numbers below 2^53: in float64 their products are exact, and faster than as int64.
+        return (
+            (start[:, None] + x.double() @ stored.double().T).float() * x_scale[:, None] * scale.T
+        )
+
+    return product
+
+
+if passed:
+    whole = copy.deepcopy(minilm)
+    report = quantization.quantize_(whole, bits=8, activations=8)
+    print(f"closeness: yours {closeness(minilm_with(with_offset)):.4f}, ", end="")
+    print(f"the library's {closeness(whole):.4f}")
+else:
+    print("First solve the exercise: then your function runs here.")
+
 # %% [markdown] tags=["solution"]
 # **Why.** $x(w + 128) = xw + 128x$, so each sum has $128 \sum_k x_k$ too much, whatever the weights are. With the offset on the inputs, $(x + 128)w$ has $128 \sum_k w_k$ too much: the correction then belongs to the *output*, and can be computed once and for all when the weights are packed. The library does the first in its dense kernels and the second in its sparse one, where the weights that are zero must stay zero.
 #
@@ -219,7 +325,9 @@ print("the sums start at", start.tolist())
 # %% [markdown]
 # ## Exercise 5 · Find the overflow ★★★ (20 minutes)
 #
-# A colleague's kernel adds up in 16 bits, "because twice as many sums fit into a register". His test passes. The first matrix here is the one of his test; the second differs from it in one respect. **Predict** which line will be wrong, and why.
+# A colleague's kernel adds up in 16 bits, "because twice as many sums fit into a register". Inputs are unsigned bytes, weights have 4 bits, all numbers are random. His test has 8 inputs, and it passes.
+#
+# **Predict** first: a product is at most 255 · 8 = 2,040 in size, and 16 bits end at 32,767. Of the three lines below, 8, 64 and 1,024 inputs, which can *not* have a wrong sum, whatever the numbers are?
 
 
 # %%
@@ -229,13 +337,14 @@ def fast_sums(x, w):
 
 
 numbers = np.random.default_rng(0)
-for name, high in {"his test": 16, "as inputs really are": 256}.items():
-    x, w = numbers.integers(0, high, (4, 8)), numbers.integers(-8, 8, (3, 8), dtype=np.int16)
-    wide = x @ w.T.astype(int)
-    print(f"{name:21} all sums right: {bool((fast_sums(x, w) == wide).all())}")
+for inputs in (8, 64, 1024):
+    x = numbers.integers(0, 256, (40, inputs))
+    w = numbers.integers(-8, 8, (30, inputs), dtype=np.int16)
+    right = fast_sums(x, w) == x @ w.T.astype(int)
+    print(f"{inputs:5} inputs: {(~right).sum():4} of {right.size} sums are wrong")
 
 # %% [markdown]
-# Both are right! With 8 inputs of 8 bits and weights of 4 bits, 16 bits do suffice. But from how many inputs on do they not? A test with random numbers finds that late or never, because random products cancel. So work it out for the worst case. Write `safe_inputs(x_bits, w_bits, sum_bits)`:
+# With 8 inputs no sum can be wrong: 8 · 2,040 = 16,320. With 64 it can, but random products mostly cancel, so a test finds it late or never. From how many inputs on is it possible? So work it out for the worst case. Write `safe_inputs(x_bits, w_bits, sum_bits)`:
 #
 # - inputs are *unsigned* integers of `x_bits` bits, weights are *signed* ones of `w_bits` bits (2 or more), all values are possible;
 # - the sum is a signed integer of `sum_bits` bits; the products themselves are exact;
@@ -264,11 +373,33 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Use it: where do the accumulators of chapter 05 end?
+# **In the model:** MiniLM's weights have 4 bits in groups of 32 now, its inputs 8. The sums are added up in 16 bits, once over a whole row, once in parts as long as your function allows, which are then added up in 32 bits.
 
-# %%
-for x_bits, w_bits, sum_bits in [(8, 8, 32), (8, 8, 16), (8, 4, 16)]:
-    print(x_bits, w_bits, sum_bits, "bits:", safe_inputs(x_bits, w_bits, sum_bits))
+# %% atol=0.02
+
+
+def in_16_bits(length):
+    def make(weight):
+        q, scale, _ = quantization.round_to_nearest(weight, bits=4)
+
+        def product(rows):
+            x_scale, x_zero = quantization.choose_qparams_affine(rows, dim=-1)
+            x = quantization.quantize_affine(rows, x_scale, x_zero).double() + 128
+            parts = zip(x.split(length, 1), q.double().split(length, 1), strict=True)
+            total = sum((a @ b.T).long().short().long() for a, b in parts)  # short: 16 bits
+            return (total - (x_zero + 128) * q.long().sum(1)).float() * x_scale * scale.T
+
+        return product
+
+    return make
+
+
+if passed:
+    for length in (10**6, safe_inputs(x_bits=8, w_bits=4, sum_bits=16)):
+        close = closeness(minilm_with(in_16_bits(length)))
+        print(f"parts of {length:7,} inputs: closeness {close:.3f}")
+else:
+    print("First solve the exercise: then your function runs here.")
 
 # %% [markdown] tags=["solution"]
 # **Why.** The largest input is 255, the weight furthest from zero is -128 (or -8). The negative end decides: $32{,}768 / (255 \cdot 8)$ = 16.06, so 16 inputs are safe and 17 are not. With weights of 8 bits a *single* product is safe in 16 bits and two are not: that is why `vpmaddubsw`, which adds two, cuts them off, and why the library's AVX2 kernel does not use it. In 32 bits it is 65,793. (The chapter said 66,311: there the unsigned byte is the weight and the signed one an input, which is never -128, so the worst product is 255 · 127.) The library stops at 65,536, a rounder number.
@@ -281,6 +412,79 @@ for inputs in (16, 17):
     print(f"{inputs} inputs: wanted {255 * -8 * inputs}, got {fast_sums(x, w).item()}")
 
 # %% [markdown]
+# ## Exercise 6 · A kernel of your own ★★★ (25 minutes)
+#
+# Write `linear_int8(x_q, x_scale, w_q, w_scale)`, a whole kernel, in plain loops that Numba compiles:
+#
+# - `x_q`: `int8` array of shape (rows, K); `x_scale`: `float32` array of shape (rows,);
+# - `w_q`: `int8` array of shape (outputs, K); `w_scale`: `float32` array of shape (outputs,);
+# - returns a `float32` array of shape (rows, outputs): $y_{mn} = s_m\,t_n \sum_k q_{mk}\,p_{nk}$.
+#
+# Rows, outputs and K may be any numbers, odd ones too. While you write, leave `@njit` away: then each line runs as Python, and `print` shows what you like. Numba does not look whether an index is inside an array (`@njit(boundscheck=True)` does).
+#
+# **Predict** first: for 24 rows of 384 inputs and 1,536 outputs, how many times is `w_scale` used if it stands in the innermost loop, and how many times if it waits outside?
+#
+# <details><summary>Hint 1</summary>Three loops: rows, outputs, K. <code>weight_only</code> in chapter 05 has the same three.</details>
+# <details><summary>Hint 2</summary>In Python, <code>np.int8(100) * np.int8(100)</code> does not fit: make both <code>np.int32</code> first.</details>
+# <details><summary>Hint 3</summary>Numba adds in 64 bits where nothing else is said. <code>np.int32(…)</code> around the whole new sum keeps it at 32 bits, and twice as many fit into a register.</details>
+
+
+# %%
+@njit
+def linear_int8(x_q, x_scale, w_q, w_scale):
+    """Return the product of quantized rows and a quantized matrix, as floats."""
+    ### BEGIN SOLUTION
+    y = np.empty((len(x_q), len(w_q)), np.float32)
+    for row in range(len(x_q)):
+        for output in range(len(w_q)):
+            total = np.int32(0)
+            for k in range(w_q.shape[1]):
+                total = np.int32(total + np.int32(x_q[row, k]) * np.int32(w_q[output, k]))
+            y[row, output] = total * x_scale[row] * w_scale[output]
+    return y
+    ### END SOLUTION
+
+
+# %%
+passed = checks.check_linear_int8(linear_int8)
+### BEGIN HIDDEN TESTS
+assert passed
+### END HIDDEN TESTS
+
+# %% [markdown]
+# **In the model:** every linear layer of MiniLM runs on your kernel. First what it computes, then the time of one text of 3 tokens and of five reviews, beside the floats, a layer that dequantizes, and the library's kernel.
+
+# %%
+
+
+def on_your_kernel(weight):
+    q, scale, _ = quantization.round_to_nearest(weight, bits=8)
+    w_q, w_scale = q.numpy(), scale[:, 0].contiguous().numpy()
+    compiled = linear_int8 if hasattr(linear_int8, "py_func") else njit(linear_int8)
+    return lambda rows: torch.from_numpy(compiled(*kernels.quantize_rows(rows), w_q, w_scale))
+
+
+# %% clock=true atol=0.002
+if passed:
+    variants = {"floats": minilm, "dequantized in each call": copy.deepcopy(minilm)}
+    variants |= {"your kernel": minilm_with(on_your_kernel), "the library's": copy.deepcopy(minilm)}
+    for name, activations in {"dequantized in each call": None, "the library's": 8}.items():
+        report = quantization.quantize_(variants[name], bits=8, activations=activations)
+    short = [{name: values[:1, :3] for name, values in batches[0].items() if name != "labels"}]
+    for tokens, texts in {"3 tokens": short, "5 reviews": batches}.items():
+        turns = {name: lambda m=m, t=texts: models.embed(m, t) for name, m in variants.items()}
+        for name, run in metrics.latencies(turns, repeats=5).items():
+            close = closeness(variants[name])
+            print(f"{tokens:9} {name:24} {1e3 * run.median:7.2f} ms, closeness {close:.4f}")
+else:
+    print("First solve the exercise: then your function runs here.")
+
+# %% [markdown] tags=["solution"]
+# **Why.** The scale of an output is used 24 · 384 · 1,536 times in the innermost loop, and 24 · 1,536 times outside of it. And inside, the sum would be one of floats. The three loops are the kernel; what is left to the library is speed.
+#
+# For a few tokens a quarter of the bytes is what counts, and your kernel keeps up. For five reviews it falls behind: it reads the matrix once for each row, and the compiler finds two products for each lane of a register where VNNI has four. The library works on several rows and 16 outputs at a time, in registers, and writes the instruction down by name.
+
+# %% [markdown]
 # ## Wrap-up
 #
-# You moved zero points and offsets out of a sum, packed and unpacked nibbles, found what a layer waits for, and proved when an accumulator is wide enough. These are the parts of a quantized kernel. What is left is to put them into the order in which a processor likes to read: `lightcourse/panels.py` makes that order, `lightcourse/kernels/tiles.py` reads in it, and `lightcourse/kernels/portable.py` is the same sum in plain loops.
+# You moved zero points and offsets out of a sum, packed and unpacked nibbles, found what a layer waits for, proved when an accumulator is wide enough, and wrote a kernel. What is left is to put them into the order in which a processor likes to read: `lightcourse/panels.py` makes that order, `lightcourse/kernels/tiles.py` reads in it, and `lightcourse/kernels/portable.py` is the same sum in plain loops.
