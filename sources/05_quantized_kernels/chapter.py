@@ -86,7 +86,7 @@ def weight_only(x, q, scale):
 q = rng.integers(-127, 128, (N, K)).astype(np.int8)
 scale = rng.uniform(0.5, 1.5, N).astype(np.float32) / 1000
 integers, row_scale = torch.from_numpy(q), torch.from_numpy(scale)[:, None]
-weight, packed = integers * row_scale, panels.pack_w8(q)
+weight, packed = integers * row_scale, panels.pack_w8(q)  # the order of bytes: section 3
 contest = {
     "float": lambda x, floats, ints, packs: x @ floats.T,
     "dequantize": lambda x, floats, ints, packs: (x @ ints.float().T) * row_scale.T,
@@ -222,7 +222,7 @@ compare(guess, int((wide != narrow).argmax()) + 1, "products")
 #
 # ### Panels
 #
-# A vector instruction works on many numbers at once. With VNNI one instruction multiplies 64 bytes of weights: 4 inputs of 16 outputs. If a matrix is stored row by row, those 64 bytes stand in 16 different places of the memory. So the library cuts the matrix into **panels** of 16 outputs, and puts what is needed together in one piece.
+# A vector instruction works on a **register**, which holds many numbers side by side. With VNNI one instruction multiplies 64 bytes of weights: 4 inputs of 16 outputs. If a matrix is stored row by row, those 64 bytes stand in 16 different places of the memory. So the library cuts the matrix into **panels** of 16 outputs, and puts what is needed together in one piece.
 #
 # We let it pack one panel, 16 outputs by 8 inputs, and ask where each weight went.
 #
@@ -270,7 +270,7 @@ assert (byte & 15) - 8 == pair[0, 0] and (byte >> 4) - 8 == pair[0, 4]
 #
 # ## 4 · Batch 1 is bandwidth, batch 128 is arithmetic
 #
-# Chapter 01 drew rooflines for floats. The two limits for int8, on one thread, are `stream_read`, the bytes that your machine reads from memory in a second, and `int8_peak`, the operations that it does in a second when everything is in registers.
+# Chapter 01 drew rooflines for floats. The two limits for int8, on one thread, are `stream_read`, the bytes that your machine reads from memory in a second, and `int8_peak`, the operations that it does in a second when it need not wait for any byte.
 #
 # A layer of $K$ inputs and $N$ outputs reads its $K \cdot N$ bytes of weights *once* for all $M$ rows of a batch, but multiplies for each row:
 #
@@ -320,8 +320,9 @@ assert memory[128][1] > 1.2 * memory[1][1]
 dots = {f"batch {batch}": [dot] for batch, dot in memory.items()}
 ax = plots.roofline({"this machine, 1 thread": (bandwidth, peak)}, points=dots)
 names = ax.set(ylabel="billion operations/s: limit and reached")
-for place, name in {0.03: "waits for memory", 0.62: "waits for arithmetic"}.items():
-    text = ax.text(place, 0.93, name, transform=ax.transAxes, fontsize=11)
+for side, name in {"right": "waits for memory  ", "left": "  waits for arithmetic"}.items():
+    place = {"ha": side, "transform": ax.get_xaxis_transform()}
+    text = ax.text(peak / bandwidth, 0.93, name, fontsize=11, **place)
 
 # %% [markdown]
 # *Figure: as the batch grows, the layer climbs along the memory's limit towards that of the arithmetic.*
@@ -413,7 +414,7 @@ for batch in (1, 32):
     for name, (multiply, *stored) in contest.items():
         matrices = [copy.deepcopy(stored) for _ in range(4)]
         turns[name] = lambda f=multiply, x=x, m=matrices: [f(x, *each) for each in m]
-    runs[batch] = metrics.latencies(turns, repeats=9, warmup=1)
+    runs[batch] = metrics.latencies(turns, repeats=15, warmup=1)
 
 # %% clock=true
 faster, wide = {1: {}, 32: {}}, {}
@@ -578,7 +579,7 @@ for name, function in {
 # - **Integer sums are exact,** and scales per token and per channel leave them, as offsets do. 16 bits overflow at the third product of 127 · 127; 32 bits hold 66,311 of the largest products.
 # - **Bytes lie in the order in which they are read:** panels of 16 outputs, blocks of 4 inputs; two 4-bit weights in a byte.
 # - **The roofline says what to expect:** about $2M$ operations per byte. Bytes decide at batch 1, arithmetic at batch 128.
-# - **Fewer bytes are not always less time.** 4 bits in groups of 32 are 4.5 bits, and gain at most 1.78 times at batch 1. Half of the weights removed one by one leave 69 % of the bytes, and lose time at batch 32; whole blocks are fast, and do the most harm. In MiniLM, 8 and 4 bits changed no accuracy that a sign test sees; half zeros did.
+# - **Fewer bytes are not always less time.** 4 bits in groups of 32 are 4.5 bits, and gain at most 1.78 times at batch 1. Half of the weights removed one by one leave 69 % of the bytes, and lose time at batch 32; whole blocks are fast, and do the most harm. MiniLM in 8 or in 4 bits lost no accuracy that a sign test sees; with half of its weights at zero it lost 8 points.
 #
 # ## Further reading
 #

@@ -76,13 +76,15 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** one token of a review enters the middle layer of MiniLM. Inputs and weights become bytes, each with a zero point, and your function computes the layer's 1,536 outputs.
+# **In the model:** the first token of a review enters a layer in the middle of MiniLM. Its inputs and the layer's weights become bytes, each with a zero point, and your function computes the 1,536 outputs.
 
 # %% atol=0.02
 if passed:
-    weight = minilm.encoder.layer[3].intermediate.dense.weight.detach()
-    with torch.no_grad():
-        token = minilm(**batches[0] | {"labels": None}).last_hidden_state[0, 0]
+    layer, seen = minilm.encoder.layer[3].intermediate.dense, []
+    hook = layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    again = models.embed(minilm, batches)
+    hook.remove()
+    token, weight = seen[0][0, 0], layer.weight.detach()
     (x_scale, x_zero), (w_scale, w_zero) = map(quantization.choose_qparams_affine, (token, weight))
     x = quantization.quantize_affine(token, x_scale, x_zero).int() + 128
     w = quantization.quantize_affine(weight, w_scale, w_zero).int() + 128
@@ -244,6 +246,13 @@ if passed:
 else:
     print("First solve the exercise: then your function runs here.")
 
+# %% tags=["solution"]
+for rows in (1, 64):
+    reading, computing = layer_limits(4096, 4096, rows, 8, 30e9, 480e9)
+    print(
+        f"{rows:2} rows: {1e6 * reading:.0f} µs to move the bytes, {1e6 * computing:.0f} to compute"
+    )
+
 # %% [markdown] tags=["solution"]
 # **Why.** One row: 560 µs for the bytes against 70 µs for the operations, 8 times as much. Half of the bits is then half of the time. At 64 rows it is 629 against 4,474 µs: the arithmetic decides, and 4 bits gain nothing at all (a kernel that must unpack them first even loses). So "4 bits are twice as fast" is at best true for writing text alone on a machine, if the kernel unpacks as fast as the memory delivers (the chapter clocks what ours gains there), and false for reading long prompts.
 
@@ -397,9 +406,13 @@ def in_16_bits(length):
 if passed:
     for length in (10**6, safe_inputs(x_bits=8, w_bits=4, sum_bits=16)):
         close = closeness(minilm_with(in_16_bits(length)))
-        print(f"parts of {length:7,} inputs: closeness {close:.3f}")
+        print(f"parts of {length:7,} inputs: closeness {close:.1f}")
 else:
     print("First solve the exercise: then your function runs here.")
+
+# %% tags=["solution"]
+for bits in [(8, 8, 32), (8, 8, 16), (8, 4, 16)]:
+    print(*bits, "bits:", safe_inputs(*bits))
 
 # %% [markdown] tags=["solution"]
 # **Why.** The largest input is 255, the weight furthest from zero is -128 (or -8). The negative end decides: $32{,}768 / (255 \cdot 8)$ = 16.06, so 16 inputs are safe and 17 are not. With weights of 8 bits a *single* product is safe in 16 bits and two are not: that is why `vpmaddubsw`, which adds two, cuts them off, and why the library's AVX2 kernel does not use it. In 32 bits it is 65,793. (The chapter said 66,311: there the unsigned byte is the weight and the signed one an input, which is never -128, so the worst product is 255 · 127.) The library stops at 65,536, a rounder number.
@@ -452,7 +465,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** every linear layer of MiniLM runs on your kernel. First what it computes, then the time of one text of 3 tokens and of five reviews, beside the floats, a layer that dequantizes, and the library's kernel.
+# **In the model:** every linear layer of MiniLM runs on your kernel. It reads a single token, and then the five reviews; beside it stand the floats, a layer that dequantizes, and the library's kernel.
 
 # %%
 
@@ -470,10 +483,10 @@ if passed:
     variants |= {"your kernel": minilm_with(on_your_kernel), "the library's": copy.deepcopy(minilm)}
     for name, activations in {"dequantized in each call": None, "the library's": 8}.items():
         report = quantization.quantize_(variants[name], bits=8, activations=activations)
-    short = [{name: values[:1, :3] for name, values in batches[0].items() if name != "labels"}]
-    for tokens, texts in {"3 tokens": short, "5 reviews": batches}.items():
+    short = [{name: values[:1, :1] for name, values in batches[0].items() if name != "labels"}]
+    for tokens, texts in {"1 token": short, "5 reviews": batches}.items():
         turns = {name: lambda m=m, t=texts: models.embed(m, t) for name, m in variants.items()}
-        for name, run in metrics.latencies(turns, repeats=5).items():
+        for name, run in metrics.latencies(turns, repeats=9).items():
             close = closeness(variants[name])
             print(f"{tokens:9} {name:24} {1e3 * run.median:7.2f} ms, closeness {close:.4f}")
 else:
@@ -482,7 +495,7 @@ else:
 # %% [markdown] tags=["solution"]
 # **Why.** The scale of an output is used 24 · 384 · 1,536 times in the innermost loop, and 24 · 1,536 times outside of it. And inside, the sum would be one of floats. The three loops are the kernel; what is left to the library is speed.
 #
-# For a few tokens a quarter of the bytes is what counts, and your kernel keeps up. For five reviews it falls behind: it reads the matrix once for each row, and the compiler finds two products for each lane of a register where VNNI has four. The library works on several rows and 16 outputs at a time, in registers, and writes the instruction down by name.
+# For one token a quarter of the bytes is what counts, and your kernel keeps up with the floats. For five reviews it falls behind: it reads the matrix once for each row, and the compiler finds two products for each lane of a register where VNNI has four. The library works on several rows and 16 outputs at a time, in registers, and writes the instruction down by name.
 
 # %% [markdown]
 # ## Wrap-up
