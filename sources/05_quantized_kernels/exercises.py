@@ -19,26 +19,27 @@ from lightcourse.kernels import limits
 
 lightcourse.setup()
 
-# %% [markdown]
-# The model, five reviews, and what MiniLM makes of them in floats. `minilm_with(make)` returns a copy of MiniLM in which each linear layer multiplies by another product: `make(weight)` is asked once for each layer, and returns a function that is given the layer's inputs, of shape (rows, inputs). `closeness` says how far a copy's embeddings are from those of the floats: 1 is the same direction.
-
 # %%
 minilm, reviews = models.load_minilm(), data.load_reviews()["test"].select(range(5))
 batches = data.ordered_batches(reviews, models.load_minilm_tokenizer(), max_length=24)
 embedded = models.embed(minilm, batches)
 
+# %% [markdown]
+# So much for the model, five reviews, and what MiniLM makes of them in floats. `minilm_with(make)` returns a copy of MiniLM whose linear layers multiply in another way: `make(weight)` is asked once for each layer, and returns a function that is given the layer's inputs, of shape (rows, inputs). `closeness` says how far a copy's embeddings are from those of the floats: 1 is the same direction.
 
+
+# %%
 def minilm_with(make):
+    """Return a copy of MiniLM whose linear layers multiply by the functions that make returns."""
     model = copy.deepcopy(minilm)
     for layer in layers.linear_layers(model).values():
-        product = make(layer.weight.detach())
-        layer.forward = lambda x, f=product, b=layer.bias: (
-            f(x.flatten(0, 1)).view(*x.shape[:2], -1) + b
-        )
+        product, bias = make(layer.weight.detach()), layer.bias
+        layer.forward = lambda x, f=product, b=bias: f(x.flatten(0, 1)).view(*x.shape[:2], -1) + b
     return model
 
 
 def closeness(model):
+    """Return the mean cosine between a model's embeddings of the reviews and MiniLM's."""
     return cosine_similarity(models.embed(model, batches), embedded).mean().item()
 
 
@@ -292,9 +293,8 @@ assert passed
 # %% [markdown]
 # **In the model:** all linear layers of MiniLM store unsigned bytes, and their sums start where your function says. Below it, the library's kernels.
 
-# %% atol=0.002
 
-
+# %%
 def with_offset(weight):
     q, scale, _ = quantization.round_to_nearest(weight, bits=8)
 
@@ -309,6 +309,7 @@ def with_offset(weight):
     return product
 
 
+# %% atol=0.002
 if passed:
     whole = copy.deepcopy(minilm)
     report = quantization.quantize_(whole, bits=8, activations=8)
@@ -382,11 +383,10 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** MiniLM's weights have 4 bits in groups of 32 now, its inputs 8. The sums are added up in 16 bits, once over a whole row, once in parts as long as your function allows, which are then added up in 32 bits.
-
-# %% atol=0.02
+# **In the model:** MiniLM's weights have 4 bits now, with one scale per output, and its inputs 8. The products are added up in 16 bits, once over a whole row, once in parts as long as your function allows, which are then added up in 32 bits.
 
 
+# %%
 def in_16_bits(length):
     def make(weight):
         q, scale, _ = quantization.round_to_nearest(weight, bits=4)
@@ -403,12 +403,16 @@ def in_16_bits(length):
     return make
 
 
+# %% atol=0.05
 if passed:
     for length in (10**6, safe_inputs(x_bits=8, w_bits=4, sum_bits=16)):
         close = closeness(minilm_with(in_16_bits(length)))
         print(f"parts of {length:7,} inputs: closeness {close:.1f}")
 else:
     print("First solve the exercise: then your function runs here.")
+
+# %% [markdown] tags=["solution"]
+# Where do the accumulators of chapter 05 end?
 
 # %% tags=["solution"]
 for bits in [(8, 8, 32), (8, 8, 16), (8, 4, 16)]:
@@ -467,9 +471,8 @@ assert passed
 # %% [markdown]
 # **In the model:** every linear layer of MiniLM runs on your kernel. It reads a single token, and then the five reviews; beside it stand the floats, a layer that dequantizes, and the library's kernel.
 
+
 # %%
-
-
 def on_your_kernel(weight):
     q, scale, _ = quantization.round_to_nearest(weight, bits=8)
     w_q, w_scale = q.numpy(), scale[:, 0].contiguous().numpy()
