@@ -24,7 +24,7 @@ import lightcourse
 from lightcourse import data, kernels, metrics, models, panels, plots, pruning, quantization
 from lightcourse.guessing import compare
 from lightcourse.kernels import limits
-from lightcourse.reference import quantize_rows
+from lightcourse.reference import INPUTS_LIMIT, quantize_rows
 
 lightcourse.setup()
 rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ for name, multiply in contest.items():
     print(f"{name:11} error {(error / want.abs().mean()).item():.1%}")
 
 # %% [markdown]
-# Only `integers` has an error: it rounds the inputs, too.
+# Only `integers` has an error to be seen: it rounds the inputs, too.
 #
 # Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than most caches hold: they come from memory. A time is the median of several rounds ± half of the range of their middle half.
 #
@@ -213,7 +213,8 @@ products = np.full(6, 127 * 127)
 wide, narrow = (np.cumsum(products, dtype=dtype) for dtype in (np.int32, np.int16))
 print("32 bits:", wide.tolist())
 print("16 bits:", narrow.tolist())
-print(f"32 bits hold {(2**31 - 1) // (255 * 127):,} of the largest products, 255 · 127")
+print(f"32 bits hold {(2**31 - 1) // (255 * 127):,} products of 255 · 127,", end=" ")
+print(f"the library allows {INPUTS_LIMIT:,}")
 compare(guess, int((wide != narrow).argmax()) + 1, "products")
 
 # %% [markdown]
