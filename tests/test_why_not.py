@@ -14,7 +14,7 @@ def headings(notebook):
     """Return the headings of a notebook's markdown, without their marks."""
     cells = nbformat.read(notebook, as_version=4).cells
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return [line.replace("*", "").strip() for line in re.findall(r"(?m)^#+ (.+)$", prose)]
+    return [re.sub("[*★]", "", line).strip() for line in re.findall(r"(?m)^#+ (.+)$", prose)]
 
 
 def faults(text):
