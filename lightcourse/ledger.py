@@ -31,6 +31,10 @@ class Row:
     control_of: str | None = None
 
 
+def _with_spread(latency):
+    return f"{latency.median * 1e3:.1f} ms ± {latency.spread * 1e3 / 2:.1f}"
+
+
 @dataclass(repr=False)
 class Ledger:
     """Rows of model variants: bytes stored, parameters trained, latency, quality.
@@ -100,7 +104,7 @@ class Ledger:
     def _cells(self):
         yield ["variant", "stored", "trained", "latency", self.measure]
         for row in self.ordered():
-            latency = f"{row.latency.median * 1e3:.1f} ms" if row.latency else "–"
+            latency = _with_spread(row.latency) if row.latency else "–"
             name = f"  control: {row.name}" if row.control_of else row.name
             stored = f"{row.stored / 1e6:.1f} MB"
             yield [name, stored, f"{row.trained:,}", latency, f"{row.quality:.3f}"]
