@@ -23,7 +23,7 @@ def call_times(seconds: list[float], ax=None):
     median = statistics.median(times)
     ax.plot(range(1, len(times) + 1), times, "o", color=COLOURS[0], markersize=6)
     ax.axhline(median, color=COLOURS[1], linewidth=2, label=f"median {median:.1f} ms")
-    ax.set(xlabel="call", ylabel="milliseconds", ylim=(0, max(times) * 1.15))
+    ax.set(xlabel="call", ylabel="milliseconds", ylim=(0, max(times) * 1.3))
     ax.legend(loc="upper right", fontsize=12)
     ax.grid(alpha=0.3)
     return ax
