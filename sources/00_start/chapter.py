@@ -156,7 +156,7 @@ assert abs(found.gap) < 0.02
 #
 # A result needs a **control**: a version that lacks just the idea which is to be tested. The idea here is *which* weights go. So in the control the same number goes, chosen at random.
 #
-# **Predict:** the accuracy after the smallest half is gone. (It was printed above; commonest answer 0.56.)
+# **Predict:** the accuracy after the smallest half is gone. (Before, it was right for about eight in ten; always the commonest answer, for 0.54.)
 
 # %% atol=0.03
 guess = ...  # a share, between 0 and 1
@@ -194,7 +194,7 @@ row = torch.tensor([0.30, -1.27, 0.004, 0.62])
 scale = row.abs().max() / 127
 q = (row / scale).round()
 print("scale", round(scale.item(), 4), "integers", q.int().tolist())
-print("back", (q * scale).tolist())
+print("back", [round(value, 2) for value in (q * scale).tolist()])
 assert (row - q * scale).abs().max() <= scale / 2
 
 # %% [markdown]
@@ -210,7 +210,7 @@ panels = {
     "quantized: 7 values": (corner / step).round() * step,
 }
 axes = plots.weight_maps(panels)
-bar = axes[0].figure.colorbar(axes[0].images[0], ax=list(axes), label="weight")
+bar = axes[0].figure.colorbar(axes[0].images[0], ax=list(axes), label="weight", shrink=0.6)
 
 # %% [markdown]
 # *Figure: pruning removes the smallest weights; quantization keeps all, but with few different values.*
@@ -264,7 +264,7 @@ for name in ("8 bits", "4 bits, groups of 32", "4 bits, a scale a row"):
 assert metrics.flips(answers["as trained"], answers["8 bits"]) < 0.03
 
 # %% [markdown]
-# At 4 bits several answers in a hundred have changed, some for the better and some for the worse, so that the accuracy shows little of it. The same accuracy is not the same model (chapter 01). And 800 answers of yes or no are a coarse measure of what groups are worth: chapter 04 takes a finer one.
+# At 4 bits a few answers in a hundred have changed, some for the better and some for the worse, so that the accuracy shows little of it. The same accuracy is not the same model (chapter 01). And 800 answers of yes or no are a coarse measure of what groups are worth: chapter 04 takes a finer one.
 #
 # ## 5 · LoRA: train little
 #
@@ -361,17 +361,17 @@ assert found.decided and found.gap > 0.03
 #
 # ## ★ 7 · All together: small, fast and taught
 #
-# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them: quantize the taught student. The control goes the same way without the teacher.
+# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them. The taught student has fewer layers, and most of what is left of it is the table of embeddings, 30,522 rows of 384 numbers. A table is only looked up, not multiplied with, so 8 bits cost no time there. The layers stay floats until chapter 05 brings a kernel. The control goes the same way without the teacher.
 
 # %% atol=0.02
 best, poor = copy.deepcopy(student), copy.deepcopy(untaught)
-report = quantization.quantize_(best, bits=8, embeddings=8)
-report = quantization.quantize_(poor, bits=8, embeddings=8)
-both = enter("2 layers, taught, 8 bits", best)
-enter("the same, untaught", poor, control_of="2 layers, taught, 8 bits")
+report = quantization.quantize_(best, bits={}, embeddings=8)
+report = quantization.quantize_(poor, bits={}, embeddings=8)
+both = enter("2 layers, taught, 8-bit table", best)
+enter("the same, untaught", poor, control_of="2 layers, taught, 8-bit table")
 print(f"{both.stored / 1e6:.1f} MB: {whole.stored / both.stored:.1f}-fold smaller")
-found = gap("the same, untaught", "2 layers, taught, 8 bits")
-cost = gap("as trained", "2 layers, taught, 8 bits")
+found = gap("the same, untaught", "2 layers, taught, 8-bit table")
+cost = gap("as trained", "2 layers, taught, 8-bit table")
 assert found.decided and found.gap > 0.03
 
 # %% clock=true
@@ -379,11 +379,11 @@ times = metrics.latencies({name: lambda m=m: m(**one) for name, m in variants.it
 for row in ledger.rows:
     row.latency = times[row.name]
 faster = whole.latency.median / both.latency.median
-print(f"answers {faster:.1f} times as fast as the model it came from")
-assert faster > 1.1
+print(f"the whole model takes {faster:.1f} times as long")
+assert faster > 1.4
 
 # %% [markdown]
-# Nearly six times smaller, *and* faster, although 8 bits alone were slower: there are fewer layers to unpack. The price stands in the last line of the cell above. To pay less for it, and to be faster still, is what the rest of the course is about.
+# Less than a third of the bytes, *and* faster: a win in two ledgers, measured. The price, in answers, is the last line of the cell before last. To pay less, and to be faster still, is what the rest of the course is about.
 #
 # ## ★ 8 · The ledger: the course in one picture
 #
@@ -403,11 +403,11 @@ for row in ledger.rows:
     bar = ax.errorbar(*place, yerr=found.margin, color="#999999", linewidth=1, zorder=0)
 
 # %% [markdown]
-# *Figure: to the left is smaller, higher is better; the taught student in 8 bits is the smallest model here, and above its control.*
+# *Figure: to the left is smaller, higher is better; the taught student with an 8-bit table is small, fast, and above its control.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Accuracy against megabytes stored. Full circles are methods, open grey ones their controls, each tied to its method by a dotted line. A thin grey bar shows the margin of each gap to the model as trained. On the right, at 91 MB, stand the model as trained and, below it, the half pruned one; far down, at or below the dashed line of always giving the commonest answer, the one pruned at random. In the middle, near 62 MB, stand the two students with two layers, the taught one above the one that had labels only. On the left stand the quantized models: 8 and 4 bits near the height of the model as trained, at 23 and 18 MB, and at 15 MB the taught student in 8 bits, lower than they are and above its control.
+# Accuracy against megabytes stored. Full circles are methods, open grey ones their controls, each tied to its method by a dotted line. A thin grey bar shows the margin of each gap to the model as trained. On the right, at 91 MB, stand the model as trained and, below it, the half pruned one; far down, at or below the dashed line of always giving the commonest answer, the one pruned at random. In the middle, near 62 MB, stand the two students with two layers, the taught one above the one that had labels only. On the left stand the quantized models: 8 and 4 bits near the height of the model as trained, at 23 and 18 MB, and at 26 MB the taught student with an 8-bit table, lower than they are and above its control.
 #
 # </details>
 #
@@ -437,7 +437,7 @@ print(f"claimed: {claimed / 1e6:.0f} MB, stored: {metrics.size_in_bytes(pruned) 
 # ## Summary
 #
 # - **Three ledgers.** LoRA trained one parameter in three hundred, and stored as much as before. Quantization stored a quarter and, with our simple layer, ran *slower*. Zeros saved neither. Only taking layers away made the model faster.
-# - **Four methods in a few lines each**: `prune_`, `quantize_`, `add_lora_`, and `student_from` with `taught_by`. Together: nearly six times smaller, and faster.
+# - **Four methods in a few lines each**: `prune_`, `quantize_`, `add_lora_`, and `student_from` with `taught_by`. Together: more than three times smaller, and faster.
 # - **Controls.** Pruned at random, head alone, a scale a row, labels only: without them a number says nothing. And where changed answers are about as often lost as gained, the word is *inconclusive*.
 #
 # ## Further reading
