@@ -36,7 +36,7 @@ def ledger(variants: Ledger, ax=None):
         index = methods.index(row.control_of or row.name)
         _draw(ax, variants, row, COLOURS[index % len(COLOURS)])
     widest = max(map(_megabytes, variants.rows))
-    left = min(0, min(map(_megabytes, variants.rows)) - widest * 0.5)  # names stand there
+    left = min(0, min(map(_megabytes, variants.rows)) - widest * 0.6)  # names stand there
     ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(left, widest * 1.4))
     ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= widest * 1.4])
     ax.margins(y=0.12)
