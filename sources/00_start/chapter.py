@@ -7,9 +7,9 @@
 # - prune, quantize, fine-tune with LoRA and distill a real language model in a few lines;
 # - put a *control* beside every result, and tell a saving from an illusion.
 #
-# **You need:** Python, and having seen PyTorch once. **Time:** 37 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+# **You need:** Python, and having seen PyTorch once. **Time:** 38 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
 #
-# Below each **Predict** stands a place for your guess: write it in place of the dots, and run the cell. Being wrong is how you notice what is surprising.
+# Below each **Predict** stands a place for your guess: write it in place of the dots, and run the cell.
 
 # %%
 import copy
@@ -73,7 +73,7 @@ compare(guess, metrics.size_in_bytes(small) / 1e6, "MB")
 print(judged(small, sentence))
 
 # %% [markdown]
-# A quarter of the bytes, and the answer is the same. (If yours is not: you have found one of the few sentences where rounding matters.)
+# A quarter of the bytes, and the same answer. (If not, your sentence is one of the few where rounding matters.)
 #
 # **Predict:** the small model reads a quarter of the bytes. Does it answer faster, slower, or in the same time?
 
@@ -88,7 +88,7 @@ compare(guess, "slower" if ratio > 1.1 else "faster" if ratio < 0.9 else "the sa
 assert ratio > 1.1
 
 # %% [markdown]
-# **First surprise: it is slower.** (A time is the median of 20 calls; behind ± stands half of the distance between the quartiles, a measure of how much they vary.) Processors multiply floats by floats. So our simple layer turns its whole numbers back into floats at each call, and only then multiplies as before. Small is not fast. Speed needs a **kernel** (the low-level routine that multiplies) made for small numbers: chapter 05 builds one.
+# **First surprise: it is slower.** (A time is the median of 20 calls ± how much they vary: half of the distance between the quartiles.) Our simple layer turns its whole numbers back into floats at each call, and only then multiplies as before. Small is not fast. Speed needs a **kernel** (the low-level routine that multiplies) made for small numbers: chapter 05 builds one.
 #
 # ## ★ 2 · Three ledgers, and a rule for luck
 #
@@ -111,7 +111,7 @@ always = metrics.accuracy(torch.full_like(labels, labels.mode().values), labels)
 print(f"always giving the commonest answer is right for {always:.1%}")
 
 # %% [markdown]
-# From now on every model goes into one table, the `Ledger`, always in the same way: with its real bytes and its **accuracy**, the share of the 800 answers that are right. The times follow at the end.
+# From now on every model goes into one table, the `Ledger`, with its real bytes and its **accuracy**, the share of the 800 answers that are right. The times follow at the end.
 
 
 # %%
@@ -148,7 +148,7 @@ found = gap("as trained", "8 bits")
 assert abs(found.gap) < 0.02
 
 # %% [markdown]
-# Few answers changed, so the margin is small: whatever rounding to 8 bits costs, it is less than two answers in a hundred.
+# Few answers changed, so the margin is small: rounding to 8 bits costs less than two answers in a hundred.
 #
 # ## ★ 3 · Pruning: set weights to zero
 #
@@ -170,7 +170,7 @@ found = gap("half, at random", "half pruned")
 assert found.decided and found.gap > 0.05
 
 # %% [markdown]
-# The same number of zeros, and very different models: pruned at random, ours is no better than always giving the same answer. *Which* weights go is everything. (What pruning has lost, training can win back: chapter 03.)
+# The same number of zeros, and very different models: pruned at random, ours is no better than always giving the same answer. *Which* weights go is everything.
 #
 # **Predict:** half of the weights in the layers are zero now. By how many megabytes has the stored model shrunk?
 
@@ -309,7 +309,7 @@ found = gap("head alone", "as trained")
 #
 # ## ★ 6 · Distillation: a small model learns from a large one
 #
-# The fourth method takes whole layers away. Keep two of the six layers, the first and the last, as they are. What remains is a small model that has forgotten much: our **student**. The whole model becomes its **teacher**.
+# The fourth method takes whole layers away. Keep the first and the last of the six, as they are. What remains has forgotten much: our **student**. The whole model becomes its **teacher**.
 
 # %%
 ax = plots.teacher_and_student()
@@ -323,7 +323,7 @@ ax = plots.teacher_and_student()
 #
 # </details>
 #
-# Suppose somebody gives you this teacher, but not the sentences that it learned from. You have only 64 sentences with labels, and as many as you like *without*. The teacher can answer those. (The **temperature** of 2 makes both models less sure of themselves, so that the smaller of the two probabilities counts, too. Chapter 06 derives the loss.)
+# Suppose somebody gives you this teacher, but not the sentences that it learned from. You have only 64 sentences with labels, and as many as you like *without*. The teacher can answer those. (Chapter 06 derives the loss, and says what its `temperature` does.)
 
 # %%
 start = distillation.student_from(model, layers=[0, 5]).requires_grad_(True)
@@ -361,7 +361,7 @@ assert found.decided and found.gap > 0.03
 #
 # ## ★ 7 · All together: small, fast and taught
 #
-# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them. The taught student has fewer layers, and most of what is left of it is the table of embeddings, 30,522 rows of 384 numbers. A table is only looked up, not multiplied with, so 8 bits cost no time there. The layers stay floats until chapter 05 brings a kernel. The control goes the same way without the teacher.
+# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them. The taught student has fewer layers, and most of what is left of it is the table of embeddings. A table is only looked up, not multiplied with, so 8 bits cost hardly any time there. The layers stay floats until chapter 05 brings a kernel.
 
 # %% atol=0.02
 best, poor = copy.deepcopy(student), copy.deepcopy(untaught)
@@ -387,7 +387,7 @@ assert faster > 1.4
 #
 # ## ★ 8 · The ledger: the course in one picture
 #
-# Everything measured above, each method with its control. The times were taken in turns, so that a moment when the machine is busy hits all models alike. `trained` counts what the step itself trained. Read it column by column: *no single method wins them all*.
+# Everything measured above, each method with its control; `trained` counts what the step itself trained. Read it column by column: *no single method wins them all*.
 
 # %% clock=true atol=0.03
 ledger

@@ -8,7 +8,7 @@
 # - decide by a paired test whether one model is better than another, and choose between accuracy and macro-F1;
 # - work out from two numbers of a machine whether a model fits and how fast it can be, and time it properly.
 #
-# **You need:** chapter 00. **Time:** 57 minutes of reading, 24 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+# **You need:** chapter 00. **Time:** 61 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
 #
 # Below each **Predict** stands a place for your guess: write it in place of the dots, and run the cell.
 
@@ -43,7 +43,7 @@ zoo = {"MiniLM": minilm, "SmolLM2": smollm2, "tiny teacher": teacher, "tiny stud
 # | part | what it does | parameters |
 # |---|---|---|
 # | embeddings | a table: token number in, $d$ numbers out | about $V \cdot d$, once |
-# | attention | four matrices: looks at the other tokens | up to $4 d^2$ in each layer (less in SmolLM2, which shares some) |
+# | attention | four matrices: looks at the other tokens | up to $4 d^2$ in each layer |
 # | feed-forward | two or three matrices: works on each token alone | about $8 d^2$ in each layer |
 # | norms | rescale the numbers | a few $d$ |
 #
@@ -110,7 +110,7 @@ for bars in ax.containers:
 #
 # <details><summary>Why more than half?</summary>
 #
-# The table costs $V \cdot d$ = 30,522 × 384 = 11.7 million. Six layers cost $6 \cdot 12 d^2$ = 10.6 million. The table grows with $d$, the layers with $d^2$: the narrower and shallower a model, the more of it is table. SmolLM2 has a larger table (49,152 × 576), but 30 layers.
+# The table costs $V \cdot d$ = 30,522 × 384 = 11.7 million. Six layers cost $6 \cdot 12 d^2$ = 10.6 million. The table grows with $d$, the layers with $d^2$: the narrower and shallower a model, the more of it is table.
 #
 # </details>
 #
@@ -148,7 +148,7 @@ ax = plots.training_stages()
 #
 # </details>
 #
-# **Pretraining** makes its own questions out of plain text, so the text can be huge: BERT, the ancestor of MiniLM, read 3.3 billion words (Devlin et al. 2018, arXiv 1810.04805, section 3.1). **Fine-tuning** needs labels, so its sets are small: chapter 00 used 768 sentences. In between, all-MiniLM was tuned on a billion pairs of sentences that belong together (its model card), and SmolLM2 was taught to follow instructions.
+# **Pretraining** makes its own questions out of plain text, so the text can be huge: BERT, the ancestor of MiniLM, read 3.3 billion words (Devlin et al. 2018, arXiv 1810.04805, section 3.1). **Fine-tuning** needs labels, so its sets are small: chapter 00 used 768 sentences.
 #
 # Our tiny models were pretrained on much less: speeches of American presidents. Here is the whole "labelling" of a decoder's training text:
 
@@ -161,8 +161,6 @@ for end in (2, 3, 4, 5):
     print(f"{seen!r} -> {wanted!r}")
 
 # %% [markdown]
-# Each token is the right answer to the question "what comes next?". No person had to label anything.
-#
 # ## ★ 2 · The same accuracy is not the same model
 #
 # Chapter 00 met something odd: at 4 bits the accuracy hardly moved, but answers had changed. Now we count. MiniLM stays as it is; we only want its 384 numbers for each sentence of the reviews, the mean of its outputs over the sentence's tokens: `models.embed` returns them. A plain logistic regression (one linear layer, as the head of chapter 00) learns the job from them.
@@ -228,7 +226,7 @@ print(f"{gap}: {as_uneven.double().mean():.3f} of the throws are as uneven")
 print(f"p value {gap.p_value:.3f}")
 
 # %% [markdown]
-# A margin for *one* accuracy $p$, $2\sqrt{p(1-p)/n}$, is a different thing: it says how far the accuracy on other sentences may be. It is 0.04 for 400 sentences and an accuracy of 0.75, and it is too wide for a gap between two models that agree on most answers. And the test speaks of these *sentences*: another seed of the training is another question, which only more seeds answer.
+# A margin for *one* accuracy $p$, $2\sqrt{p(1-p)/n}$, is a different thing: it says how far the accuracy on other sentences may be. It is too wide for a gap between two models that agree on most answers. And the test speaks of these *sentences*: another seed of the training is another question, which only more seeds answer.
 #
 # ## 3 · Perplexity, and why two perplexities rarely compare
 #
@@ -465,7 +463,7 @@ assert scores["balanced"] > max(scores["always positive"], scores["as many, at r
 #
 # ## ★ 5 · Will it fit, how fast can it be?
 #
-# Two numbers of a machine tell most of the story: how many **bytes** it can read from memory in a second (`bandwidth`), and how many **operations** it can do in a second (`peak`). Two numbers of a job go with them.
+# Two numbers of a machine tell most of the story: how many **bytes** it can read from memory in a second (`bandwidth`), and how many **operations** it can do in a second (`peak`).
 #
 # - To make *one* token, a decoder reads every weight once and does about two operations with it: one multiplication, one addition.
 # - To read a *prompt* of 64 tokens it also reads every weight once, but does 2 × 64 operations with it.
@@ -474,7 +472,7 @@ assert scores["balanced"] > max(scores["always positive"], scores["as many, at r
 #
 # $$t \ge \max\Big(\frac{\text{bytes}}{\text{bandwidth}},\ \frac{\text{operations}}{\text{peak}}\Big)$$
 #
-# We measure this machine, on one thread: a large matrix times *one* vector is all reading; a square matrix times a square matrix is nearly all arithmetic. SmolLM2 is timed in the same rounds, so that whatever else your machine is doing slows all alike. Its `past_key_values` are what it remembers of the prompt, so that it need not read it again for each token.
+# We measure this machine, on one thread: a large matrix times *one* vector is all reading; a square matrix times a square matrix is nearly all arithmetic. SmolLM2 is timed in the same rounds. Its `past_key_values` are what it remembers of the prompt, so that it need not read it again for each token.
 
 # %%
 matrix, vector, square = torch.ones(8192, 8192), torch.ones(8192), torch.ones(1024, 1024)
@@ -535,7 +533,7 @@ for name, parameters in {"SmolLM2": 134_515_008, "1 billion": 1e9, "7 billion": 
 # %% [markdown]
 # <details><summary>Why 4.5 bits, and is 3.94 GB small enough?</summary>
 #
-# In common file formats each group of 32 weights shares one scale of 16 bits: 4 + 16/32. (Our own `quantize_` does the same.) At 4.5 bits, 7 billion parameters take 3.94 GB: the weights fit, and the phone writes 13 tokens a second at most.
+# In common file formats each group of 32 weights shares one scale of 16 bits: 4 + 16/32. At 4.5 bits, 7 billion parameters take 3.94 GB: the weights fit, and the phone writes 13 tokens a second at most.
 #
 # But *only* the weights fit. A decoder also keeps a **cache**, what it remembers of the text so far. For a model of this size that is half a megabyte for each token (32 layers × 2 × 4,096 numbers × 2 bytes), so the last 60 MB are full after about a hundred tokens. A billion parameters in 32 bits, exactly 4.00 GB, leave no room for any cache: the table says so.
 #
