@@ -43,7 +43,7 @@ history = train(model, batches, Recipe(steps=48, learning_rate=5e-3))
 report = lora.merge_lora_(model)
 
 # %% [markdown]
-# Now ask it. Write a sentence of your own between the quotation marks.
+# Now ask it. Write a sentence of your own in place of ours.
 
 # %% atol=0.05
 sentence = "The plot is thin, but the actors are a joy."
@@ -246,7 +246,7 @@ ax = plots.stacked_bars(sizes, "megabytes stored")
 #
 # </details>
 #
-# **Third surprise: half of this model is a table.** The **embeddings** hold 384 numbers for each of 30,522 tokens. "8 bits" is a statement about *some* weights; bytes are a statement about the file.
+# **Third surprise: half of this model is a table.** The **embeddings** hold 384 numbers for each of 30,522 tokens, and looking up takes no multiplication. "8 bits" is a statement about *some* weights; bytes are a statement about the file.
 #
 # Now 4 bits for the layers: once with a scale for each *group* of 32 weights, and, as its control, with one for each whole row. Many small groups fit the weights better, and their scales take more bytes.
 
@@ -336,7 +336,7 @@ labelled, unlabelled = (
 student, untaught = copy.deepcopy(start), copy.deepcopy(start)
 
 # %% [markdown]
-# The control is the same student for the same 24 steps, with the 64 labels only. (Its step size and the taught student's were chosen on other sentences than the 800.)
+# The control is the same student for the same 24 steps, with the 64 labels only. (The step size was chosen on other sentences than the 800; it grows over the first 3 steps, `warmup_steps`.)
 
 # %%
 loss = distillation.taught_by(model, temperature=2.0, soft_weight=1.0)  # reads no label
@@ -344,7 +344,7 @@ history = train(student, unlabelled, Recipe(24, 2e-4, warmup_steps=3), loss=loss
 history = train(untaught, labelled, Recipe(24, 2e-4, warmup_steps=3))
 
 # %% [markdown]
-# **Predict:** which of the two has the higher accuracy, and is the gap decided?
+# **Predict:** which of the two has the higher accuracy, or is it inconclusive?
 
 # %% atol=0.03
 guess = ...  # "taught", "labels only" or "inconclusive"
@@ -352,16 +352,15 @@ size = sum(p.numel() for p in student.parameters() if p.requires_grad)
 enter("2 layers, taught", student, trained=size)
 enter("2 layers, labels only", untaught, trained=size, control_of="2 layers, taught")
 found = gap("2 layers, labels only", "2 layers, taught")
-winner = "taught" if found.gap > 0 else "labels only"
-compare(guess, winner if found.decided else "inconclusive")
 assert found.decided and found.gap > 0.03
+compare(guess, "taught")
 
 # %% [markdown]
 # **The teacher helps**, by more than luck: its answers to sentences that nobody labelled are worth more than 64 labels. What this does *not* decide: whether true labels for the same 768 sentences would have been better still, and whether it holds for other draws of sentences. Chapter 06 asks again, with three seeds.
 #
 # ## ★ 7 · All together: small, fast and taught
 #
-# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them. The taught student has fewer layers, and most of what is left of it is the table of embeddings. A table is only looked up, not multiplied with, so 8 bits cost hardly any time there. The layers stay floats until chapter 05 brings a kernel.
+# Each method alone disappointed: zeros saved nothing, 8 bits were slow, fewer layers cost answers. *Combine* them. The taught student has fewer layers, and most of what is left of it is the **embeddings**, a table of 384 numbers for each token. A table is only looked up, not multiplied with, so 8 bits cost hardly any time there. The layers stay floats until chapter 05 brings a kernel.
 
 # %% atol=0.02
 best, poor = copy.deepcopy(student), copy.deepcopy(untaught)

@@ -550,8 +550,8 @@ reached = {
     for name, (intensity, speed) in moved.items()
 }
 ax = plots.roofline({**machines, "this machine, 1 thread": (bandwidth, peak)}, points=reached)
-text = ax.annotate("memory is the limit", (0.15, 0.6), rotation=35, fontsize=11)
-text = ax.annotate("arithmetic\nis the limit", (40, 20), fontsize=11)
+for place, limit in {0.1: "memory", 0.65: "arithmetic"}.items():
+    text = ax.annotate(f"limit: {limit}", (place, 0.93), xycoords="axes fraction", fontsize=11)
 
 # %% [markdown]
 # *Figure: writing tokens lies under the slope, reading a prompt under the flat roof.*
