@@ -9,7 +9,14 @@ from lightcourse.plots.diagrams import (
 )
 from lightcourse.plots.distillation import class_bars, densities
 from lightcourse.plots.ledger import ledger
-from lightcourse.plots.lines import bits_curves, curves, seed_dots, sparsity_curves, trade_off
+from lightcourse.plots.lines import (
+    bits_curves,
+    bits_panels,
+    curves,
+    seed_dots,
+    sparsity_curves,
+    trade_off,
+)
 from lightcourse.plots.pictures import (
     byte_grid,
     bytes_moved,
@@ -23,6 +30,7 @@ from lightcourse.plots.speed import call_times, roofline
 
 __all__ = [
     "bits_curves",
+    "bits_panels",
     "byte_grid",
     "bytes_moved",
     "call_times",

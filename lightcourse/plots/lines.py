@@ -76,6 +76,33 @@ def bits_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None
     return _bands(lines, "bits for each weight, scales included", ylabel, ax)
 
 
+def bits_panels(panels: dict[str, dict[str, dict[float, list[float]]]], ylabel: str):
+    """Draw :func:`bits_curves` side by side, over one vertical axis.
+
+    Parameters
+    ----------
+    panels : dict of str to lines
+        From a panel's title to its lines.
+    ylabel : str
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes
+        One for each panel.
+    """
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (4.6 * len(panels) + 1, 4), "layout": "constrained"}
+    axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, **size)[1][0]
+    for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+        bits_curves(lines, ylabel, ax).set_title(title)
+        if ax is not axes[-1]:
+            ax.get_legend().remove()
+        if ax is not axes[0]:
+            ax.set_ylabel("")
+    return axes
+
+
 def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None, each: str = "seed"):
     """Draw one row for each thing, and in it one dot for each seed.
 

@@ -225,6 +225,15 @@ def test_error_parts_are_drawn_over_the_share():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["rounded", "clipped"]
 
 
+def test_bits_panels_share_an_axis_and_a_legend():
+    lines = {"row": {3.1: [1.1, 1.3], 4.1: [1.0, 1.0]}}
+    axes = plots.bits_panels({"full range": lines, "least squares": lines}, "perplexity")
+    assert [ax.get_title() for ax in axes] == ["full range", "least squares"]
+    assert axes[0].get_ylim() == axes[1].get_ylim()
+    assert [ax.get_legend() is None for ax in axes] == [True, False]
+    assert [ax.get_ylabel() for ax in axes] == ["perplexity", ""]
+
+
 def test_bits_curves_go_through_the_means_and_show_the_seeds():
     ax = plots.bits_curves({"row": {3.1: [30.0, 40.0], 4.1: [28.0, 28.0]}}, "perplexity")
     assert ax.lines[0].get_xydata().tolist() == [[3.1, 35.0], [4.1, 28.0]]
