@@ -456,19 +456,19 @@ for name, found in ratios.items():
 for run in range(3):
     one = ratios["KL, T = 1"][run]
     four, limit, logits, probabilities = (ratios[name][run] for name in more_ways)
-    assert one + 0.02 < four < limit - 0.01 and abs(limit - logits) < 0.03
-    assert min(limit, logits, probabilities) > 1.02
+    assert one + 0.02 < four < limit - 0.02 and abs(limit - logits) < 0.05
+    assert min(limit, logits, probabilities) > 1
 
 # %% [markdown]
 # *Figure: left of the line is better than the text alone. The higher the temperature, the further right, until KL and the squared error of logits meet.*
 #
 # <details><summary>The figure in words</summary>
 #
-# A row for each way to learn, three dots each, one for each run. A dot is the run's perplexity divided by that of the student of the text in the same run; the dotted line at 1 means as good as the text. KL at T = 1 lies left of it, with twice the text. Label smoothing and KL at T = 4 lie at the line. First choices, KL at T = 100, the squared error of logits and that of probabilities lie to the right.
+# A row for each way to learn, three dots each, one for each run. A dot is the run's perplexity divided by that of the student of the text in the same run; the dotted line at 1 means as good as the text. KL at T = 1 lies left of it, and twice the text close behind. Label smoothing and KL at T = 4 lie at the line. First choices, KL at T = 100, the squared error of logits and that of probabilities lie to the right.
 #
 # </details>
 #
-# - **A high temperature and a squared error of logits are one finding.** At T = 100 the two students are alike, and both are worse than no teacher. T = 4 lies on the way. A likely reason: both give all 2,048 logits the same weight, and most belong to tokens that nobody would say. A temperature is a setting to try, like a learning rate; "T above 1 is better" does not show here.
+# - **A high temperature and a squared error of logits are one finding.** At T = 100 the student is like that of the squared error, and both are worse than without a teacher. T = 4 lies on the way: it gains nothing over the text. A likely reason: both give all 2,048 logits the same weight, and most belong to tokens that nobody would say. A temperature is a setting to try, like a learning rate; "T above 1 is better" does not show here.
 # - **The squared error of probabilities** is worse than the text too, probably for the other reason.
 
 # %%
@@ -478,7 +478,7 @@ print(f"for each token: teacher and student {with_teacher / 1e6:.1f} million ope
 print(f", student on twice the text {twice / 1e6:.1f} million")
 
 # %% [markdown]
-# - **Equal steps are not equal cost.** By the count of chapter 01 (two operations for each parameter and token in a forward pass, three times that in a step of training), twice the text is the cheaper way, and it is about as good. A teacher pays where text is short, where its answers are used again and again, or where it knows what no text at hand says, as in section 3.
+# - **Equal steps are not equal cost.** By the count of chapter 01 (two operations for each parameter and token in a forward pass, three times that in a step of training), twice the text costs a third less, and it comes close. A teacher pays where text is short, where its answers are used again and again, or where it knows what no text at hand says, as in section 3.
 #
 # What else could be matched? KL the other way round (`reverse_kl`), which lets a small student keep to a part of what the teacher thinks possible (MiniLLM, arXiv 2306.08543); hidden states (`hidden_loss`, FitNets, arXiv 1412.6550); attention maps (`attention_loss`, MiniLM, arXiv 2002.10957). Before you judge such an added term, print which share of the gradient it has: one that has hardly any can neither help nor harm.
 #
@@ -515,7 +515,7 @@ for name, values in {"its text": found, **{n: reached[n] for n in ("start", "tex
 assert all(own < begin - 4 for own, begin in zip(found, reached["start"], strict=True))
 
 # %% [markdown]
-# Without a logit and without a shared vocabulary, the student came most of the way that real text took it. But real text was as good or better, and its probabilities were better still: a sampled text shows one token where KL shows all.
+# Without a single logit, the student came nearly as far as with real text. The teacher's probabilities on real text took it further: a written text shows one token where KL shows all. (Here both models happen to share a tokenizer; the string between them would serve any two.)
 #
 # ## 6 · The ledger: what the student is worth
 #
@@ -619,11 +619,11 @@ for push in (0, 10, 100):
 guesses = torch.cat([windows[:, :1], heard["teacher"].argmax(-1)], dim=1)
 for name, given in {"the text": windows, "the teacher's guesses": guesses}.items():
     fed = {"input_ids": given, "teacher": windows[:, 1:]}  # the answers are the text, both times
-    student = healed(lambda s, answers, _: hard(s, answers), 1.25e-3, 0, texts=fed)
+    student = healed(lambda s, answers, _: hard(s, answers), 5e-4, 0, fed, steps=28)
     print(f"fed with {name}: perplexity {metrics.perplexity(student, unseen[0], window=64):.1f}")
 
 # %% [markdown]
-# The student has learned to correct its teacher's guesses, and on the day of use there is no teacher. Both models must get the *same* input.
+# Fed with guesses, the student is no better than before it was taught (66.0). It has learned to correct its teacher's guesses, and on the day of use there is no teacher. Both models must get the *same* input.
 #
 # **Third: the teacher is trained along.** Its parameters are in the optimizer, and its logits are not *detached* (cut off from the gradient). **Fourth: the student is a copy of the teacher.**
 
@@ -646,7 +646,7 @@ print(f"fourth: loss {loss:.4f}, largest gradient {largest:.4f}")
 # ## Summary
 #
 # - **Soft answers** tell what a teacher thinks of the wrong classes. A temperature makes them visible, and takes the entropy from 0 to $\ln C$.
-# - **The loss** is $(1 - w)$ CE + $w\,T^2$ KL. The gradient of KL falls as $1/T^2$, which the factor makes up for. At a high temperature the loss is a squared error of logits, and for our language model that was worse than no teacher.
+# - **The loss** is $(1 - w)$ CE + $w\,T^2$ KL. The gradient of KL falls as $1/T^2$, which the factor makes up for. At a high temperature the loss is a squared error of logits, and for our language model that was worse than the text alone.
 # - **A classifier:** the teacher's answers did what 256 true labels did, far ahead of 32 labels without a teacher. Two of the teacher's layers had 0.8 before any teaching: always print the start.
 # - **Softness** helped the language model, whose teacher has doubts: all probabilities beat the text, first choices were behind it, label smoothing gained nothing.
 # - **Different vocabularies** have no common logits: match classes, or learn from the teacher's text.
