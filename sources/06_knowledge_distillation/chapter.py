@@ -8,7 +8,7 @@
 # - teach a small classifier and a small language model, each beside the controls without which nothing is shown;
 # - choose what to match: probabilities, logits, or only the teacher's text.
 #
-# **You need:** chapters 00 and 01; of chapter 02 only the idea of fine-tuning. **Time:** 60 minutes of reading, 25 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
+# **You need:** chapters 00 and 01; of chapter 02 only the idea of fine-tuning. **Time:** 61 minutes of reading, 23 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
 #
 # Where a paragraph begins with **Predict**, write your guess in place of the dots in the next cell, and then run it.
 
