@@ -56,7 +56,7 @@ def densities(x, teacher, students: dict[str, list[float]], ax=None):
     for index, (name, density) in enumerate(students.items()):
         style = {"color": COLOURS[index % len(COLOURS)], "linestyle": ["-", "--", ":"][index % 3]}
         ax.plot(x, density, linewidth=2.5, label=name, **style)
-    ax.set(ylabel="density", ylim=(0, None))
+    ax.set(ylabel="probability of each point", ylim=(0, None))
     ax.legend(fontsize=11, frameon=False)
     ax.grid(alpha=0.3)
     return ax
