@@ -636,7 +636,7 @@ print(f"gradient on the teacher {t.grad.norm():.2f}, on the student {s.grad.norm
 # %% [markdown]
 # The teacher is pulled towards its untrained student. The loss falls faster, and the teacher is spoiled. (The library's losses detach it.)
 #
-# In all three the loss falls. It only says how well the student does what it was *asked*. Whether that was worth asking shows beside a student that was not taught.
+# In all three the loss can fall. It only says how well the student does what it was *asked*. Whether that was worth asking shows beside a student that was not taught.
 #
 # ## Summary
 #
