@@ -576,7 +576,7 @@ limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 #
 # <details><summary>The figure in words</summary>
 #
-# Accuracy against megabytes stored. The teacher stands at the top right, at 91 MB. At 62 MB stand the student of its answers and, tied to it by dotted lines, its two controls: the one with 256 true labels level with it, the one without a teacher far below. The same student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.
+# Accuracy against megabytes stored. The teacher stands at the top right, at 90 MB. At 62 MB stand the student of its answers and, tied to it by dotted lines, its two controls: the one with 256 true labels level with it, the one without a teacher far below. The same student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.
 #
 # </details>
 #
