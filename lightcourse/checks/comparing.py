@@ -70,6 +70,8 @@ def difference(answer, wanted, tolerance: float = TOLERANCE) -> str:
     """Say how an answer differs from the one that is wanted, its kind first."""
     if isinstance(wanted, (tuple, list)):
         return _difference_in(entries(answer), answer, wanted, tolerance)
+    if isinstance(wanted, str):
+        return _other(shown([wanted]), shown([answer]))
     got, want = to_array(answer), to_array(wanted)
     if got is None:
         return _other(_kind(want), _type(answer))

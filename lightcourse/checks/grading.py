@@ -129,9 +129,44 @@ def _verdict(exercise, cases, answers, names):
     for known, mistake in exercise.mistakes.items():
         if all(agree(mistake, place) for place in places):
             return sentences(exercise.name)[known]
+    if told := _by_entry(exercise, cases, answers, names):
+        return told
     case, answer = cases[wrong[0]], answers[wrong[0]]
     told = comparing.difference(answer, exercise.reference(*case))
     return say("in_this_case", difference=told, arguments=comparing.given(case, names))
+
+
+def _by_entry(exercise, cases, answers, names):
+    """Say of each wrong entry of a tuple which mistake it shows, or else how it differs."""
+    rights = [exercise.reference(*case) for case in cases]
+    parts = [comparing.entries(answer) for answer in answers]
+    count = len(rights[0]) if isinstance(rights[0], tuple) else 0
+    if exercise.alike is not _same or any(p is None or len(p) != count for p in parts):
+        return ""
+    told = []
+    for place in range(count):
+        got, right = ([each[place] for each in column] for column in (parts, rights))
+        differing = (i for i in range(len(cases)) if not comparing.same(got[i], right[i]))
+        first = next(differing, None)
+        if first is not None:
+            message = _known_entry(exercise, cases, got, place)
+            if not message:
+                arguments = comparing.given(cases[first], names)
+                difference = comparing.difference(got[first], right[first])
+                message = say("in_this_case", difference=difference, arguments=arguments)
+            told.append(say("entry", place=place + 1, count=count, difference=message))
+    return "; ".join(told)
+
+
+def _known_entry(exercise, cases, got, place):
+    """Return what is said of the mistake that makes one entry what it is in every case."""
+    for known, mistake in exercise.mistakes.items():
+        made = (comparing.entries(mistake(*case)) or [] for case in cases)
+        if all(
+            len(m) > place and comparing.same(g, m[place]) for g, m in zip(got, made, strict=True)
+        ):
+            return sentences(exercise.name)[known]
+    return ""
 
 
 @contextlib.contextmanager

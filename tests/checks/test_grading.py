@@ -158,6 +158,32 @@ def test_an_unknown_mistake_is_shown_with_its_case(capsys, answer, message):
     assert message in capsys.readouterr().out
 
 
+def test_each_wrong_entry_of_a_tuple_is_told_by_its_own_mistake(capsys):
+    def two_mistakes(rows, columns, nonzeros):
+        return 4 * nonzeros, 8 * nonzeros + 4 * rows + 4, rows * columns + 4 * nonzeros
+
+    assert not checks.check_sparse_bytes(two_mistakes)
+    printed = capsys.readouterr().out
+    assert "value 1 of 3: dense: a zero takes four bytes" in printed
+    assert "value 3 of 3: bit mask: that is one byte for each weight" in printed
+    assert "value 2 of 3" not in printed
+
+
+def test_an_entry_with_an_unknown_mistake_is_shown_with_its_case(capsys):
+    assert not checks.check_sparse_bytes(lambda rows, columns, nonzeros: (4 * nonzeros, 7, 8))
+    printed = capsys.readouterr().out
+    assert "value 1 of 3: dense: a zero takes" in printed
+    assert "value 2 of 3: 591364 is wanted, 7 was returned" in printed
+    assert "(given rows=384, columns=384, nonzeros=73728)" in printed
+
+
+def test_a_name_that_is_wrong_is_shown_beside_the_right_one(capsys):
+    assert not grade(lambda: ("a", 3), lambda: ("b", 3))
+    assert "value 1 of 2: 'b' is wanted, 'a' was returned" in capsys.readouterr().out
+    assert not grade(lambda: 3, lambda: "b")
+    assert "'b' is wanted, 3 was returned" in capsys.readouterr().out
+
+
 def test_arguments_are_shown_by_name(capsys):
     assert not checks.check_stored_bytes(lambda rows, columns, bits, group_size: 7)
     printed = capsys.readouterr().out
