@@ -216,3 +216,97 @@ LORA_LEDGER_MISTAKES = {
 
 
 LORA_LEDGER = Exercise("lora_ledger", _lora_ledger, _lora_ledger_cases, LORA_LEDGER_MISTAKES)
+
+
+def check_choose_row(choose_row) -> bool:
+    """Check ``choose_row(rows, most_bytes, most_ms, margin)``: what to ship for a budget."""
+    return grade(choose_row, CHOOSE_ROW)
+
+
+def _choose_row_cases(seed):
+    roll = dice(seed)
+    names = roll.sample(["whole", "halves", "bytes", "nibbles", "thin", "short", "mixed"], 7)
+    # Qualities and margins are of sixteenths, so that a gap of just the margin is exact.
+    table = [
+        (90, 16, 13),
+        (60, 12, 12),
+        (52, 24, 11),
+        (30, 5, 8),
+        (25, 6, 9),
+        (14, 8, 7),
+        (8, 4, 2),
+    ]
+    rows = [(n, b * 10**6, ms, q / 16) for n, (b, ms, q) in zip(names, table, strict=True)]
+    turned, mega = [rows[1], rows[0], *rows[2:]], 10**6
+    return [
+        (rows, 100 * mega, 50.0, 0.125),  # 52 MB lie just within the margin
+        (turned, 100 * mega, 50.0, 0.125),
+        (rows[::-1], 100 * mega, 50.0, 0.125),
+        (rows, 100 * mega, 50.0, 0.0),
+        (rows, 60 * mega, 12, 0.0),  # fits by a hair's breadth, twice
+        (rows[::-1], 55 * mega, 10.0, 0.0625),  # the best of all does not fit
+        (rows, 100 * mega, 10.0, 0.0),
+        (rows, 20 * mega, 50.0, 0.25),
+        (rows, 5 * mega, 50.0, 0.125),  # none fits
+        (rows, 100 * mega, 3.0, 0.125),
+        (rows, roll.randint(9, 80) * mega, roll.randint(5, 23), roll.randint(0, 4) / 16),
+    ]
+
+
+def _choose_row(rows, most_bytes, most_ms, margin):
+    """Go from the smallest row up, and stop where no fitting row is clearly better."""
+
+    def fits(row):
+        return not (row[1] > most_bytes or row[2] > most_ms)
+
+    def unbeaten(row):
+        return not any(fits(other) and other[3] > row[3] + margin for other in rows)
+
+    names = (r[0] for r in sorted(rows, key=lambda r: r[1]) if fits(r) and unbeaten(r))
+    return next(names, "none")
+
+
+def _best_of_all(rows, most_bytes, most_ms, margin):
+    """Compare with the best row, whether it fits or not."""
+    best = max(row[3] for row in rows)
+    close = [row for row in rows if row[3] >= best - margin]
+    return _choose_row(close, most_bytes, most_ms, margin)
+
+
+def _by(key):
+    """Return what chooses among the fitting rows that are as good as the best by another key."""
+
+    def wrong(rows, most_bytes, most_ms, margin):
+        fitting = [row for row in rows if row[1] <= most_bytes and row[2] <= most_ms]
+        best = max((row[3] for row in fitting), default=0)
+        return min((r for r in fitting if r[3] >= best - margin), key=key, default=["none"])[0]
+
+    return wrong
+
+
+CHOOSE_ROW_MISTAKES = {
+    "ignores_the_margin": (
+        lambda rows, most_bytes, most_ms, margin: _choose_row(rows, most_bytes, most_ms, 0.0)
+    ),
+    "ignores_quality": (
+        lambda rows, most_bytes, most_ms, margin: _choose_row(rows, most_bytes, most_ms, 1.0)
+    ),
+    "ignores_bytes": (
+        lambda rows, most_bytes, most_ms, margin: _choose_row(rows, 1e12, most_ms, margin)
+    ),
+    "ignores_time": (
+        lambda rows, most_bytes, most_ms, margin: _choose_row(rows, most_bytes, 1e12, margin)
+    ),
+    "best_of_all_rows": _best_of_all,
+    "fastest_not_smallest": _by(lambda row: row[2]),
+    "largest_not_smallest": _by(lambda row: -row[1]),
+    "first_in_the_list": _by(lambda row: 0),
+    "strict_budgets": (
+        lambda rows, most_bytes, most_ms, margin: _choose_row(
+            [row for row in rows if row[1] < most_bytes and row[2] < most_ms], 1e12, 1e12, margin
+        )
+    ),
+}
+
+
+CHOOSE_ROW = Exercise("choose_row", _choose_row, _choose_row_cases, CHOOSE_ROW_MISTAKES)
