@@ -26,6 +26,7 @@ OPERATORS = {
     ast.Lt: [ast.LtE, ast.Gt],
     ast.LtE: [ast.Lt, ast.Gt],
     ast.Gt: [ast.GtE, ast.Lt],
+    ast.GtE: [ast.Gt, ast.LtE],
     ast.Eq: [ast.NotEq],
 }
 WORDS = {
@@ -89,6 +90,8 @@ def test_the_committed_solution_passes(name):
 
 # Changes that leave a solution right, each with the reason.
 EQUIVALENT = {
+    # No share of outcomes is 0.05 to the last bit, and nothing that is decided is a draw.
+    "compare_answers": {"Gt: p_value >= 0.05", "GtE: gained > lost"},
     # One mean is enough: the other factor sums to 0.
     "examples_needed": {"Add: x - x.mean()", "Add: y - y.mean()", "sum: x.mean", "sum: y.mean"},
     # The guard of a quotient that is not used.
@@ -262,7 +265,19 @@ def unpacked_bits(packed, length):
     return np.packbits(np.concatenate([signs, halves], -1), axis=-1)[..., 0].astype(np.int8)
 
 
+def compared_by_scipy(first, second, labels):
+    """Let SciPy test the coins."""
+    from scipy.stats import binomtest
+
+    pairs = list(zip((first == labels).tolist(), (second == labels).tolist(), strict=True))
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    p_value = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    better = "first" if lost > gained else "second"
+    return gained, lost, p_value, better if p_value < 0.05 else "inconclusive"
+
+
 ORACLES = {
+    "compare_answers": [compared_by_scipy],
     "affine_qparams": [affine(torch.round), affine(half_up)],
     "round_trip": [round_trip(torch.round), round_trip(half_up)],
     "keep_mask": [mask_from_the_end],
