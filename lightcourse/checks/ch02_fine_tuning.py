@@ -1,63 +1,99 @@
 """Checks of the exercises of chapter 02."""
 
+import itertools
 import math
+from functools import partial
 
 import numpy as np
+import torch
 
-from lightcourse.checks.cases import dice, normal
+from lightcourse import lora
+from lightcourse.checks.cases import but, dice, normal, whole
 from lightcourse.checks.comparing import to_array
 from lightcourse.checks.grading import Exercise, grade
-from lightcourse.training import Recipe
 
 
-def check_rate(rate) -> bool:
-    """Check ``rate(step, steps, peak, warmup)``: a linear climb, then a half cosine to 0."""
-    return grade(rate, RATE)
+def check_split_rows(split_rows) -> bool:
+    """Check ``split_rows(texts, labels, order)``: (training rows, test rows), fairly dealt."""
+    return grade(split_rows, SPLIT_ROWS)
 
 
-def _rate_cases(seed):
-    roll = dice(seed)
-    steps, warmup = roll.randint(30, 90), roll.randint(3, 9)
-    drawn = [(step, steps, 1.5, warmup) for step in (roll.randint(1, 20), steps - 1)]
-    cases = [(step, 50, 0.5, 10) for step in (0, 4, 9, 10, 20, 30, 49)]
-    return [*cases, (0, 40, 2.0, 0), (10, 40, 2.0, 0), (0, 20, 0.3, 1), (4, 5, 0.3, 5), *drawn]
+def _split_rows_cases(seed):
+    roll, cases = dice(seed), []
+    for counts in ({0: 12, 1: 6}, {7: 6, -2: 11, 4: 5}, {3: 1, 5: 26}):
+        labels = [label for label, count in counts.items() for _ in range(count)]
+        texts = [f"text {row}" for row in range(len(labels))]
+        texts[4], texts[9], texts[-1] = texts[2], f" {texts[1].upper()} ", texts[-3]
+        texts[8] = texts[7].replace(" ", "")  # a blank inside makes another text
+        texts[10] = texts[0]  # of another label, where the first label is short
+        order = list(range(len(texts)))
+        roll.shuffle(order)
+        order.remove(2)  # the first of two equal texts comes after the second
+        cases.append((texts, labels, [*order, 2]))
+    return cases
 
 
-def _rate(step, steps, peak, warmup):
-    return Recipe(steps=steps, learning_rate=peak, warmup_steps=warmup).rate(step)
+def _key(text):
+    return text.strip().lower()
 
 
-def _after_warmup(shape, begin=lambda step, warmup: (step + 1) / warmup):
-    """Return a schedule that climbs as ``begin`` says and then falls like ``shape(done)``."""
-
-    def rate(step, steps, peak, warmup):
-        if step < warmup:
-            return peak * begin(step, warmup)
-        return peak * shape((step - warmup) / (steps - warmup))
-
-    return rate
-
-
-def _half_cosine(done):
-    return (1 + math.cos(math.pi * done)) / 2
+def _dealt(texts, labels, order, key=_key, stratum=lambda label: label):
+    """Deal rows: of equal keys the first, of each stratum every fifth for testing."""
+    keys = [key(text) for text in texts]
+    train, test, seen = [], [], {}
+    for row in order:
+        if keys.index(keys[row]) == row:
+            label = stratum(labels[row])
+            seen[label] = seen.get(label, 0) + 1
+            (test if seen[label] % 5 == 1 else train).append(row)
+    return train, test
 
 
-def _cosine_from_the_start(step, steps, peak, warmup):
-    return peak * ((step + 1) / warmup if step < warmup else _half_cosine(step / steps))
+def _split_rows(texts, labels, order):
+    """Take every fifth of each label's visits; from the back, the first of equal texts stays."""
+    first = {_key(texts[row]): row for row in reversed(range(len(texts)))}
+    visits = [row for row in order if row in first.values()]
+    test = [r for label in set(labels) for r in [v for v in visits if labels[v] == label][::5]]
+    return [row for row in visits if row not in test], [row for row in visits if row in test]
 
 
-RATE_MISTAKES = {
-    "starts_at_zero": _after_warmup(_half_cosine, begin=lambda step, warmup: step / warmup),
-    "cosine_from_the_start": _cosine_from_the_start,
-    "straight_line": _after_warmup(lambda done: 1 - done),
-    "stays_at_peak": _after_warmup(lambda done: 1.0),
-    "no_warmup": lambda step, steps, peak, warmup: peak * _half_cosine(step / steps),
-    "falls_below_zero": _after_warmup(lambda done: math.cos(math.pi * done)),
-    "quarter_wave": _after_warmup(lambda done: math.cos(math.pi / 2 * done)),
+def _copied_split(texts, labels, order):
+    cut = len(texts) * 4 // 5
+    rows = list(range(len(texts)))
+    return rows[:cut], rows[cut:]
+
+
+def _first_visited(texts, labels, order):
+    seen, kept = set(), []
+    for row in order:
+        if _key(texts[row]) not in seen:
+            seen.add(_key(texts[row]))
+            kept.append(row)
+    return _dealt(texts, labels, kept, key=_no_key_of(texts))
+
+
+def _no_key_of(texts):
+    """Return a key by which no two texts are equal."""
+    numbers = iter(range(len(texts)))
+    return lambda text: next(numbers)
+
+
+SPLIT_ROWS_MISTAKES = {
+    "copied_version": _copied_split,
+    "keeps_duplicates": (
+        lambda texts, labels, order: _dealt(texts, labels, order, key=_no_key_of(texts))
+    ),
+    "equal_only_if_identical": lambda texts, labels, order: _dealt(texts, labels, order, key=str),
+    "ignores_order": lambda texts, labels, order: _dealt(texts, labels, range(len(texts))),
+    "counts_over_labels": (
+        lambda texts, labels, order: _dealt(texts, labels, order, stratum=lambda label: 0)
+    ),
+    "first_in_order_kept": _first_visited,
+    "order_swapped": lambda texts, labels, order: _split_rows(texts, labels, order)[::-1],
 }
 
 
-RATE = Exercise("rate", _rate, _rate_cases, RATE_MISTAKES)
+SPLIT_ROWS = Exercise("split_rows", _split_rows, _split_rows_cases, SPLIT_ROWS_MISTAKES)
 
 
 def check_stopping_point(stopping_point) -> bool:
@@ -163,165 +199,134 @@ STOPPING_POINT = Exercise(
 )
 
 
-def check_split_rows(split_rows) -> bool:
-    """Check ``split_rows(texts, labels, order)``: (training rows, test rows), fairly dealt."""
-    return grade(split_rows, SPLIT_ROWS)
+def check_choose_rate(choose_rate) -> bool:
+    """Check ``choose_rate(rates, validation, test)``: (rate, loss to report, flattery)."""
+    return grade(choose_rate, CHOOSE_RATE)
 
 
-def _split_rows_cases(seed):
-    roll, cases = dice(seed), []
-    for counts in ({0: 12, 1: 6}, {7: 6, -2: 11, 4: 5}, {3: 1, 5: 26}):
-        labels = [label for label, count in counts.items() for _ in range(count)]
-        texts = [f"text {row}" for row in range(len(labels))]
-        texts[4], texts[9], texts[-1] = texts[2], f" {texts[1].upper()} ", texts[-3]
-        texts[8] = texts[7].replace(" ", "")  # a blank inside makes another text
-        texts[10] = texts[0]  # of another label, where the first label is short
-        order = list(range(len(texts)))
-        roll.shuffle(order)
-        order.remove(2)  # the first of two equal texts comes after the second
-        cases.append((texts, labels, [*order, 2]))
-    return cases
+def _choose_rate_cases(seed):
+    roll = dice(seed)
+    fixed = [
+        # The lowest validation mean, single seed, sum and test mean are each another rate's.
+        (
+            [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+            [[2.0, 2.2, 2.1, 2.3], [2.9, 1.5], [2.3], [3.1, 3.0], [2.5, 2.4]],
+            [[2.4, 2.8, 2.5, 2.7], [2.7, 2.9], [2.6], [2.1, 2.2], [2.5, 2.5]],
+        ),
+        ([1e-3, 1e-2], [[3.0, 3.2], [2.0, 2.6, 2.9]], [[2.0, 2.2], [2.4, 2.9, 3.3]]),
+        ([0.1, 0.2, 0.3], [[0.5], [0.4], [0.6]], [[0.7, 0.9], [0.6, 0.7], [0.8]]),
+    ]
+    rates = [roll.uniform(1e-4, 1e-2) for _ in range(4)]
+    drawn = [[[roll.uniform(1, 3) for _ in range(k)] for k in (3, 1, 4, 2)] for _ in range(2)]
+    return [*fixed, (rates, *drawn)]
 
 
-def _key(text):
-    return text.strip().lower()
+def _choose_rate(rates, validation, test):
+    """Sort the runs by what validation says, and look up what the test says of the first."""
+    table = [
+        (np.mean(v), rate, np.mean(t)) for v, rate, t in zip(validation, rates, test, strict=True)
+    ]
+    _, rate, reported = sorted(table)[0]
+    return rate, float(reported), float(max(reported - row[2] for row in table))
 
 
-def _dealt(texts, labels, order, key=_key, stratum=lambda label: label):
-    """Deal rows: of equal keys the first, of each stratum every fifth for testing."""
-    keys = [key(text) for text in texts]
-    train, test, seen = [], [], {}
-    for row in order:
-        if keys.index(keys[row]) == row:
-            label = stratum(labels[row])
-            seen[label] = seen.get(label, 0) + 1
-            (test if seen[label] % 5 == 1 else train).append(row)
-    return train, test
+def _chosen_by(score):
+    """Return what chooses the rate whose runs have the lowest ``score(validation, test)``."""
+
+    def wrong(rates, validation, test):
+        scores = [score(*pair) for pair in zip(validation, test, strict=True)]
+        place, means = int(np.argmin(scores)), [float(np.mean(losses)) for losses in test]
+        return rates[place], means[place], means[place] - min(means)
+
+    return wrong
 
 
-def _split_rows(texts, labels, order):
-    """Take every fifth of each label's visits; from the back, the first of equal texts stays."""
-    first = {_key(texts[row]): row for row in reversed(range(len(texts)))}
-    visits = [row for row in order if row in first.values()]
-    test = [r for label in set(labels) for r in [v for v in visits if labels[v] == label][::5]]
-    return [row for row in visits if row not in test], [row for row in visits if row in test]
+def _place_of(rates, validation):
+    return int(np.argmin([np.mean(losses) for losses in validation]))
 
 
-def _copied_split(texts, labels, order):
-    cut = len(texts) * 4 // 5
-    rows = list(range(len(texts)))
-    return rows[:cut], rows[cut:]
+_but_rate = partial(but, _choose_rate)
 
 
-def _first_visited(texts, labels, order):
-    seen, kept = set(), []
-    for row in order:
-        if _key(texts[row]) not in seen:
-            seen.add(_key(texts[row]))
-            kept.append(row)
-    return _dealt(texts, labels, kept, key=_no_key_of(texts))
-
-
-def _no_key_of(texts):
-    """Return a key by which no two texts are equal."""
-    numbers = iter(range(len(texts)))
-    return lambda text: next(numbers)
-
-
-SPLIT_ROWS_MISTAKES = {
-    "copied_version": _copied_split,
-    "keeps_duplicates": (
-        lambda texts, labels, order: _dealt(texts, labels, order, key=_no_key_of(texts))
-    ),
-    "equal_only_if_identical": lambda texts, labels, order: _dealt(texts, labels, order, key=str),
-    "ignores_order": lambda texts, labels, order: _dealt(texts, labels, range(len(texts))),
-    "counts_over_labels": (
-        lambda texts, labels, order: _dealt(texts, labels, order, stratum=lambda label: 0)
-    ),
-    "first_in_order_kept": _first_visited,
-    "order_swapped": lambda texts, labels, order: _split_rows(texts, labels, order)[::-1],
+CHOOSE_RATE_MISTAKES = {
+    "chosen_on_the_test": _chosen_by(lambda validation, test: np.mean(test)),
+    "chosen_on_both": _chosen_by(lambda validation, test: np.mean(validation) + np.mean(test)),
+    "best_single_seed": _chosen_by(lambda validation, test: min(validation)),
+    "sums_not_means": _chosen_by(lambda validation, test: sum(validation)),
+    "highest_loss": _chosen_by(lambda validation, test: -np.mean(validation)),
+    "reports_validation": _but_rate(1, lambda r, v, t: float(np.mean(v[_place_of(r, v)]))),
+    "reports_the_best_seed": _but_rate(1, lambda r, v, t: min(t[_place_of(r, v)])),
+    "reports_the_lowest": _but_rate(1, lambda r, v, t: float(min(map(np.mean, t)))),
+    "flattery_turned": _but_rate(2, lambda r, v, t: -_choose_rate(r, v, t)[2]),
+    "flattery_by_a_seed": _but_rate(2, lambda r, v, t: _choose_rate(r, v, t)[1] - min(map(min, t))),
+    "place_not_rate": _but_rate(0, lambda r, v, t: _place_of(r, v)),
 }
 
 
-SPLIT_ROWS = Exercise("split_rows", _split_rows, _split_rows_cases, SPLIT_ROWS_MISTAKES)
+CHOOSE_RATE = Exercise("choose_rate", _choose_rate, _choose_rate_cases, CHOOSE_RATE_MISTAKES)
 
 
-def check_examples_needed(examples_needed) -> bool:
-    """Check ``examples_needed(counts, errors, target)``: a power law, fitted and extended."""
-    return grade(examples_needed, EXAMPLES_NEEDED)
+def check_lora_layer(lora_layer) -> bool:
+    """Check ``lora_layer(x, weight, bias, a, b, alpha)``: (output beside, merged matrix)."""
+    return grade(lora_layer, LORA_LAYER)
 
 
-def _examples_needed_cases(seed):
-    roll, counts = dice(seed), [120, 240, 700, 1500, 4000]
-    noisy = [3 * count**-0.4 * roll.uniform(0.9, 1.1) for count in counts]
+def _lora_layer_cases(seed):
+    roll = dice(seed)
+
+    def case(rows, outputs, inputs, rank, alpha):
+        shapes = (*rows, inputs), (outputs, inputs), (outputs,), (rank, inputs), (outputs, rank)
+        return *(normal(*shape, seed=roll.randrange(2**31)) for shape in shapes), alpha
+
     return [
-        ([100, 200, 400, 800, 1600], [0.31, 0.262, 0.2, 0.171, 0.13], 0.08),
-        ([50, 500, 1000], [0.42, 0.3, 0.24], 0.2),
-        ([64, 256, 1024, 4096], [0.2, 0.105, 0.048, 0.026], 0.01),
-        (counts, noisy, 0.05),
+        case((3,), 4, 5, 2, 6.0),
+        case((2, 3), 3, 6, 1, 0.5),
+        case((), 5, 4, 3, 4.0),
+        case((4,), 4, 4, 4, roll.uniform(5, 9)),
     ]
 
 
-def _as_many(answer, wanted, counts, errors, target):
-    """Tell whether two counts are the same; of examples a whole number will do."""
-    answer, wanted = to_array(answer), to_array(wanted)
-    if answer is None or answer.dtype == bool or answer.shape != ():
-        return False
-    return bool(abs(answer - wanted) <= max(1e-4 * abs(wanted), float(answer % 1 == 0)))
+@torch.no_grad()
+def _lora_layer(x, weight, bias, a, b, alpha):
+    """Ask the library's layer, and ask it for each unit vector what it does without a bias."""
+    base = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    base.weight.copy_(weight)
+    base.bias.copy_(bias)
+    layer = lora.LoRALinear(base, rank=len(a), alpha=alpha)
+    layer.lora_a.copy_(a)
+    layer.lora_b.copy_(b)
+    return layer(x), (layer(torch.eye(weight.shape[1])) - bias).T
 
 
-def _line(x, y):
-    """Return slope and height of the least-squares line."""
-    slope, height = np.polyfit(x, y, 1)
-    return slope, height
+def _lora_as(scaling=lambda alpha, rank: alpha / rank, bias_counts=1, frozen=1, update=1):
+    """Return a layer whose parts count so many times."""
+
+    def wrong(x, weight, bias, a, b, alpha):
+        delta = scaling(alpha, len(a)) * b @ a
+        return x @ (frozen * weight + update * delta).T + bias_counts * bias, weight + delta
+
+    return wrong
 
 
-def _examples_needed(counts, errors, target):
-    slope, height = _line(np.log(counts), np.log(errors))
-    return float(np.exp((np.log(target) - height) / slope))
+_but_layer = partial(but, _lora_layer)
 
 
-def _by_straight_line(counts, errors, target):
-    slope, height = _line(counts, errors)
-    return (target - height) / slope
-
-
-def _by_half_logs(counts, errors, target):
-    slope, height = _line(np.log(counts), errors)
-    return float(np.exp((target - height) / slope))
-
-
-def _by_square_root(counts, errors, target):
-    factor = np.exp(np.mean(np.log(errors) + np.log(counts) / 2))
-    return float((factor / target) ** 2)
-
-
-EXAMPLES_NEEDED_MISTAKES = {
-    "straight_line": _by_straight_line,
-    "logs_of_counts_only": _by_half_logs,
-    "exponent_one_half": _by_square_root,
-    "two_points_only": (
-        lambda counts, errors, target: _examples_needed(
-            [counts[0], counts[-1]], [errors[0], errors[-1]], target
-        )
-    ),
-    "log_of_the_count": (
-        lambda counts, errors, target: math.log(_examples_needed(counts, errors, target))
-    ),
-    "error_at_target": (
-        lambda counts, errors, target: float(
-            np.exp(np.polyval(np.polyfit(np.log(counts), np.log(errors), 1), np.log(target)))
-        )
-    ),
-    "more_not_in_all": (
-        lambda counts, errors, target: _examples_needed(counts, errors, target) - counts[-1]
-    ),
+LORA_LAYER_MISTAKES = {
+    "no_scaling": _lora_as(lambda alpha, rank: 1),
+    "scaling_alpha": _lora_as(lambda alpha, rank: alpha),
+    "scaling_upside_down": _lora_as(lambda alpha, rank: rank / alpha),
+    "without_bias": _lora_as(bias_counts=0),
+    "bias_twice": _lora_as(bias_counts=2),
+    "update_alone": _lora_as(frozen=0),
+    "without_update": _lora_as(update=0),
+    "merged_is_the_update": _but_layer(1, lambda x, w, bias, a, b, alpha: alpha / len(a) * b @ a),
+    "merged_is_frozen": _but_layer(1, lambda x, w, bias, a, b, alpha: w),
+    "merged_transposed": _but_layer(1, lambda *case: _lora_layer(*case)[1].T),
+    "order_swapped": lambda *case: _lora_layer(*case)[::-1],
 }
 
 
-EXAMPLES_NEEDED = Exercise(
-    "examples_needed", _examples_needed, _examples_needed_cases, EXAMPLES_NEEDED_MISTAKES, _as_many
-)
+LORA_LAYER = Exercise("lora_layer", _lora_layer, _lora_layer_cases, LORA_LAYER_MISTAKES)
 
 
 def check_lora_gradients(lora_gradients) -> bool:
@@ -376,3 +381,89 @@ LORA_GRADIENTS_MISTAKES = {
 LORA_GRADIENTS = Exercise(
     "lora_gradients", _lora_gradients, _lora_gradients_cases, LORA_GRADIENTS_MISTAKES
 )
+
+
+def check_rehearse(rehearse) -> bool:
+    """Check ``rehearse(new, old, share)``: new windows, and a share of old ones."""
+    return grade(rehearse, REHEARSE)
+
+
+def _rehearse_cases(seed):
+    roll = dice(seed)
+    sizes = [
+        (6, 9, 0.25),
+        (5, 4, 0.25),  # 1.7 old windows
+        (7, 4, 0.25),  # 2.3 old windows
+        (6, 4, 0.6),  # nine, of four: the second round ends in the middle of the third
+        (3, 2, 0.7),
+        (4, 5, 0.0),
+        (roll.randint(5, 9), roll.randint(2, 4), roll.choice([0.3, 0.4, 0.7])),
+    ]
+
+    def windows(count):
+        return whole(0, 100, count, 3, seed=roll.randrange(2**31))
+
+    return [(windows(new), windows(old), share) for new, old, share in sizes]
+
+
+def _rehearse(new, old, share):
+    """Deal old windows round and round until so many are there as new ones leave room for."""
+    total = round(len(new) / (1 - share))
+    dealt = itertools.islice(itertools.cycle(old), total - len(new))
+    return torch.stack([*new, *dealt])
+
+
+def _same_windows(answer, wanted, new, old, share):
+    """Tell whether two answers hold the same windows, in any order."""
+    rows = [to_array(each) for each in (answer, wanted)]
+    if any(each is None or each.ndim != 2 or each.dtype == bool for each in rows):
+        return False
+    return sorted(rows[0].tolist()) == sorted(rows[1].tolist())
+
+
+def _with_old(count):
+    """Return what takes ``count(new, old, share)`` old windows."""
+
+    def wrong(new, old, share):
+        return torch.cat([new, old[torch.arange(count(new, old, share)) % len(old)]])
+
+    return wrong
+
+
+def _right_count(new, old, share):
+    return len(_rehearse(new, old, share)) - len(new)
+
+
+REHEARSE_MISTAKES = {
+    "share_of_the_new": _with_old(lambda new, old, share: round(share * len(new))),
+    "share_of_the_old": _with_old(lambda new, old, share: round(share * len(old))),
+    "share_of_new_in_all": _with_old(
+        lambda new, old, share: round(len(new) * (1 - share) / share) if share else 0
+    ),
+    "all_of_the_old": _with_old(lambda new, old, share: len(old)),
+    "each_old_once": _with_old(
+        lambda new, old, share: min(len(old), _right_count(new, old, share))
+    ),
+    "rounds_down": _with_old(
+        lambda new, old, share: math.floor(share * len(new) / (1 - share) + 1e-9)
+    ),
+    "rounds_up": _with_old(
+        lambda new, old, share: math.ceil(share * len(new) / (1 - share) - 1e-9)
+    ),
+    "only_the_first_old": (
+        lambda new, old, share: torch.cat([new, old[:1].repeat(_right_count(new, old, share), 1)])
+    ),
+    "from_the_last_old": (lambda new, old, share: _rehearse(new, old.flip(0), share)),
+    "replaces_new": (
+        lambda new, old, share: torch.cat(
+            [
+                new[round(share * len(new)) :],
+                old[torch.arange(round(share * len(new))) % len(old)],
+            ]
+        )
+    ),
+    "old_alone": lambda new, old, share: _rehearse(new, old, share)[len(new) :],
+}
+
+
+REHEARSE = Exercise("rehearse", _rehearse, _rehearse_cases, REHEARSE_MISTAKES, _same_windows)
