@@ -1,12 +1,11 @@
 """Checks of the exercises of chapter 03."""
 
-import math
 from functools import partial
 
 import numpy as np
 import torch
 
-from lightcourse import pruning
+from lightcourse import lora, pruning
 from lightcourse.checks.cases import but, dice, normal, whole
 from lightcourse.checks.comparing import is_mask
 from lightcourse.checks.grading import Exercise, grade
@@ -159,126 +158,61 @@ WANDA_MISTAKES = {
 WANDA = Exercise("wanda", _wanda, _wanda_cases, WANDA_MISTAKES)
 
 
-def check_keep_largest(keep_largest) -> bool:
-    """Check ``keep_largest(parameters, sparsity)``: a list of masks, one for each parameter."""
-    return grade(keep_largest, KEEP_LARGEST)
+def check_allot(allot) -> bool:
+    """Check ``allot(sizes, most, sparsity)``: each layer's share of zeros."""
+    return grade(allot, ALLOT)
 
 
-def _keep_largest_cases(seed):
+def _allot_cases(seed):
     roll = dice(seed)
-    cases = [
-        (_parameters(shapes, roll.randrange(2**20)), sparsity)
-        for shapes, sparsity in [
-            ([(4, 6), (4,), (3, 4), (3,)], 0.5),
-            ([(7,), (5, 7), (5,)], 0.28),  # 9.8 weights
-            ([(7,), (5, 7), (5,)], 0.26),  # 9.1 weights
-            ([(2, 3), (4,)], 0.75),  # 4.5 weights: round(...) makes 4 of it
-            ([(3,), (2, 5), (5, 2)], 0.0),
-            ([(2, 5), (5,), (5, 2)], 1.0),
-        ]
-    ]
-    equal = [
-        whole(-2, 3, *shape, seed=roll.randrange(2**31)).float() for shape in ((4, 5), (5,), (3, 4))
-    ]
-    return [*cases, (equal, 0.45)]
-
-
-def _alike_together(answer, wanted, parameters, sparsity):
-    """Tell whether two lists of masks keep the vectors, and equally large weights of the rest."""
-    pairs = [list(masks) for masks in (answer, wanted) if isinstance(masks, (tuple, list))]
-    if len(pairs) < 2 or any(len(masks) != len(parameters) for masks in pairs):
-        return False
-    if not all(is_mask(*pair) for masks in pairs for pair in zip(masks, parameters, strict=True)):
-        return False
-    return torch.equal(*(_kept_sizes(masks, parameters) for masks in pairs))
-
-
-def _kept_sizes(masks, parameters):
-    """Return which values of the vectors are kept, and the sizes kept of the matrices."""
-    pairs = [(torch.as_tensor(m), p) for m, p in zip(masks, parameters, strict=True)]
-    vectors = [mask.float() for mask, p in pairs if p.ndim == 1]
-    matrices = [p.abs()[mask] for mask, p in pairs if p.ndim == 2]
-    return torch.cat([*vectors, torch.cat(matrices).sort().values])
-
-
-def _parameters(shapes, seed):
-    """Return tensors whose scales differ, so that a common threshold shows."""
+    sizes = [roll.randint(50, 400) for _ in range(6)]
     return [
-        (place + 1) * normal(*shape, seed=20 * seed + place) for place, shape in enumerate(shapes)
+        ([100, 50, 50, 200], [0.5, 0.72, 0.9, 0.95], 0.7),  # the second is fixed in round two
+        ([30, 300, 90], [0.3, 0.9, 0.8], 0.75),
+        ([100, 200], [0.9, 0.75], 0.5),  # nothing is fixed
+        ([64, 32, 128], [0.5, 0.5, 0.5], 0.5),  # all get just their most
+        ([10, 20, 30, 40], [0.0, 1.0, 0.25, 0.75], 0.5),
+        (sizes, [0.2, 0.3, *(roll.uniform(0.5, 1) for _ in range(4))], 0.3),
     ]
 
 
-def _masks(parameters, sparsity, score=torch.abs, chosen=lambda p: p.ndim > 1, count=None):
-    """Return masks that remove the lowest scores of the chosen parameters together."""
-    scores = {i: score(p) for i, p in enumerate(parameters) if chosen(p)}
-    total = sum(s.numel() for s in scores.values())
-    share = min(1.0, (count or total) * sparsity / total) if total else 0
-    found = pruning.global_mask(scores, share) if scores else {}
-    return [found.get(i, torch.ones_like(p, dtype=torch.bool)) for i, p in enumerate(parameters)]
+def _allot(sizes, most, sparsity):
+    """Read off the level from the line of what is removed at each layer's most."""
+    levels = [0.0, *sorted(most)]
+    removed = [sum(n * min(level, m) for n, m in zip(sizes, most, strict=True)) for level in levels]
+    level = float(np.interp(sparsity * sum(sizes), removed, levels))
+    return [min(level, m) for m in most]
 
 
-def _keep_largest(parameters, sparsity):
-    return _masks(parameters, sparsity)
+def _one_round(sizes, most, sparsity):
+    """Fix what is over the plain share, and give the rest to the others, whatever they bear."""
+    fixed = [i for i, m in enumerate(most) if m < sparsity]
+    left = sparsity * sum(sizes) - sum(sizes[i] * most[i] for i in fixed)
+    level = left / sum(n for i, n in enumerate(sizes) if i not in fixed)
+    return [most[i] if i in fixed else level for i in range(len(sizes))]
 
 
-def _is_vector(parameter):
-    return parameter.ndim == 1
-
-
-def _broken(parameters, sparsity):
-    """Do what the function of the exercise does."""
-    values = torch.cat([p for p in parameters if p.ndim == 1]).sort(descending=True).values
-    threshold = values[min(int(sparsity * len(values)), len(values) - 1)]
-    return [p <= threshold if p.ndim == 1 else torch.ones_like(p).bool() for p in parameters]
-
-
-def _by_count(parameters, sparsity, whole_number):
-    total = sum(p.numel() for p in parameters if p.ndim > 1)
-    return _masks(parameters, whole_number(round(sparsity * total, 6)) / total)
-
-
-def _by_threshold(parameters, sparsity):
-    sizes = torch.cat([p.abs().flatten() for p in parameters if p.ndim > 1]).sort().values
-    remove = round(sparsity * len(sizes))
-    last = sizes[remove - 1] if remove else -1.0
-    return [p.abs() > last if p.ndim > 1 else torch.ones_like(p).bool() for p in parameters]
-
-
-KEEP_LARGEST_MISTAKES = {
-    "broken_version": _broken,
-    "only_vectors": (
-        lambda parameters, sparsity: _masks(parameters, sparsity, torch.abs, _is_vector)
-    ),
-    "removes_the_largest": lambda parameters, sparsity: _masks(parameters, sparsity, torch.neg),
-    "removes_the_largest_sizes": (
-        lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: -p.abs())
-    ),
-    "compares_signed_weights": (
-        lambda parameters, sparsity: _masks(parameters, sparsity, lambda p: p)
-    ),
-    "vectors_compete": (
-        lambda parameters, sparsity: _masks(parameters, sparsity, chosen=lambda p: True)
-    ),
-    "each_matrix_alone": (
-        lambda parameters, sparsity: [_masks([parameter], sparsity)[0] for parameter in parameters]
-    ),
-    "fraction_of_all_parameters": (
-        lambda parameters, sparsity: _masks(
-            parameters, sparsity, count=sum(p.numel() for p in parameters)
-        )
-    ),
-    "rounds_down": lambda parameters, sparsity: _by_count(parameters, sparsity, math.floor),
-    "rounds_up": lambda parameters, sparsity: _by_count(parameters, sparsity, math.ceil),
-    "threshold_takes_ties": _by_threshold,
-    "masks_upside_down": (
-        lambda parameters, sparsity: [~mask for mask in _keep_largest(parameters, sparsity)]
-    ),
+ALLOT_MISTAKES = {
+    "same_for_all": lambda sizes, most, sparsity: [sparsity for _ in sizes],
+    "not_made_up_for": lambda sizes, most, sparsity: [min(sparsity, m) for m in most],
+    "one_round": _one_round,
+    "one_round_cut": lambda *case: [
+        min(share, m) for share, m in zip(_one_round(*case), case[1], strict=True)
+    ],
+    "sizes_ignored": lambda sizes, most, sparsity: _allot([1 for _ in sizes], most, sparsity),
+    "in_proportion": lambda sizes, most, sparsity: [
+        m * sparsity * sum(sizes) / sum(n * k for n, k in zip(sizes, most, strict=True))
+        for m in most
+    ],
+    "all_at_their_most": lambda sizes, most, sparsity: list(most),
+    "shares_kept": lambda *case: [1 - share for share in _allot(*case)],
+    "counts_not_shares": lambda *case: [
+        n * share for n, share in zip(case[0], _allot(*case), strict=True)
+    ],
 }
 
 
-KEEP_LARGEST = Exercise(
-    "keep_largest", _keep_largest, _keep_largest_cases, KEEP_LARGEST_MISTAKES, _alike_together
-)
+ALLOT = Exercise("allot", _allot, _allot_cases, ALLOT_MISTAKES)
 
 
 def check_obs_remove(obs_remove) -> bool:
@@ -361,3 +295,56 @@ OBS_REMOVE_MISTAKES = {
 
 
 OBS_REMOVE = Exercise("obs_remove", _obs_remove, _obs_remove_cases, OBS_REMOVE_MISTAKES)
+
+
+def check_merge_held(merge_held) -> bool:
+    """Check ``merge_held(weight, a, b, alpha)``: LoRA merged, zeros kept."""
+    return grade(merge_held, MERGE_HELD)
+
+
+def _merge_held_cases(seed):
+    roll = dice(seed)
+
+    def case(outputs, inputs, rank, alpha):
+        shapes = (outputs, inputs), (rank, inputs), (outputs, rank)
+        weight, a, b = (normal(*shape, seed=roll.randrange(2**31)) for shape in shapes)
+        weight = weight * pruning.layer_mask(weight.abs(), 0.5)
+        small = torch.tensor([[1e-6], *[[1.0]] * (outputs - 1)])  # a first row of tiny weights
+        return weight * small, a, b, alpha
+
+    return [case(4, 6, 2, 6.0), case(3, 5, 1, 0.5), case(5, 5, 4, roll.uniform(5, 9))]
+
+
+@torch.no_grad()
+def _merge_held(weight, a, b, alpha):
+    """Let the library merge, and write the zeros in again."""
+    model = torch.nn.Sequential(torch.nn.Linear(*weight.shape[::-1], bias=False))
+    model[0].weight.copy_(weight)
+    lora.add_lora_(model, rank=len(a), alpha=alpha)
+    model[0].lora_a.copy_(a)
+    model[0].lora_b.copy_(b)
+    lora.merge_lora_(model)
+    return torch.where(weight == 0, 0.0, model[0].weight)
+
+
+def _held(scaling=lambda alpha, rank: alpha / rank, mask=lambda weight: weight != 0, frozen=1):
+    """Return a merge with another scaling, another mask, or without the matrix itself."""
+    return lambda weight, a, b, alpha: (
+        (frozen * weight + scaling(alpha, len(a)) * b @ a) * mask(weight)
+    )
+
+
+MERGE_HELD_MISTAKES = {
+    "refills": _held(mask=torch.ones_like),
+    "mask_upside_down": _held(mask=lambda weight: weight == 0),
+    "small_is_zero": _held(mask=lambda weight: weight.abs() > 1e-3),
+    "positive_only": _held(mask=lambda weight: weight > 0),
+    "no_scaling": _held(lambda alpha, rank: 1),
+    "scaling_alpha": _held(lambda alpha, rank: alpha),
+    "scaling_upside_down": _held(lambda alpha, rank: rank / alpha),
+    "update_alone": _held(frozen=0),
+    "without_update": lambda weight, a, b, alpha: weight,
+}
+
+
+MERGE_HELD = Exercise("merge_held", _merge_held, _merge_held_cases, MERGE_HELD_MISTAKES)

@@ -79,7 +79,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# Your mask in the real model: half of the weights of each linear layer are removed. The control is a mask of the same size made by lot, of random numbers.
+# Your mask in the real model: half of the weights of each linear layer are removed. The control removes as many weights at random: your mask of random numbers instead of weights.
 
 # %% atol=0.03
 if not passed:

@@ -1,14 +1,49 @@
 # %% [markdown]
-# # 03 · Pruning: exercises — groups, bytes, inputs, a bug, a surgeon
+# # 03 · Pruning: exercises — groups, bytes, inputs, an allotment, a surgeon, a merge
 #
-# Five small functions, from easy to hard. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Nothing here needs more than chapter 03, but for exercise 5, which also needs Lagrange multipliers. Its two lines of code stand in section 2 of the chapter; the stars are for the derivation, so close the chapter first.
+# Six small functions, from easy to hard. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Below it your function works in a real model. Nothing here needs more than chapter 03, but for exercise 5, which also needs Lagrange multipliers. Its two lines of code stand in the chapter; the stars are for the derivation, so close the chapter first.
 #
 # From the command line, `lightcourse check exercises/03_pruning.ipynb` tells which checks pass.
 
 # %%
+import copy
+import gzip
+import tempfile
+from functools import partial
+from pathlib import Path
+
 import torch
 
-from lightcourse import checks
+import lightcourse
+from lightcourse import checks, data, layers, metrics, models, plots, pruning
+from lightcourse.training import Recipe, train
+
+lightcourse.setup()
+
+# %% [markdown]
+# The real model is the tiny student of the chapter. It is judged by its perplexity on a held-out text; 64 windows of other text serve for calibration.
+
+
+# %%
+dense, tokenizer = models.load_tiny_lm("student"), models.load_tiny_tokenizer()
+learn, held_out = (data.speech_tokens(tokenizer, split) for split in ("validation", "test"))
+text, sample = data.excerpts(held_out, 1)[0], next(iter(data.token_batches(learn, 128, 64)(0, 0)))
+magnitude = pruning.magnitude_scores(dense)
+
+
+# %% rtol=0.01
+def perplexity(model):
+    """Return the perplexity of a model on the held-out text."""
+    return metrics.perplexity(model, text, window=128)
+
+
+def pruned(masks):
+    """Return a copy of the student without the weights that the masks remove."""
+    pruning.prune_(model := copy.deepcopy(dense), masks)
+    return model
+
+
+print(f"perplexity with all weights: {perplexity(dense):.1f}")
 
 # %% [markdown]
 # ## Exercise 1 · n of m ★ (10 minutes)
@@ -41,6 +76,18 @@ passed = checks.check_keep_n_of_m(keep_n_of_m)
 ### BEGIN HIDDEN TESTS
 assert passed
 ### END HIDDEN TESTS
+
+# %% [markdown]
+# 2 of 4 in the real model, by your mask. The control removes as many weights, but chooses them freely within each row.
+
+# %% rtol=0.02
+control = perplexity(pruned(pruning.row_mask(magnitude, 0.5)))
+print(f"half of the weights removed: freely in each row {control:.1f}", end=", ")
+if passed:
+    masks = {name: keep_n_of_m(score, 2, 4) for name, score in magnitude.items()}
+    print(f"2 of 4 by your mask {perplexity(pruned(masks)):.1f}")
+else:
+    print("first solve exercise 1")
 
 # %% [markdown] tags=["solution"]
 # **Why.** Row by row, a matrix lies in memory as one long sequence, so `reshape(-1, m)` cuts it into groups of m neighbours, and no group crosses the end of a row, because m divides the inputs. The prediction: 2 of 4 keeps 9 + 8 of the first four and 1 + 1 of the second, 19 of 33; the best four of the row are 30 of 33. That is the price of a pattern that hardware can read: where one group holds all that matters, two of its weights must go nevertheless.
@@ -83,12 +130,43 @@ passed = checks.check_sparse_bytes(sparse_bytes)
 assert passed
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# The real model with 70 % zeros, written to a file by `save_pruned`, which uses the bit mask for the pruned matrices. Your function must foretell the file, up to its header of a few thousand bytes.
+
+# %%
+model = pruned(pruning.layer_mask(magnitude, 0.7))
+with tempfile.TemporaryDirectory() as folder:
+    stored = pruning.save_pruned(model, Path(folder, "pruned.safetensors")).stat().st_size
+print(f"dense {metrics.size_in_bytes(model):,} bytes, file {stored:,} bytes", end="; ")
+if passed:
+    matrices = [layer.weight.detach() for layer in layers.linear_layers(model).values()]
+    others = metrics.size_in_bytes(model) - sum(matrix.nbytes for matrix in matrices)
+    foretold = others + sum(sparse_bytes(*m.shape, int((m != 0).sum()))[2] for m in matrices)
+    print(f"by your function {foretold:,} bytes")
+    assert 0 < stored - foretold < 10_000
+else:
+    print("first solve exercise 2")
+
+# %% [markdown]
+# **Predict:** a tutorial zips the pruned file with gzip, compares it with the dense file *as it is*, and calls all of the difference the gain of pruning. Our weights came as 16-bit numbers and are written as 32-bit ones. To which share of its bytes does gzip take the *dense* matrices?
+
+# %% atol=0.02
+for title, found in {"dense": dense, "pruned": model}.items():
+    rows = [layer.weight.detach() for layer in layers.linear_layers(found).values()]
+    raw = b"".join(matrix.numpy().tobytes() for matrix in rows)
+    print(f"{title}: gzip takes {len(raw):,} bytes to {len(gzip.compress(raw)) / len(raw):.0%}")
+
+# %% [markdown]
+# <details><summary>Why gzip misleads here</summary>
+#
+# Numbers that came in 16 bits have zeros at the end of their 32, and gzip takes those out of the dense file too, without any pruning. So the control is the dense file, *zipped as well*; only what the pruned one is smaller than that was saved by pruning. And the saving lasts only as long as the file is closed: who loads it has a dense matrix in memory again.
+#
+# </details>
+
 # %% [markdown] tags=["solution"]
 # **Why.** Dense is a flat line: it does not look at the values. The other two are straight lines that fall, CSR twice as steeply, because each value that goes takes its column number with it. With N weights and z of them left, CSR crosses dense where 8 z = 4 N, at 50 % zeros. The mask crosses dense where N / 8 + 4 z = 4 N: at 1/32, about 3 % zeros. And CSR crosses the mask where 8 z = N / 8 + 4 z: z = N / 32, so only above 97 % zeros is it better to name the few that are left than to keep a bit for everybody.
 
 # %% tags=["solution"]
-from lightcourse import plots
-
 lines = {"dense": {}, "CSR": {}, "bit mask": {}}
 for s in (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.995):
     answer = sparse_bytes(1536, 384, round((1 - s) * 1536 * 384))
@@ -97,7 +175,13 @@ for s in (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.995):
 ax = plots.sparsity_curves(lines, "megabytes")
 
 # %% [markdown] tags=["solution"]
-# *Figure: megabytes of a 1,536 × 384 matrix over the share of zeros; the axis of bytes is logarithmic, so straight lines look bent. Dense is flat at 2.4. CSR starts at twice that and crosses dense at 50 %. The bit mask starts just above dense, lies below both for most of the way, and is crossed by CSR near 97 %.*
+# *Figure: the bit mask is the smallest form from 3 % zeros to 97 %; CSR pays against dense only above 50 %.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Megabytes of a 1,536 × 384 matrix over the share of zeros; the axis of bytes is logarithmic, so straight lines look bent. Dense is flat at 2.4. CSR starts at twice that and crosses dense at 50 %. The bit mask starts just above dense, lies below both for most of the way, and is crossed by CSR near 97 %.
+#
+# </details>
 
 # %% [markdown]
 # ## Exercise 3 · How loud is the input? ★★ (10 minutes)
@@ -130,12 +214,29 @@ passed = checks.check_wanda(wanda)
 assert passed
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# In the real model: what each of its layers is given on the calibration text is caught by a hook, and your score decides. The control is magnitude with the same mask, half of each row.
+
+# %% rtol=0.02
+watched, given = copy.deepcopy(dense), {}
+for name, layer in layers.linear_layers(watched).items():
+    hook = partial(lambda name, module, x, y: given.update({name: x[0].flatten(0, 1)}), name)
+    layer.register_forward_hook(hook)
+with torch.no_grad():
+    watched(sample["input_ids"])
+for share in (0.5, 0.7):
+    control = perplexity(pruned(pruning.row_mask(magnitude, share)))
+    print(f"{share:.0%} of each row removed: magnitude {control:.1f}", end=", ")
+    if passed:
+        scores = {name: wanda(score, given[name]) for name, score in magnitude.items()}
+        print(f"your Wanda {perplexity(pruned(pruning.row_mask(scores, share))):.1f}")
+    else:
+        print("first solve exercise 3")
+
 # %% [markdown] tags=["solution"]
 # **Why.** $W_{ij} x_j$ is what the weight adds to output $i$; over all tokens, the norm of that is $|W_{ij}| \cdot \lVert x_j \rVert$. So the score is how much the output would change if only this weight went. One louder input makes its whole column ten times more important, and may push others out of the mask. If all are ten times louder, all scores are, and no mask changes. That is also why dividing by the number of tokens would not matter for a mask.
 
 # %% tags=["solution"]
-from lightcourse import pruning
-
 torch.manual_seed(0)
 weight, inputs = torch.randn(4, 8), torch.randn(50, 8)
 louder = inputs * torch.tensor([10.0, 1, 1, 1, 1, 1, 1, 1])
@@ -145,73 +246,70 @@ print("louder:", pruning.row_mask(wanda(weight, louder), 0.5)[:, 0].tolist())
 assert torch.equal(mask, pruning.row_mask(wanda(weight, 10 * inputs), 0.5))
 
 # %% [markdown]
-# ## Exercise 4 · Spot the bug ★★ (20 minutes)
+# ## Exercise 4 · An allotment under a budget ★★ (25 minutes)
 #
-# This function looks right at first sight. It is meant to prune the smallest weights of a model. It ruins a language model at once, and yet hardly makes a zero.
+# The chapter finds that a few layers must be spared. Suppose that trials have told, for each layer, the largest share of zeros that it bears. The whole model shall have a certain share of zeros. Write `allot(sizes, most, sparsity)`:
+#
+# - `sizes`: a list, the number of weights of each layer;
+# - `most`: a list, the largest share of zeros that each layer may get, from 0 to 1;
+# - `sparsity`: the share of zeros wanted *of all weights together*. It can be reached: `most` allows it;
+# - returns a list with the share of zeros of each layer: **the same share for all layers, but no layer gets more than its most**. What such a layer does not take, all the others share in, so that the total is met.
+#
+# **Predict** first: two layers of 100 weights; half of all weights shall go, and the first layer bears 20 % at most. Which share does the second get? And with sizes of 100 and 300?
+#
+# <details><summary>Hint 1</summary>Give all layers the same share. Which of them get more than they bear? Fix those at their most.</details>
+# <details><summary>Hint 2</summary>The others must now take a larger share, and that may be too much for the next layer. So repeat it until no layer gets too much.</details>
+# <details><summary>Hint 3</summary>The common share is what is left to remove, divided by the weights of the layers that are not fixed.</details>
 
 
 # %%
-def broken(parameters, sparsity):
-    """Return one mask for each parameter. (This is the version with the bugs.)"""
-    values = torch.cat([p for p in parameters if p.ndim == 1]).sort(descending=True).values
-    threshold = values[int(sparsity * len(values))]
-    return [p <= threshold if p.ndim == 1 else torch.ones_like(p).bool() for p in parameters]
-
-
-torch.manual_seed(1)
-parameters = [torch.randn(8, 8), torch.randn(8), torch.randn(16, 8), torch.randn(16)]
-kept = [int(mask.sum()) for mask in broken(parameters, 0.5)]
-print("kept", kept, "of", [p.numel() for p in parameters])
-
-# %% [markdown]
-# Find the bugs (there are three), and write `keep_largest(parameters, sparsity)` as it should be:
-#
-# - `parameters`: a list of tensors, matrices (2 dimensions) and vectors (1 dimension: biases, norms);
-# - the vectors keep everything;
-# - all matrices compete with each other: `round(sparsity * weights)` of them go, where `weights` counts the matrices' weights only, those nearest to zero first;
-# - returns a list of bool tensors, one for each parameter, in the same order and shapes; True = keep.
-#
-# <details><summary>Hint 1</summary>For each line of <code>broken</code>, ask: which weights does it look at, and which end of the sorted list goes? Try it on [3, −3, 0.1].</details>
-# <details><summary>Hint 2</summary>Join the sizes of all matrices into one long row, decide there, and cut the answer into pieces again: <code>split([p.numel() for p in matrices])</code>.</details>
-# <details><summary>Hint 3</summary>For an exact count use <code>argsort</code>, not a threshold. Going through <code>parameters</code> in order, take the next piece for each matrix: <code>next(pieces)</code> on an iterator.</details>
-
-
-# %%
-def keep_largest(parameters, sparsity):
-    """Return one mask for each parameter: the smallest weights of all matrices go."""
+def allot(sizes, most, sparsity):
+    """Return each layer's share of zeros: the same for all, up to what each one bears."""
     ### BEGIN SOLUTION
-    matrices = [p for p in parameters if p.ndim == 2]
-    sizes = torch.cat([p.abs().flatten() for p in matrices])
-    keep = torch.ones(len(sizes), dtype=torch.bool)
-    keep[sizes.argsort()[: round(sparsity * len(sizes))]] = False
-    pieces = iter(keep.split([p.numel() for p in matrices]))
-    everything = [torch.ones_like(p, dtype=torch.bool) for p in parameters]
-    return [next(pieces).view(m.shape) if m.ndim == 2 else m for m in everything]
+    free = set(range(len(sizes)))
+    while True:
+        fixed = sum(sizes[i] * most[i] for i in range(len(sizes)) if i not in free)
+        level = (sparsity * sum(sizes) - fixed) / sum(sizes[i] for i in free)
+        over = {i for i in free if most[i] < level}
+        if not over:
+            return [level if i in free else most[i] for i in range(len(sizes))]
+        free -= over
     ### END SOLUTION
 
 
 # %%
-passed = checks.check_keep_largest(keep_largest)
+passed = checks.check_allot(allot)
 ### BEGIN HIDDEN TESTS
 assert passed
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# In the real model, by SparseGPT: 70 % of all weights are removed. Everywhere alike, or by your allotment: 50 % at most in the first feed-forward block, which the chapter found to be the most sensitive, and 80 % at most elsewhere. The control spares the *last* feed-forward block instead.
+
+
+# %%
+def by_sparsegpt(shares):
+    """Return a copy of the student, pruned by SparseGPT with a share for each layer."""
+    model = copy.deepcopy(dense)
+    for name, share in zip(magnitude, shares, strict=True):
+        mask = partial(pruning.layer_mask, sparsity=share)
+        pruning.sparsegpt_(model, {name: hessians[name]}, mask)
+    return model
+
+
+# %% rtol=0.03
+hessians, sizes = pruning.hessians(dense, [sample]), [s.numel() for s in magnitude.values()]
+print(f"70 % everywhere: perplexity {perplexity(by_sparsegpt([0.7] * len(sizes))):.1f}")
+for block in ("layers.0.mlp", "layers.3.mlp") if passed else ():
+    shares = allot(sizes, [0.5 if block in name else 0.8 for name in magnitude], 0.7)
+    model = by_sparsegpt(shares)
+    print(f"{block} spared: zeros {metrics.sparsity(model):.1%}, {perplexity(model):.1f}")
+print("" if passed else "first solve exercise 4", end="")
+
 # %% [markdown] tags=["solution"]
-# **Why.** The three bugs: it looks at vectors only, where a fraction of a percent of all parameters stands; `descending=True` puts the *largest* first, and those go; and it compares signed values. Each is one word long. What tells at once is a test of *how many* zeros there are, and where. Here is what the broken idea does to the tiny language model, whose vectors are its norms: half of them, the largest.
-
-# %% tags=["solution"]
-from lightcourse import data, metrics, models
-
-model, tokenizer = models.load_tiny_lm("student"), models.load_tiny_tokenizer()
-text = data.speech_tokens(tokenizer, "test")[:2049]
-before = metrics.perplexity(model, text, window=128)
-vectors = [p.data for p in model.parameters() if p.ndim == 1]
-threshold = torch.cat(vectors).median()
-for vector in vectors:
-    vector[vector > threshold] = 0
-share = sum(int((v == 0).sum()) for v in vectors) / sum(p.numel() for p in model.parameters())
-print(f"{share:.2%} of the parameters are zero")
-assert metrics.perplexity(model, text, window=128) > 10 * before
+# **Why.** A single round is not enough: each layer that is fixed pushes the common share up, and that may be too much for the next one. (The same picture as water that fills vessels of different heights to one level.) And the shares count by *weights*, not by layers. The prediction: of 200 weights 100 must go, 20 of them from the first layer, so the second gets 80 %. With 100 and 300 it is (200 − 20) / 300 = 60 %.
+#
+# Sparing the right block takes more off the perplexity than most better scores do, and sparing a wrong one costs something: the others have to take more.
 
 # %% [markdown]
 # ## Exercise 5 · The surgeon ★★★ (30 minutes)
@@ -246,6 +344,24 @@ passed = checks.check_obs_remove(obs_remove)
 assert passed
 ### END HIDDEN TESTS
 
+# %% [markdown]
+# In the real model: one neuron of the student has 128 weights. The 64 smallest are removed one after the other by your function, with the Hessian of its true inputs. The control sets the same weights to zero and adjusts nothing.
+
+# %% rtol=0.03
+name = "model.layers.2.mlp.up_proj"
+row, hessian = dense.get_submodule(name).weight.detach()[5].double(), hessians[name].double()
+hessian = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(len(row), dtype=torch.float64)
+smallest, whole = row.abs().argsort()[:64].tolist(), row @ hessian @ row
+zeroed, left, current = row.clone(), list(range(len(row))), row.clone()
+zeroed[smallest] = 0
+error = (zeroed - row) @ hessian @ (zeroed - row) / whole
+print(f"squared error of the output, 64 weights set to zero: {error:.1%}", end=", ")
+for q in smallest if passed else ():
+    cost, new = obs_remove(current[left], hessian[left][:, left], left.index(q))
+    current[left], left = new, [place for place in left if place != q]
+error = (current - row) @ hessian @ (current - row) / whole
+print(f"adjusted by your function: {error:.1%}" if passed else "first solve exercise 5")
+
 # %% [markdown] tags=["solution"]
 # **Why.** From $H\delta = -\lambda e_q$ follows $\delta = -\lambda H^{-1} e_q$, and $\delta_q = -w_q$ gives $\lambda = w_q / [H^{-1}]_{qq}$. The error is $\delta^\top H \delta = \lambda^2 e_q^\top H^{-1} e_q = w_q^2 / [H^{-1}]_{qq}$. (In the papers a factor ½ stands before it, because they start from half of the second derivative.)
 #
@@ -273,6 +389,77 @@ assert torch.allclose(found[0], obs_remove(w, x.T @ x, 0)[1], atol=1e-5)
 print("SparseGPT's first column is the surgeon's step")
 
 # %% [markdown]
+# ## Exercise 6 · A merge that keeps the zeros ★★ (20 minutes)
+#
+# The chapter found that merging LoRA into a pruned matrix fills its zeros again. Write `merge_held(weight, a, b, alpha)`:
+#
+# - `weight`: shape (outputs, inputs), pruned: some of its entries are exactly zero;
+# - `a`: shape (rank, inputs); `b`: shape (outputs, rank); `alpha`: a number;
+# - returns the merged matrix $W + \frac{\alpha}{r} B A$, but exactly zero wherever `weight` is zero. An entry that is merely small is kept.
+#
+# **Predict** first: a model was pruned to 70 % zeros, and LoRA was trained beside its matrices in the usual way. By this merge it loses 70 % of the entries of each update. Does it answer as before? And what if the model has been *trained* with the matrix that your function returns?
+#
+# <details><summary>Hint 1</summary>The mask is in the matrix itself: where is it not zero?</details>
+# <details><summary>Hint 2</summary>A mask of True and False multiplies like 1 and 0.</details>
+# <details><summary>Hint 3</summary>The scaling is alpha divided by the rank, the number of rows of A.</details>
+
+
+# %%
+def merge_held(weight, a, b, alpha):
+    """Return the merged matrix, with zeros where the pruned one has them."""
+    ### BEGIN SOLUTION
+    merged = weight + alpha / len(a) * b @ a
+    return merged * (weight != 0)
+    ### END SOLUTION
+
+
+# %%
+passed = checks.check_merge_held(merge_held)
+### BEGIN HIDDEN TESTS
+assert passed
+### END HIDDEN TESTS
+
+# %% [markdown]
+# In the real model, 70 % pruned by magnitude, LoRA of rank 8 is trained for 20 steps in two ways: **beside** the matrix, as usual, or **held**, with the matrix that your function returns. Both are merged by your function at the end.
+
+
+# %%
+class Lora(torch.nn.Module):
+    def __init__(self, base, held):
+        super().__init__()
+        self.weight, self.held = base.weight.detach(), held
+        self.a = torch.nn.Parameter(torch.randn(8, base.in_features) / base.in_features**0.5)
+        self.b = torch.nn.Parameter(torch.zeros(base.out_features, 8))
+
+    def merged(self):
+        return merge_held(self.weight, self.a, self.b, 16.0)
+
+    def forward(self, x):
+        if self.held:
+            return x @ self.merged().T
+        return x @ self.weight.T + 2 * (x @ self.a.T) @ self.b.T
+
+
+# %% rtol=0.03
+lessons = data.token_batches(learn[:200_000], window=64, batch_size=4)
+start = pruned(pruning.layer_mask(magnitude, 0.7)).requires_grad_(False)
+print(f"pruned: perplexity {perplexity(start):.1f}")
+for held in (False, True) if passed else ():
+    torch.manual_seed(1)
+    model, merged = copy.deepcopy(start), copy.deepcopy(start)
+    for name, layer in layers.linear_layers(start).items():
+        layers.replace_(model, name, Lora(layer, held))
+    train(model, lessons, Recipe(20, 3e-3, warmup_steps=3), progress=False)
+    for name, layer in layers.linear_layers(merged).items():
+        layer.weight.data = model.get_submodule(name).merged().detach()
+    print(f"{'held' if held else 'beside'}: trained {perplexity(model):.1f}", end=", ")
+    print(f"merged {perplexity(merged):.1f}, zeros {metrics.sparsity(merged):.0%}")
+print("" if passed else "first solve exercise 6", end="")
+
+# %% [markdown] tags=["solution"]
+# **Why.** Trained beside the matrix, the update has learned to work *with* the entries that the merge then takes away, so much of what was won is lost. Trained with the held matrix, what is merged is what was trained: not one answer changes. The update itself still has only `rank * (inputs + outputs)` numbers; but each step has to make the whole matrix, so the training is slower and takes more memory.
+
+# %% [markdown]
 # ## Wrap-up
 #
-# You wrote a mask that hardware can read, the bytes of three formats, the score of Wanda and the step of SparseGPT, and repaired a function that removed the wrong things from the wrong place in the wrong order. Chapter 04 leaves the number of weights alone and makes each of them smaller.
+# You wrote a mask that hardware can read, the bytes of three formats, the score of Wanda, an allotment of zeros to layers, the step of SparseGPT, and a merge that keeps the zeros. Chapter 04 leaves the number of weights alone and makes each of them smaller.
