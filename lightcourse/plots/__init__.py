@@ -24,6 +24,7 @@ from lightcourse.plots.pictures import (
     stacked_bars,
     weight_maps,
 )
+from lightcourse.plots.pruning import pruning_steps, sparse_formats
 from lightcourse.plots.quantization import clipping, error_parts, number_line, staircase
 from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
@@ -45,8 +46,10 @@ __all__ = [
     "lora_layer",
     "number_line",
     "number_line_slider",
+    "pruning_steps",
     "roofline",
     "seed_dots",
+    "sparse_formats",
     "sparsity_curves",
     "stacked_bars",
     "staircase",
