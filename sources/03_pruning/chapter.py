@@ -610,16 +610,16 @@ variants = {
     "half zeros": pruned(pruning.row_mask(wanda, 0.5), minilm),
     "half zeros, by size": pruned(pruning.row_mask(sizes, 0.5), minilm),
     "half zeros, at random": pruned(pruning.row_mask(chance, 0.5), minilm),
-    "half of the neurons": without_neurons(wanda),
-    "half of the neurons, at random": without_neurons(chance),
-    "half of the neurons, as zeros": pruned(pruning.row_mask(feed_forward, 0.5), minilm),
+    "half the neurons": without_neurons(wanda),
+    "half the neurons, at random": without_neurons(chance),
+    "half the neurons, as zeros": pruned(pruning.row_mask(feed_forward, 0.5), minilm),
 }
 sentence = words("The plot is thin, but the actors are a joy.", return_tensors="pt")
-timed = ("dense", "half zeros", "half of the neurons")
+timed = ("dense", "half zeros", "half the neurons")
 runs = metrics.latencies({n: partial(variants[n], **sentence) for n in timed}, repeats=25)
 for name, run in runs.items():
     print(f"{name:19} {metrics.size_in_bytes(variants[name]):>10,} bytes in memory, {run}")
-print(variants["half of the neurons"].encoder.layer[0].intermediate.dense)
+print(variants["half the neurons"].encoder.layer[0].intermediate.dense)
 
 # %% [markdown]
 # The feed-forward blocks hold two thirds of the multiplications in MiniLM's matrices, so half of their neurons are a third of the work, and about so much time is saved. The zeros save nothing beyond the noise.
