@@ -87,7 +87,7 @@ def better(first, second):
 
 
 # %% [markdown]
-# **Predict:** half of the 851,968 weights are removed, the smallest of each matrix (`layer_mask`). By how many percent does the perplexity of the first text rise? (The control removes as many at random.)
+# **Predict:** half of the 851,968 weights are removed, the smallest of each matrix (`layer_mask`). By how many percent does the perplexity of the first text rise?
 
 # %%
 guess = ...  # percent; write a number in place of the dots
@@ -581,7 +581,7 @@ assert csr[0] > zeros[0] and csr[0.95] < zeros[0.95] and 3 * small[0.95] < zeros
 assert max(zeros.values()) < 3 * min(zeros.values())
 
 # %% [markdown]
-# Zeros in a dense matrix cost as much as other numbers. CSR reads fewer bytes where zeros are many, but in a less orderly way; from where on it is faster depends on processor and caches, so look at your own lines above. (Chapter 05 shows a kernel that skips zeros among 8-bit integers.)
+# Zeros in a dense matrix cost as much as other numbers. From where on CSR is faster depends on processor and caches: look at your own lines above. (Chapter 05 has a kernel for 8-bit integers that skips zeros.)
 #
 # ### A layer that is really smaller
 #
@@ -622,7 +622,7 @@ for name, run in runs.items():
 print(variants["half the neurons"].encoder.layer[0].intermediate.dense)
 
 # %% [markdown]
-# The feed-forward blocks hold two thirds of the multiplications in MiniLM's matrices, so half of their neurons are a third of the work, and about so much time is saved. The zeros save nothing beyond the noise.
+# The feed-forward blocks do two thirds of the multiplications in MiniLM's matrices, so half of their neurons are a third of the work, and about so much time is saved. Zeros save none.
 #
 # ## ★ 6 · The ledger
 #
