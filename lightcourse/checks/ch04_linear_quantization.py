@@ -3,12 +3,11 @@
 import math
 from functools import partial
 
-import numpy as np
 import torch
 
 from lightcourse import quantization
-from lightcourse.checks.cases import but, dice, normal, until
-from lightcourse.checks.comparing import same, to_array
+from lightcourse.checks.cases import dice, normal, until
+from lightcourse.checks.comparing import entries, same, to_array
 from lightcourse.checks.grading import Exercise, grade
 
 
@@ -90,62 +89,6 @@ AFFINE_QPARAMS_MISTAKES = {
 
 AFFINE_QPARAMS = Exercise(
     "affine_qparams", _affine_qparams, _affine_qparams_cases, AFFINE_QPARAMS_MISTAKES
-)
-
-
-def check_bits_per_weight(bits_per_weight) -> bool:
-    """Check ``bits_per_weight(bits, group_size, symmetric)``: (information, stored) bits."""
-    return grade(bits_per_weight, BITS_PER_WEIGHT)
-
-
-def _bits_per_weight_cases(seed):
-    group = 8 * dice(seed).randint(1, 12)
-    cases = [(4, 32, True), (3, 32, False), (8, 64, False), (2, 16, True), (5, 128, True)]
-    return cases + [(bits, group, symmetric) for bits in (4, 5, 7) for symmetric in (True, False)]
-
-
-def _bits_per_weight(bits, group_size, symmetric):
-    """Write down one group, bit by bit and as arrays, and measure both."""
-    zeros = 0 if symmetric else 1
-    written = "w" * bits * group_size + "s" * 16 + "z" * bits * zeros
-    weights = np.zeros(group_size // 2 if bits <= 4 else group_size, np.uint8)
-    arrays = weights, np.zeros(1, np.float16), np.zeros(zeros, np.int8)
-    return len(written) / group_size, 8 * sum(array.nbytes for array in arrays) / group_size
-
-
-_but = partial(but, _bits_per_weight)
-
-
-def _shifted(bits, group_size, symmetric, scale_bits):
-    """Count scales of another width."""
-    more = (scale_bits - 16) / group_size
-    return tuple(value + more for value in _bits_per_weight(bits, group_size, symmetric))
-
-
-BITS_PER_WEIGHT_MISTAKES = {
-    "no_scales": lambda b, g, s: (float(b), 4.0 if b <= 4 else 8.0),
-    "scale_of_32_bits": lambda b, g, s: _shifted(b, g, s, 32),
-    "scale_not_shared": (
-        lambda b, g, s: tuple(
-            width + (_bits_per_weight(b, g, s)[place] - width) * g
-            for place, width in enumerate((b, 4 if b <= 4 else 8))
-        )
-    ),
-    "no_zero_points": lambda b, g, s: _bits_per_weight(b, g, True),
-    "zero_point_if_symmetric": lambda b, g, s: _bits_per_weight(b, g, False),
-    "information_zero_point_8_bits": _but(0, lambda b, g, s: b + (16 + (0 if s else 8)) / g),
-    "stored_as_information": _but(1, lambda b, g, s: b + (16 + (0 if s else 8)) / g),
-    "stored_zero_point_not_a_byte": (
-        _but(1, lambda b, g, s: (4 if b <= 4 else 8) + (16 + (0 if s else b)) / g)
-    ),
-    "stored_byte_per_weight": _but(1, lambda b, g, s: 8 + (16 + (0 if s else 8)) / g),
-    "bytes_not_bits": lambda b, g, s: tuple(value / 8 for value in _bits_per_weight(b, g, s)),
-    "order_swapped": lambda b, g, s: _bits_per_weight(b, g, s)[::-1],
-}
-
-
-BITS_PER_WEIGHT = Exercise(
-    "bits_per_weight", _bits_per_weight, _bits_per_weight_cases, BITS_PER_WEIGHT_MISTAKES
 )
 
 
@@ -245,141 +188,411 @@ ROUND_TRIP_MISTAKES = {
 ROUND_TRIP = Exercise("round_trip", _round_trip, _round_trip_cases, ROUND_TRIP_MISTAKES, _as_near)
 
 
-def check_expected_error(expected_error) -> bool:
-    """Check ``expected_error(low, high, bits)``: the mean squared rounding error."""
-    return grade(expected_error, EXPECTED_ERROR)
+def check_quantize_groups(quantize_groups) -> bool:
+    """Check ``quantize_groups(weight, bits, group_size)``: integers, and the groups' scales."""
+    return grade(quantize_groups, QUANTIZE_GROUPS)
 
 
-def _expected_error_cases(seed):
-    roll = dice(seed)
-    drawn = (-roll.uniform(0.1, 2), roll.uniform(0.1, 2), roll.randint(5, 7))
-    return [(-1.0, 1.0, 4), (-0.5, 2.5, 3), (0.0, 10.0, 8), (-3.0, 0.0, 2), drawn]
-
-
-def _expected_error(low, high, bits):
-    """Integrate the square of the error over one step, from a half below to a half above."""
-    step = _step(low, high, bits)
-    integral = np.polynomial.Polynomial([0, 0, 1]).integ()
-    return float(integral(step / 2) - integral(-step / 2)) / step
-
-
-def _step(low, high, bits):
-    return (high - low) / (2**bits - 1)
-
-
-EXPECTED_ERROR_MISTAKES = {
-    "largest_error": lambda low, high, bits: _step(low, high, bits) ** 2 / 4,
-    "mean_absolute_error": lambda low, high, bits: _step(low, high, bits) / 4,
-    "squared_mean": lambda low, high, bits: _step(low, high, bits) ** 2 / 16,
-    "step_not_squared": lambda low, high, bits: _step(low, high, bits) / 12,
-    "root_taken": lambda low, high, bits: _step(low, high, bits) / 12**0.5,
-    "floors": lambda low, high, bits: _step(low, high, bits) ** 2 / 3,
-    "one_step_too_many": lambda low, high, bits: ((high - low) / 2**bits) ** 2 / 12,
-    "bits_not_levels": lambda low, high, bits: ((high - low) / bits) ** 2 / 12,
-    "integral_not_mean": lambda low, high, bits: _step(low, high, bits) ** 3 / 12,
-    "range_is_high": lambda low, high, bits: (high / (2**bits - 1)) ** 2 / 12,
-}
-
-
-EXPECTED_ERROR = Exercise(
-    "expected_error", _expected_error, _expected_error_cases, EXPECTED_ERROR_MISTAKES
-)
-
-
-def check_improve_scale(improve_scale) -> bool:
-    """Check ``improve_scale(x, scale, bits)``: for each row the best scale for its integers."""
-    return grade(improve_scale, IMPROVE_SCALE)
-
-
-def _improve_scale_cases(seed):
+def _quantize_groups_cases(seed):
     roll = dice(seed)
 
-    def draw(rows, columns, bits):
-        x = normal(rows, columns, seed=roll.randrange(2**31)) * torch.arange(1.0, rows + 1)[:, None]
-        x[-1] = 0
-        reach = 0.12 if bits < 8 else 0.006
-        return x, x.abs().amax(1, keepdim=True) * reach + 0.05 * (bits < 8) + 1e-3, bits
+    def draw(rows, columns, bits, group_size):
+        weight = normal(rows, columns, seed=roll.randrange(2**31)) * torch.arange(1.0, columns + 1)
+        return weight, bits, group_size
 
-    cases = [
-        until(_far_from_halves, lambda size=size: draw(*size))
-        for size in [(3, 16, 3), (2, 8, 4), (4, 32, 2), (2, 20, 8)]
-    ]
-    # Of the first row nothing is left, of the second a single 1.
-    small = torch.tensor([[0.01, 0.02], [-0.2, 0.8], [-3.2, 1.4]])
-    return [*cases, (small, torch.tensor([[1.0], [1.0], [0.5]]), 3)]
+    sizes = [(2, 12, 4, 4), (3, 8, 3, 8), (4, 6, 8, 2), (2, 9, 2, 3)]
+    cases = [until(_far_from_halves, lambda size=size: draw(*size)) for size in sizes]
+    silent = torch.tensor([[0.0, 0.0, 0.3, -1.0], [2.0, -0.9, 0.0, 0.0]])
+    return [*cases, (silent, 4, 2), draw(3, 10, 4, 4), draw(2, 3, 3, 4)]
 
 
 def _far_from_halves(case):
-    """Tell whether no quotient is decided by a last bit."""
-    steps = case[0] / case[1]
+    """Tell whether no integer is decided by a last bit."""
+    steps = _in_groups(*case, store=lambda q, steps: steps)[0]
     return bool(((steps - steps.floor() - 0.5).abs() > 1e-3).all())
 
 
-def _rounded(x, scale, bits, function=torch.round):
-    quant_min, quant_max = quantization.quant_range(bits)
-    return function(x / scale).clamp(quant_min, quant_max)
+def _quantize_groups(weight, bits, group_size):
+    """Ask the library about each group as if it were a matrix of its own."""
+    if weight.shape[1] % group_size:
+        return ()
+    q, scales = torch.empty(weight.shape, dtype=torch.int8), []
+    for row in range(len(weight)):
+        for first in range(0, weight.shape[1], group_size):
+            group = weight[row, first : first + group_size]
+            grid = quantization.choose_qparams_affine(group, bits, symmetric=True)
+            q[row, first : first + group_size] = quantization.quantize_affine(group, *grid, bits)
+            scales.append(grid[0].item())
+    return q, torch.tensor(scales).view(len(weight), -1)
 
 
-def _improve_scale(x, scale, bits):
-    """Let a solver find the least squares of x = scale · q, row by row."""
-    q = _rounded(x, scale, bits)
-    best = torch.linalg.lstsq(q[:, :, None].double(), x[:, :, None].double()).solution[:, 0]
-    return torch.where((q != 0).any(1, keepdim=True), best.float(), scale)
+def _in_groups(
+    weight,
+    bits,
+    group_size,
+    size=lambda groups: groups.abs().amax(-1, keepdim=True),
+    steps=lambda bits: 2 ** (bits - 1) - 1,
+    rounded=torch.round,
+    unit=1.0,
+    store=lambda q, steps: q.to(torch.int8),
+):
+    """Quantize in groups with one thing about it changed."""
+    if weight.shape[1] % group_size:
+        return ()
+    groups = weight.reshape(len(weight), -1, group_size)
+    scale = (size(groups) / steps(bits)).expand(*groups.shape[:2], 1)
+    scale = torch.where(scale == 0, unit, scale)
+    levels = groups / scale
+    q = rounded(levels).clamp(*quantization.quant_range(bits))
+    return store(q, levels).reshape(weight.shape), scale[..., 0]
 
 
-def _fit(x, scale, q):
-    below = (q * q).sum(1, keepdim=True)
-    best = (q * x).sum(1, keepdim=True) / below.clamp(min=1)
-    return torch.where(below > 0, best, scale)
+def _far_neighbours(weight, bits, group_size):
+    """Group every n-th weight of a row instead of those that stand side by side."""
+    if weight.shape[1] % group_size:
+        return ()
+    mixed = weight.reshape(len(weight), group_size, -1).mT.reshape(weight.shape)
+    q, scales = _quantize_groups(mixed, bits, group_size)
+    return q.reshape(len(q), -1, group_size).mT.reshape(weight.shape), scales
 
 
-def _either(x, scale, bits, function):
-    """Keep the scale where all integers are 0, as the right answer does."""
-    q = _rounded(x, scale, bits)
-    return torch.where((q != 0).any(1, keepdim=True), function(x, q), scale)
+def _filled_up(weight, bits, group_size):
+    """Give what is left over at the end of a row a scale, too."""
+    padded = torch.nn.functional.pad(weight, (0, -weight.shape[1] % group_size))
+    q, scales = _quantize_groups(padded, bits, group_size)
+    return q[:, : weight.shape[1]], scales
 
 
-IMPROVE_SCALE_MISTAKES = {
-    "unchanged": lambda x, scale, bits: scale * 1,
-    "absmax": (
-        lambda x, scale, bits: _either(
-            x, scale, bits, lambda x, q: x.abs().amax(1, True) / (2 ** (bits - 1) - 1)
-        )
+def _read_back(weight, bits, group_size):
+    found = _quantize_groups(weight, bits, group_size)
+    return (found[0] * found[1].repeat_interleave(group_size, 1), found[1]) if found else ()
+
+
+def _same_kind(answer, wanted, *case):
+    """Compare, and do not take floats for integers."""
+    kinds = [
+        getattr(to_array((entries(found) or [None])[0]), "dtype", None)
+        for found in (answer, wanted)
+    ]
+    return same(answer, wanted) and kinds[0] == kinds[1]
+
+
+QUANTIZE_GROUPS_MISTAKES = {
+    "one_scale_a_row": partial(
+        _in_groups, size=lambda groups: groups.abs().amax((-2, -1), keepdim=True)
     ),
-    "fraction_upside_down": (
-        lambda x, scale, bits: _either(
-            x, scale, bits, lambda x, q: (q * x).sum(1, True) / (x * x).sum(1, True)
-        )
-    ),
-    "equal_lengths": (
-        lambda x, scale, bits: _either(
-            x, scale, bits, lambda x, q: x.norm(dim=1, keepdim=True) / q.norm(dim=1, keepdim=True)
-        )
-    ),
-    "ratio_of_means": (
-        lambda x, scale, bits: _either(
-            x, scale, bits, lambda x, q: x.abs().mean(1, True) / q.abs().mean(1, True)
-        )
-    ),
-    "one_scale_for_all": (
-        lambda x, scale, bits: torch.full_like(
-            scale,
-            ((_rounded(x, scale, bits) * x).sum() / _rounded(x, scale, bits).square().sum()).item(),
-        )
-    ),
-    "not_clamped": lambda x, scale, bits: _fit(x, scale, (x / scale).round()),
-    "truncates": lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.trunc)),
-    "floors": lambda x, scale, bits: _fit(x, scale, _rounded(x, scale, bits, torch.floor)),
-    "zero_row_divides_by_nothing": (
-        lambda x, scale, bits: (
-            (_rounded(x, scale, bits) * x).sum(1, True)
-            / _rounded(x, scale, bits).square().sum(1, True)
-        )
-    ),
-    "shape_lost": lambda x, scale, bits: _improve_scale(x, scale, bits)[:, 0],
+    "far_neighbours": _far_neighbours,
+    "without_abs": partial(_in_groups, size=lambda groups: groups.amax(-1, keepdim=True)),
+    "one_step_too_many": partial(_in_groups, steps=lambda bits: 2 ** (bits - 1)),
+    "all_levels": partial(_in_groups, steps=lambda bits: 2**bits - 1),
+    "floors": partial(_in_groups, rounded=torch.floor),
+    "truncates": partial(_in_groups, rounded=torch.trunc),
+    "divides_by_nothing": partial(_in_groups, unit=0.0),
+    "floats": partial(_in_groups, store=lambda q, steps: q),
+    "read_back": _read_back,
+    "odd_width_filled_up": _filled_up,
 }
 
 
-IMPROVE_SCALE = Exercise(
-    "improve_scale", _improve_scale, _improve_scale_cases, IMPROVE_SCALE_MISTAKES
+QUANTIZE_GROUPS = Exercise(
+    "quantize_groups",
+    _quantize_groups,
+    _quantize_groups_cases,
+    QUANTIZE_GROUPS_MISTAKES,
+    _same_kind,
+)
+
+
+def check_clipped_scale(clipped_scale) -> bool:
+    """Check ``clipped_scale(x, bits, shares)``: for each row the scale of least squared error."""
+    return grade(clipped_scale, CLIPPED_SCALE)
+
+
+def _clipped_scale_cases(seed):
+    roll = dice(seed)
+
+    def draw(rows, columns, bits, shares):
+        x = normal(rows, columns, seed=roll.randrange(2**31)) * torch.arange(1.0, rows + 1)[:, None]
+        return x, bits, torch.tensor(shares)
+
+    sizes = [
+        ((3, 24, 3, [1.0, 0.8, 0.6, 0.4]), 0),
+        ((6, 5, 2, [0.3, 0.6, 0.9, 1.2]), 1),
+        ((6, 8, 2, [0.4, 1.0, 0.7]), -1),
+        ((2, 16, 4, [1.1, 0.5, 0.8]), 0),
+    ]
+    cases = [until(partial(_tells, more=more), partial(draw, *size)) for size, more in sizes]
+    silent = torch.tensor([[0.0, 0.0, 0.0], [0.4, -2.0, 0.6]])
+    return [*cases, (silent, 3, torch.tensor([0.5, 1.0]))]
+
+
+def _tells(case, more):
+    """Tell whether no last bit decides, and ``more`` levels below would change a choice."""
+    errors, changed = (
+        _errors(*case, lowest=lambda bits, more=more: -(2 ** (bits - 1)) - more)[0]
+        for more in (0, more)
+    )
+    first, second = errors.sort(0).values[:2]
+    clear = (second - first > 1e-3 * second).all()
+    return bool(clear) and (not more or bool((errors.argmin(0) != changed.argmin(0)).any()))
+
+
+def _clipped_scale(x, bits, shares):
+    """Look how far each value is from the nearest of all levels."""
+    lowest, highest = quantization.quant_range(bits)
+    levels = torch.arange(lowest, highest + 1, dtype=torch.float64)
+    scales = []
+    for row in x.double():
+        tried = shares.double() * row.abs().max() / highest
+        far = (row[:, None] - tried[:, None, None] * levels).abs().amin(-1)
+        scales.append(tried[far.square().sum(-1).argmin()].item() or 1.0)
+    return torch.tensor(scales)[:, None]
+
+
+def _errors(
+    x,
+    bits,
+    shares,
+    error=lambda gap: gap.square().sum(-1),
+    lowest=lambda bits: -(2 ** (bits - 1)),
+    highest=lambda bits: 2 ** (bits - 1) - 1,
+    steps=lambda bits: 2 ** (bits - 1) - 1,
+):
+    """Return the error of each share and row, with one thing about it changed, and the scales."""
+    scales = shares[:, None] * x.abs().amax(1) / steps(bits)
+    q = (x / scales[..., None]).round().clamp(lowest(bits), highest(bits))
+    return error(q * scales[..., None] - x), scales
+
+
+def _chosen(x, bits, shares, pick=lambda errors: errors.argmin(0), **changed):
+    errors, scales = _errors(x, bits, shares, **changed)
+    return torch.where(x.any(1), scales[pick(errors), torch.arange(len(x))], 1.0)[:, None]
+
+
+CLIPPED_SCALE_MISTAKES = {
+    "full_range": lambda x, bits, shares: _chosen(x, bits, torch.ones(1)),
+    "not_clamped": partial(_chosen, lowest=lambda bits: -(2**40), highest=lambda bits: 2**40),
+    "one_share_for_all": partial(
+        _chosen, pick=lambda errors: errors.nan_to_num().sum(1).argmin().expand(errors.shape[1])
+    ),
+    "absolute_error": partial(_chosen, error=lambda gap: gap.abs().sum(-1)),
+    "largest_error": partial(_chosen, error=lambda gap: gap.abs().amax(-1)),
+    "worst_kept": partial(_chosen, pick=lambda errors: errors.argmax(0)),
+    "range_returned": lambda x, bits, shares: (
+        _clipped_scale(x, bits, shares) * (2 ** (bits - 1) - 1)
+    ),
+    "one_step_too_many": partial(_chosen, steps=lambda bits: 2 ** (bits - 1)),
+    "divides_by_nothing": lambda x, bits, shares: (
+        _clipped_scale(x, bits, shares) * x.any(1, keepdim=True)
+    ),
+    "shape_lost": lambda x, bits, shares: _clipped_scale(x, bits, shares)[:, 0],
+}
+
+
+CLIPPED_SCALE = Exercise(
+    "clipped_scale", _clipped_scale, _clipped_scale_cases, CLIPPED_SCALE_MISTAKES
+)
+
+
+def check_spend_bits(spend_bits) -> bool:
+    """Check ``spend_bits(sizes, rises, choices, budget)``: bits for each layer in a budget."""
+    return grade(spend_bits, SPEND_BITS)
+
+
+def _spend_bits_cases(seed):
+    roll = dice(seed)
+
+    def draw(layers, choices, least, most):
+        sizes = [8 * int(2 ** roll.uniform(1, 6)) for _ in range(layers)]
+        rises = torch.tensor([_rises(roll, size, len(choices)) for size in sizes])
+        low, high = (bits * sum(sizes) / 8 for bits in (choices[0], choices[-1]))
+        return sizes, rises, choices, int(low + roll.uniform(least, most) * (high - low))
+
+    loss, stop = {"per_bit": False}, {"stop": True}
+    plans = [
+        ((6, [2, 3, 4], 0.55, 0.7), loss),
+        ((8, [3, 4], 0.2, 0.5), stop),
+        ((5, [2, 4, 8], 0.2, 0.5), loss),
+        ((6, [2, 3, 4], 0.2, 0.5), stop),
+    ]
+    cases = [
+        until(partial(_tells_from, changed=changed), partial(draw, *how)) for how, changed in plans
+    ]
+    just_fits = [8, 64], torch.tensor([[0.02, 0.01], [2.0, 1.0]]), [2, 4], 34
+    # What a step lowers counts: neither what is left after it nor what further steps lower.
+    much_stays = [8, 8], torch.tensor([[5.0, 4.9], [1.0, 0.2]]), [2, 3], 5
+    first_step = [8, 8], torch.tensor([[3.0, 2.0, 1.0], [2.6, 1.1, 1.0]]), [2, 3, 4], 5
+    return [*cases, just_fits, much_stays, first_step]
+
+
+def _rises(roll, size, count):
+    """Draw how much the loss rises with each number of bits, each further bit bringing less."""
+    most, kept = size**0.6 * 10 ** roll.uniform(-3, -2), roll.uniform(0.15, 0.5)
+    return [most * kept**place for place in range(count)]
+
+
+def _tells_from(case, changed):
+    """Tell whether the greedy plan is next to the best one, and a changed one is far off."""
+    return _share(_greedy(*case), *case) > 0.99 and _share(_greedy(*case, **changed), *case) < 0.94
+
+
+def _spend_bits(sizes, rises, choices, budget):
+    """Try every plan there is."""
+    plans = torch.cartesian_prod(*[torch.arange(len(choices))] * len(sizes))
+    bits = torch.tensor(choices)[plans]
+    fits = (bits * torch.tensor(sizes)).sum(1) <= 8 * budget
+    total = rises.double()[torch.arange(len(sizes)), plans].sum(1)
+    return bits[total.where(fits, torch.inf).argmin()].tolist()
+
+
+def _share(plan, sizes, rises, choices, budget):
+    """Return what share of the best plan's gain a plan reaches; 0 where it is no plan."""
+    plan = [getattr(bits, "item", lambda bits=bits: bits)() for bits in entries(plan) or []]
+    if len(plan) != len(sizes) or not all(bits in choices for bits in plan):
+        return 0.0
+    if sum(bits * size for bits, size in zip(plan, sizes, strict=True)) > 8 * budget:
+        return 0.0
+
+    def gain(plan):
+        return sum(
+            float(row[0] - row[choices.index(bits)]) for row, bits in zip(rises, plan, strict=True)
+        )
+
+    return gain(plan) / gain(_spend_bits(sizes, rises, choices, budget))
+
+
+def _as_good(answer, wanted, *case):
+    """Tell whether two plans are the same, or both keep the budget and are next to the best."""
+    return same(answer, wanted) or min(_share(answer, *case), _share(wanted, *case)) > 0.97
+
+
+def _greedy(
+    sizes, rises, choices, budget, per_bit=True, sign=1, stop=False, over=False, unit=8, jump=False
+):
+    """Buy the step that is worth most until nothing fits, with one thing about it changed."""
+    costs = [[size * bits for bits in choices] for size in sizes]
+    places, left = [0] * len(sizes), unit * budget - sum(row[0] for row in costs)
+    open_steps = set(range(len(sizes)))
+    while open_steps and left > 0:
+        offers = []
+        for layer in open_steps:
+            here, there = places[layer], len(choices) - 1 if jump else places[layer] + 1
+            price = costs[layer][there] - costs[layer][here]
+            gain = float(rises[layer, here] - rises[layer, there])
+            offers.append((sign * gain / (price if per_bit else 1), layer, there, price))
+        _, layer, there, price = max(offers)
+        if price > left and not over:
+            open_steps = set() if stop else open_steps - {layer}
+            continue
+        places[layer], left = there, left - price
+        if there == len(choices) - 1:
+            open_steps.remove(layer)
+    return [choices[place] for place in places]
+
+
+def _each_layer_alike(sizes, rises, choices, budget):
+    """Spend the budget as if all layers were of one size."""
+    mean = sum(sizes) / len(sizes)
+    return _greedy([mean] * len(sizes), rises, choices, budget)
+
+
+def _same_for_all(sizes, rises, choices, budget):
+    fitting = [bits for bits in choices if bits * sum(sizes) <= 8 * budget]
+    return [fitting[-1]] * len(sizes)
+
+
+SPEND_BITS_MISTAKES = {
+    "budget_ignored": lambda sizes, rises, choices, budget: [choices[-1]] * len(sizes),
+    "same_for_all": _same_for_all,
+    "by_loss_alone": partial(_greedy, per_bit=False),
+    "least_first": partial(_greedy, sign=-1),
+    "stops_early": partial(_greedy, stop=True),
+    "one_step_over": partial(_greedy, over=True),
+    "bytes_taken_for_bits": partial(_greedy, unit=1),
+    "sizes_ignored": _each_layer_alike,
+    "straight_to_the_most": partial(_greedy, jump=True),
+}
+
+
+SPEND_BITS = Exercise("spend_bits", _spend_bits, _spend_bits_cases, SPEND_BITS_MISTAKES, _as_good)
+
+
+def check_straight_through(straight_through) -> bool:
+    """Check ``straight_through(weight, scale, bits, upstream)``: values and their gradient."""
+    return grade(straight_through, STRAIGHT_THROUGH)
+
+
+def _straight_through_cases(seed):
+    roll, cases = dice(seed), []
+    ends = torch.tensor([[-5.2, -4.4, -3.8, -0.3, 0.2], [1.7, 2.7, 3.3, 3.7, 4.2]])
+    for steps, bits in [(ends, 3), *((_steps(roll, 4, 9, bits), bits) for bits in (2, 4, 8))]:
+        scale = 0.1 + normal(len(steps), 1, seed=roll.randrange(2**31)).abs()
+        upstream = 2 * normal(*steps.shape, seed=roll.randrange(2**31))
+        cases.append((steps * scale, scale, bits, upstream))
+    return cases
+
+
+def _steps(roll, rows, columns, bits):
+    """Draw numbers of steps, some of them beyond both ends of the grid, none next to a half."""
+
+    def draw():
+        return 2 ** (bits - 1) * normal(rows, columns, seed=roll.randrange(2**31))
+
+    return until(lambda x: ((x - x.floor() - 0.5).abs() > 1e-3).all(), draw)
+
+
+def _straight_through(weight, scale, bits, upstream):
+    """Let autograd go through the library's function."""
+    weight = weight.clone().requires_grad_()
+    rounded = quantization.fake_quantize(weight, scale, torch.zeros(1), bits)
+    rounded.backward(upstream)
+    return rounded.detach(), weight.grad
+
+
+def _only(chosen):
+    """Return the right values with a gradient where something is true of the steps."""
+
+    def answer(weight, scale, bits, upstream):
+        passes = chosen(weight / scale, *quantization.quant_range(bits))
+        return _straight_through(weight, scale, bits, upstream)[0], upstream * passes
+
+    return answer
+
+
+def _with(values=None, gradient=None):
+    """Return the right pair with one part of it changed."""
+
+    def answer(*case):
+        right = _straight_through(*case)
+        return values(*right, *case) if values else right[0], gradient(
+            *right, *case
+        ) if gradient else right[1]
+
+    return answer
+
+
+STRAIGHT_THROUGH_MISTAKES = {
+    "no_gradient": _only(lambda steps, low, high: False),
+    "clamped_pass": _only(lambda steps, low, high: True),
+    "unclamped_stop": _only(
+        lambda steps, low, high: ~((steps.round() >= low) & (steps.round() <= high))
+    ),
+    "looks_before_rounding": _only(lambda steps, low, high: (steps >= low) & (steps <= high)),
+    "ends_stop": _only(lambda steps, low, high: (steps.round() > low) & (steps.round() < high)),
+    "gradient_times_scale": _with(gradient=lambda v, g, w, scale, bits, up: g * scale),
+    "gradient_over_scale": _with(gradient=lambda v, g, w, scale, bits, up: g / scale),
+    "gradient_of_ones": _with(gradient=lambda v, g, w, scale, bits, up: (g != 0).float()),
+    "integers": _with(values=lambda v, g, w, scale, bits, up: v / scale),
+    "not_clamped": _with(values=lambda v, g, w, scale, bits, up: (w / scale).round() * scale),
+    "not_rounded": _with(
+        values=lambda v, g, w, scale, bits, up: (
+            (w / scale).clamp(*quantization.quant_range(bits)) * scale
+        )
+    ),
+    "order_swapped": lambda *case: _straight_through(*case)[::-1],
+}
+
+
+STRAIGHT_THROUGH = Exercise(
+    "straight_through", _straight_through, _straight_through_cases, STRAIGHT_THROUGH_MISTAKES
 )

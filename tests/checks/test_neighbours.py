@@ -92,8 +92,8 @@ def test_the_committed_solution_passes(name):
 EQUIVALENT = {
     # No share of outcomes is 0.05 to the last bit, and nothing that is decided is a draw.
     "compare_answers": {"Gt: p_value >= 0.05", "GtE: gained > lost"},
-    # The guard of a quotient that is not used.
-    "improve_scale": {"-1: 1"},
+    # All rows are of one length; and two scales that leave the same error are equally good.
+    "clipped_scale": {"mean: (q * scale - x).square().sum", "LtE: error < least"},
     # Bytes wrap round to what is wanted.
     "offset_parts": {"byte: w.int"},
     "pack_nibbles": {"byte: q.int"},
@@ -180,12 +180,48 @@ def enumerated(x_bits, w_bits, sum_bits):
     return low
 
 
-def scale_at_the_vertex(x, scale, bits):
-    """The squared error of a scale is a parabola: three of its points tell where it is least."""
-    q = (x / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    left, middle, right = ((x - s * q).double().square().sum(1, keepdim=True) for s in (-1, 0, 1))
-    curve = left + right - 2 * middle
-    return torch.where(curve > 0, (left - right) / (2 * curve), scale)
+def in_steps_of_the_largest(weight, bits, group_size):
+    """Count how many halves of a step each weight lies above the middle below it."""
+    if weight.shape[1] % group_size:
+        return []
+    groups = weight.numpy().astype(float).reshape(len(weight), -1, group_size)
+    scales = np.abs(groups).max(-1) / (2 ** (bits - 1) - 1)
+    scales[scales == 0] = 1
+    middles = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) + 0.5
+    q = np.searchsorted(middles, groups / scales[..., None]) - 2 ** (bits - 1)
+    return [q.reshape(weight.shape).astype(np.int8), scales]
+
+
+def scale_among_all(x, bits, shares):
+    """Try all shares at once, in 64-bit floats."""
+    most = 2 ** (bits - 1) - 1
+    scales = (shares[:, None, None] * x.abs().amax(1, keepdim=True) / most).double()
+    q = (x / scales + 0.5).floor().clamp(-most - 1, most)
+    places = (q * scales - x).square().sum(-1).nan_to_num().argmin(0)
+    found = scales[places, torch.arange(len(x))]
+    return torch.where(found > 0, found, 1.0)
+
+
+def plan_layer_by_layer(sizes, rises, choices, budget):
+    """Keep, for each number of bits spent so far, the best plan."""
+    best = {0: (0.0, [])}
+    for size, row in zip(sizes, rises.tolist(), strict=True):
+        longer = {}
+        for spent, (total, plan) in best.items():
+            for bits, rise in zip(choices, row, strict=True):
+                found, place = (total + rise, [*plan, bits]), spent + bits * size
+                longer[place] = min(longer.get(place, found), found)
+        best = {place: found for place, found in longer.items() if place <= 8 * budget}
+    return torch.tensor(min(best.values())[1])
+
+
+def detached(weight, scale, bits, upstream):
+    weight = weight.clone().requires_grad_()
+    steps = weight / scale
+    nearest = steps + (steps.round() - steps).detach()
+    rounded = nearest.clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * scale
+    rounded.backward(upstream)
+    return rounded.detach(), weight.grad
 
 
 def surgeon(weight, hessian, q):
@@ -235,13 +271,6 @@ def softened(logits, temperature):
     return probabilities, torch.special.entr(probabilities).sum(-1)
 
 
-def simulated_error(low, high, bits):
-    """Round 1000 numbers a step that lie evenly over the range."""
-    steps = 2**bits - 1
-    places = (np.arange(1000 * steps) + 0.5) / 1000
-    return np.square((places - places.round()) * (high - low) / steps).mean()
-
-
 def packed_bits(q):
     """Take the last four bits of each number; the second of two comes first in a byte."""
     even = np.pad(q.numpy(), ((0, 0), (0, q.shape[-1] % 2))).astype(np.uint8)
@@ -270,12 +299,15 @@ def compared_by_scipy(first, second, labels):
 
 ORACLES = {
     "compare_answers": [compared_by_scipy],
+    "quantize_groups": [in_steps_of_the_largest],
+    "clipped_scale": [scale_among_all],
+    "spend_bits": [plan_layer_by_layer],
+    "straight_through": [detached],
     "affine_qparams": [affine(torch.round), affine(half_up)],
     "round_trip": [round_trip(torch.round), round_trip(half_up)],
     "keep_mask": [mask_from_the_end],
     "keep_n_of_m": [groups_from_the_end],
     "safe_inputs": [enumerated],
-    "improve_scale": [scale_at_the_vertex],
     "obs_remove": [surgeon],
     "macro_f1": [f1_of_sklearn],
     "rehearse": [
@@ -286,7 +318,6 @@ ORACLES = {
     "soft_gradient": [soft_gradient],
     "next_token_kl": [kl_text_by_text],
     "soften": [softened],
-    "expected_error": [simulated_error],
     "pack_nibbles": [packed_bits],
     "unpack_nibbles": [unpacked_bits],
     "wanda": [
