@@ -1,6 +1,8 @@
 """Checks of the exercises of chapter 06."""
 
+import itertools
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,8 +10,7 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from lightcourse import distillation
-from lightcourse.checks.cases import dice, normal
-from lightcourse.checks.comparing import same
+from lightcourse.checks.cases import dice, normal, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
 
@@ -218,71 +219,209 @@ NEXT_TOKEN_KL = Exercise(
 )
 
 
-def check_temperature_for(temperature_for) -> bool:
-    """Check ``temperature_for(logits, entropy)``: where the softened answer has that entropy."""
-    return grade(temperature_for, TEMPERATURE_FOR)
+def check_match_answers(match_answers) -> bool:
+    """Check ``match_answers(logits, ids, mask, limit)``: for each text the teacher's answers."""
+    return grade(match_answers, MATCH_ANSWERS)
 
 
-def _temperature_for_cases(seed):
+def _match_answers_cases(seed):
     roll = dice(seed)
-    cases = [
-        (torch.tensor([4.0, 2.0, 1.0, 0.0, -1.0]), 1.2),
-        (torch.tensor([9.0, 3.0, 3.0, 1.0]), 1.35),
-        (torch.tensor([1.0, 0.5, 0.0, 0.2, -0.3, 0.9]), 0.7),
-        (torch.tensor([30.0, 10.0, 0.0]), 1.0),
+
+    def draw(texts, time, vocabulary, limit, sure):
+        asked = whole(0, vocabulary, texts, time, seed=roll.randrange(2**31))
+        logits = _logits(roll, texts, time, vocabulary, scale=1.0)
+        logits[:, :-1] += sure * F.one_hot(asked[:, 1:], vocabulary)
+        logits += 9 * torch.arange(texts)[:, None, None]  # changes no probability
+        order = torch.tensor(roll.sample(range(texts), texts))
+        lengths = torch.tensor([roll.randint(3, time) for _ in range(texts)])
+        mask = (torch.arange(time) < lengths[:, None]).long()
+        other = whole(0, vocabulary, 1, time, seed=roll.randrange(2**31))
+        ids = torch.cat([asked[order[1:]], other]) * mask
+        return logits, ids, mask, limit
+
+    settings = [
+        ((5, 6, 7, 1.0, 5.0), ("padding_counts", "sum_not_mean")),
+        ((6, 9, 5, 1.2, 4.0), ("first_padding_counts",)),
+        ((4, 5, 5, 1.9, 2.5), ("first_below_the_limit",)),
     ]
-    for temperature in (0.015, 80.0, roll.uniform(2, 9)):
-        logits = temperature * _logits(roll, 5, scale=1.0)
-        cases.append((logits, _soften(logits.double(), temperature)[1].item()))
-    return cases
+    return [
+        until(partial(_told_apart, others=others), partial(draw, *setting))
+        for setting, others in settings
+    ]
 
 
-def _as_exact(answer, wanted, logits, entropy):
-    """Compare as closely as is asked for, 1e-5, and leave as much again to the last digits."""
-    return same(answer, wanted, tolerance=2e-5)
+def _told_apart(case, others):
+    """Tell whether no last bit decides, a text is missing, and other ways find something else."""
+    costs, limit = _costs(*case[:3]), case[3]
+    least = costs.sort(1).values
+    clear = (least[:, 1] - least[:, 0]).min() > 0.02 and (least[:, 0] - limit).abs().min() > 0.02
+    right = _match_answers(*case)
+    some = (right >= 0).any() and (right < 0).any()
+    wrong = [MATCH_ANSWERS_MISTAKES[other](*case) for other in others]
+    return bool(clear and some) and all((right != answer).any() for answer in wrong)
 
 
-def _temperature_for(logits, entropy):
-    """Draw the whole curve, the entropy over the temperature, and read it there."""
-    temperatures = torch.logspace(-3, 3, 20_000, dtype=torch.float64)
-    _, curve = _soften(logits.double(), temperatures[:, None])
-    return math.exp(np.interp(entropy, curve, temperatures.log()))
+def _match_answers(logits, ids, mask, limit):
+    """Ask PyTorch for the loss of each text under each row of answers, one by one."""
+    found = []
+    for text, real in zip(ids, mask, strict=True):
+        labels = torch.where(real == 1, text, -100)[1:]
+        losses = [F.cross_entropy(answers[:-1], labels).item() for answers in logits]
+        least = min(losses)
+        found.append(losses.index(least) if least <= limit else -1)
+    return torch.tensor(found)
 
 
-def _between(logits, entropy, low=1e-3, high=1e3, times=80):
-    """Halve the interval, on a scale of factors, until the temperature is found."""
-    for _ in range(times):
-        middle = math.sqrt(low * high)
-        if torch.special.entr((logits.double() / middle).softmax(-1)).sum() < entropy:
-            low = middle
-        else:
-            high = middle
-    return low
+def _costs(logits, ids, mask, shift=(slice(None, -1), slice(1, None)), counts=None, of=None):
+    """Return the loss of each text under each row of answers, with one thing changed."""
+    log_p = logits.log_softmax(-1) if of is None else of(logits)
+    log_p, targets = log_p[:, shift[0]], ids[:, shift[1]]
+    each = torch.stack([log_p[:, torch.arange(targets.shape[1]), text] for text in targets])
+    real = (mask[:, 1:] if counts is None else counts(mask))[:, None]
+    return -(each * real).sum(-1) / real.sum(-1)
 
 
-def _nearest_whole(logits, entropy):
-    """Return the whole temperature whose entropy comes nearest."""
-    found = {T: abs(_soften(logits.double(), T)[1] - entropy) for T in range(1, 100)}
-    return min(found, key=found.get)
+def _picked(change=lambda costs, mask: costs, kept=lambda costs, limit: costs <= limit, **how):
+    def answer(logits, ids, mask, limit):
+        costs = change(_costs(logits, ids, mask, **how), mask)
+        least = costs.min(1)
+        return torch.where(kept(least.values, limit), least.indices, -1)
+
+    return answer
 
 
-TEMPERATURE_FOR_MISTAKES = {
-    "inverse": lambda logits, entropy: 1 / _temperature_for(logits, entropy),
-    "entropy_in_bits": lambda logits, entropy: _temperature_for(logits, entropy * math.log(2)),
-    "entropy_as_share": (
-        lambda logits, entropy: _temperature_for(logits, entropy / 2 * math.log(len(logits)))
-    ),
-    "whole_numbers_only": _nearest_whole,
-    "never_below_1": lambda logits, entropy: _between(logits, entropy, low=1.0),
-    "never_above_10": lambda logits, entropy: _between(logits, entropy, high=10.0),
-    "not_exact": lambda logits, entropy: _between(logits, entropy, times=14),
-    "wrong_way": lambda logits, entropy: 1e-3,
+def _turned_round(logits, ids, mask, limit):
+    """Say for each row of answers which text it belongs to."""
+    least = _costs(logits, ids, mask).min(0)
+    return torch.where(least.values <= limit, least.indices, -1)
+
+
+def _first_below(logits, ids, mask, limit):
+    below = _costs(logits, ids, mask) <= limit
+    return torch.where(below.any(1), below.int().argmax(1), -1)
+
+
+MATCH_ANSWERS_MISTAKES = {
+    "not_shifted": _picked(shift=(slice(None), slice(None)), counts=lambda mask: mask),
+    "shifted_backwards": _picked(shift=(slice(1, None), slice(None, -1))),
+    "padding_counts": _picked(counts=lambda mask: torch.ones_like(mask[:, 1:])),
+    "first_padding_counts": _picked(counts=lambda mask: mask[:, :-1]),
+    "sum_not_mean": _picked(change=lambda costs, mask: costs * mask[:, 1:].sum(1, keepdim=True)),
+    "logits_not_probabilities": _picked(of=lambda logits: logits),
+    "never_missing": _picked(kept=lambda costs, limit: costs < torch.inf),
+    "first_below_the_limit": _first_below,
+    "turned_round": _turned_round,
+    "order_of_the_cache": lambda logits, ids, mask, limit: torch.arange(len(ids)),
 }
 
 
-TEMPERATURE_FOR = Exercise(
-    "temperature_for", _temperature_for, _temperature_for_cases, TEMPERATURE_FOR_MISTAKES, _as_exact
+MATCH_ANSWERS = Exercise(
+    "match_answers", _match_answers, _match_answers_cases, MATCH_ANSWERS_MISTAKES
 )
+
+
+def check_find_control(find_control) -> bool:
+    """Check ``find_control(runs, claim)``: (its number, in how many seeds it loses)."""
+    return grade(find_control, FIND_CONTROL)
+
+
+STARTS = ("teacher's layers", "plain layers")
+ANSWERS = ("teacher", "labels", "shuffled")
+STEPS = (0, 20, 40)
+OWN, PLAIN = STARTS
+
+
+def _find_control_cases(seed):
+    roll = dice(seed)
+    all_settings = list(itertools.product(STARTS, ANSWERS, STEPS))
+
+    def draw():
+        chosen = roll.sample(all_settings, 7)
+        runs = [(how, tuple(roll.randint(60, 90) / 100 for _ in range(3))) for how in chosen]
+        run, place = roll.randrange(7), roll.randrange(3)
+        others = {how[place] for how in chosen} - {chosen[run][place]}
+        return runs, (run, place, roll.choice(sorted(others or STEPS)))
+
+    drawn = [
+        until(lambda case, there=there: (_find_control(*case)[0] >= 0) == there, draw)
+        for there in (True, False, True, True)
+    ]
+    # The student of the labels starts from other layers: it is no control of the teacher's.
+    other_start = [
+        ((PLAIN, "labels", 20), (0.73, 0.71, 0.75)),
+        ((OWN, "teacher", 20), (0.87, 0.86, 0.86)),
+        ((OWN, "labels", 40), (0.83, 0.81, 0.82)),
+        ((OWN, "shuffled", 20), (0.39, 0.39, 0.40)),
+    ]
+    # Ahead in the mean and in the best seed, but not in each; and one tie.
+    not_in_each = [
+        ((OWN, "labels", 20), (0.60, 0.60, 0.60)),
+        ((OWN, "labels", 40), (0.70, 0.80, 0.81)),
+        ((OWN, "teacher", 20), (0.90, 0.83, 0.80)),
+        ((OWN, "teacher", 40), (0.70, 0.90, 0.80)),
+    ]
+    return [(other_start, (1, 1, "labels")), (not_in_each, (3, 1, "labels")), *drawn]
+
+
+def _find_control(runs, claim):
+    """Look the wanted settings up in a table of all runs by their settings."""
+    run, place, instead = claim
+    numbers = {tuple(settings): number for number, (settings, _) in enumerate(runs)}
+    settings, scores = runs[run]
+    control = numbers.get((*settings[:place], instead, *settings[place + 1 :]), -1)
+    if control < 0:
+        return -1, 0
+    return control, int((np.subtract(scores, runs[control][1]) > 0).sum())
+
+
+def _compared(
+    fits=lambda settings, wanted, place: settings == wanted,
+    wins=lambda scores, others: sum(a > b for a, b in zip(scores, others, strict=True)),
+    missing=lambda runs: (-1, 0),
+):
+    """Return a way to look for the control with one thing about it changed."""
+
+    def answer(runs, claim):
+        run, place, instead = claim
+        settings, scores = runs[run]
+        wanted = (*settings[:place], instead, *settings[place + 1 :])
+        for number, (others, other_scores) in enumerate(runs):
+            if number != run and fits(others, wanted, place):
+                return number, wins(scores, other_scores)
+        return missing(runs)
+
+    return answer
+
+
+def _all_but_claimed(settings, wanted, place):
+    return all(a == b for i, (a, b) in enumerate(zip(settings, wanted, strict=True)) if i != place)
+
+
+FIND_CONTROL_MISTAKES = {
+    "others_ignored": _compared(
+        fits=lambda settings, wanted, place: settings[place] == wanted[place]
+    ),
+    "instead_ignored": _compared(fits=_all_but_claimed),
+    "steps_ignored": _compared(fits=lambda settings, wanted, place: settings[:2] == wanted[:2]),
+    "start_ignored": _compared(fits=lambda settings, wanted, place: settings[1:] == wanted[1:]),
+    "itself": lambda runs, claim: (claim[0], 0),
+    "ties_count": _compared(
+        wins=lambda scores, others: sum(a >= b for a, b in zip(scores, others, strict=True))
+    ),
+    "control_counted": _compared(
+        wins=lambda scores, others: sum(a < b for a, b in zip(scores, others, strict=True))
+    ),
+    "means_compared": _compared(wins=lambda scores, others: 3 * (sum(scores) > sum(others))),
+    "seeds_not_paired": _compared(
+        wins=lambda scores, others: sum(
+            a > b for a, b in zip(sorted(scores), sorted(others), strict=True)
+        )
+    ),
+    "missing_wins": _compared(missing=lambda runs: (-1, 3)),
+}
+
+
+FIND_CONTROL = Exercise("find_control", _find_control, _find_control_cases, FIND_CONTROL_MISTAKES)
 
 
 def check_soft_gradient(soft_gradient) -> bool:

@@ -94,6 +94,8 @@ EQUIVALENT = {
     "compare_answers": {"Gt: p_value >= 0.05", "GtE: gained > lost"},
     # All rows are of one length; and two scales that leave the same error are equally good.
     "clipped_scale": {"mean: (q * scale - x).square().sum", "LtE: error < least"},
+    # No loss is the limit itself.
+    "match_answers": {"Lt: losses.min() <= limit"},
     # Bytes wrap round to what is wanted.
     "offset_parts": {"byte: w.int"},
     "pack_nibbles": {"byte: q.int"},
@@ -109,14 +111,8 @@ EQUIVALENT = {
         "+1: 1",
         "+1: 2",
     },
-    # The only dimension is the last one; and halving is exact long before the end.
+    # The only dimension is the last one.
     "soft_gradient": {"-1: 1"},
-    "temperature_for": {
-        "-1: 1",
-        "-1: 60",
-        "+1: 60",
-        "LtE: torch.special.entr(p).sum() < entropy",
-    },
 }
 
 
@@ -265,6 +261,34 @@ def kl_text_by_text(student_logits, teacher_logits, attention_mask):
     return sum(found) / len(found)
 
 
+def by_the_product_of_probabilities(logits, ids, mask, limit):
+    """Multiply what each row of answers gives to a text's tokens, the longer the smaller."""
+    found = []
+    for text, real in zip(ids, mask, strict=True):
+        length = int(real.sum())
+        chances = [
+            math.prod(
+                rows[place].softmax(-1)[text[place + 1]].item() for place in range(length - 1)
+            )
+            for rows in logits.double()
+        ]
+        best = max(chances)
+        enough = best >= math.exp(-limit * (length - 1))
+        found.append(chances.index(best) if enough else -1)
+    return found
+
+
+def control_by_what_differs(runs, claim):
+    """Go through all runs and list the places in which their settings differ."""
+    run, place, instead = claim
+    own, scores = runs[run]
+    for number, (settings, others) in enumerate(runs):
+        differs = [i for i, value in enumerate(settings) if value != own[i]]
+        if differs == [place] and settings[place] == instead:
+            return [number, len([1 for i in range(len(scores)) if scores[i] > others[i]])]
+    return [-1, 0]
+
+
 def softened(logits, temperature):
     powers = logits.exp() ** (1 / temperature)
     probabilities = powers / powers.sum(-1, keepdim=True)
@@ -316,6 +340,8 @@ ORACLES = {
         )
     ],
     "soft_gradient": [soft_gradient],
+    "match_answers": [by_the_product_of_probabilities],
+    "find_control": [control_by_what_differs],
     "next_token_kl": [kl_text_by_text],
     "soften": [softened],
     "pack_nibbles": [packed_bits],
