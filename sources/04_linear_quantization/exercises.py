@@ -569,8 +569,9 @@ torch.manual_seed(0)
 weight, upstream = (3 * torch.randn(4, 6)).requires_grad_(), torch.randn(4, 6)
 scale = torch.full((4, 1), 0.9)
 steps = weight / scale
-nearest = steps + (steps.round() - steps).detach()
-(nearest.clamp(-4, 3) * scale).backward(upstream)
+inside = steps.clamp(-4.5, 3.5)  # what lies half a step beyond the last levels is clamped
+q = inside + (steps.round().clamp(-4, 3) - inside).detach()
+(q * scale).backward(upstream)
 print(
     "the same gradient:", torch.equal(weight.grad, straight_through(weight, scale, 3, upstream)[1])
 )

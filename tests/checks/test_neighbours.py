@@ -214,8 +214,9 @@ def plan_layer_by_layer(sizes, rises, choices, budget):
 def detached(weight, scale, bits, upstream):
     weight = weight.clone().requires_grad_()
     steps = weight / scale
-    nearest = steps + (steps.round() - steps).detach()
-    rounded = nearest.clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * scale
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    inside = steps.clamp(low - 0.5, high + 0.5)
+    rounded = (inside + (steps.round().clamp(low, high) - inside).detach()) * scale
     rounded.backward(upstream)
     return rounded.detach(), weight.grad
 
