@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 06 · Knowledge distillation: exercises — soften, mix, shift, match, compare, derive
 #
-# Six functions, 110 minutes together: a soft answer, the loss, its form for a language model, answers that have lost their texts, the control of a claim, and the gradient behind $T^2$. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works with the teachers and students of chapter 06.
+# Six functions, 105 minutes together: a soft answer, the loss, its form for a language model, answers that have lost their texts, the control of a claim, and the gradient behind $T^2$. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works with the teachers and students of chapter 06.
 #
 # From the command line, `lightcourse check exercises/06_knowledge_distillation.ipynb` tells which checks pass.
 
@@ -43,9 +43,12 @@ def accuracy(model):
 
 def taught(loss, rows, start=untaught, seed=0, steps=20):
     """Return a student after some steps of 12 texts; loss(student's logits, batch)."""
-    student = copy.deepcopy(start)
+    student, names = copy.deepcopy(start), ("input_ids", "attention_mask")
+
+    def of_batch(model, batch):
+        return loss(model(*(batch[name] for name in names)).logits, batch)
+
     recipe = Recipe(steps, learning_rate=3e-4, warmup_steps=2, seed=seed)
-    of_batch = lambda m, batch: loss(m(batch["input_ids"], batch["attention_mask"]).logits, batch)  # noqa: E731
     train(student, data.row_batches(rows, 12), recipe, of_batch, progress=False)
     return student.eval()
 
@@ -244,7 +247,10 @@ padded = {"input_ids": ids * mask, "mask": mask, "answers": answers}
 def healed(loss, rows):
     """Return the halved model after 16 steps of 8 texts; loss(student's logits, batch)."""
     student, recipe = copy.deepcopy(half), Recipe(16, 1.2e-3, warmup_steps=3, seed=0)
-    of_batch = lambda model, batch: loss(model(batch["input_ids"]).logits, batch)  # noqa: E731
+
+    def of_batch(model, batch):
+        return loss(model(batch["input_ids"]).logits, batch)
+
     train(student, data.row_batches(rows, 8), recipe, of_batch, progress=False)
     return student.eval()
 
@@ -328,17 +334,20 @@ for name, rows in under.items():
     print(f"loss under {name} answers: {loss:.2f} nats")
 print(f"of a teacher that knows nothing: {math.log(2048):.2f} nats")
 
+
+def kl(logits, batch):
+    """Return KL(teacher ‖ student), the teacher's answers lying in the batch."""
+    return distillation.forward_kl(logits, batch["answers"])
+
+
 # %% rtol=0.1
-stale = {"input_ids": today, "answers": kept}
-kl = lambda logits, b: distillation.forward_kl(logits, b["answers"])  # noqa: E731
 tell("before", half)
-tell("taught by stale answers", healed(kl, stale))
+tell("taught by stale answers", healed(kl, {"input_ids": today, "answers": kept}))
 if passed:
     places = match_answers(kept, today, torch.ones_like(today), limit=5.0)
     there = places >= 0
-    print(
-        f"{there.sum()} of 128 texts found, {(ids[places[there]] == today[there]).all(1).sum()} right"
-    )
+    right = (ids[places[there]] == today[there]).all(1).sum()
+    print(f"{there.sum()} of 128 texts found, {right} right")
     mended = {"input_ids": today[there], "answers": kept[places[there]]}
     tell("taught by your mended answers", healed(kl, mended))
 else:
@@ -399,13 +408,19 @@ assert passed
 # %%
 torch.manual_seed(5)
 plain = models.EncoderClassifier(models.load_minilm(), num_labels=len(sections))
-plain = distillation.student_from(plain, [0, 5])
+plain = distillation.student_from(plain, [0, 5]).requires_grad_(True)
 plain.encoder.embeddings.requires_grad_(False)
 starts = {"teacher's layers": untaught, "plain layers": plain}
-soft = lambda logits, b: distillation.forward_kl(logits, b["teacher"], 2.0)  # noqa: E731
-hard = lambda logits, b: F.cross_entropy(logits, b["labels"])  # noqa: E731
 shuffled = pool | {"teacher": pool["teacher"].roll(1, 0)}
-lessons = {"teacher": (soft, pool), "labels": (hard, pool), "shuffled": (soft, shuffled)}
+
+
+def soft(logits, batch):
+    """Return T² · KL(teacher ‖ student) at T = 2."""
+    return distillation.forward_kl(logits, batch["teacher"], 2.0)
+
+
+lessons = {"teacher": (soft, pool), "shuffled": (soft, shuffled)}
+lessons["labels"] = lambda logits, batch: F.cross_entropy(logits, batch["labels"]), pool
 
 
 # %% atol=0.05
