@@ -562,7 +562,7 @@ else:
 # %% [markdown] tags=["solution"]
 # **Why.** Beyond the last level a small push changes nothing that is read back, so the loss has no slope there, and a weight that is out there would be pushed farther and farther without anything to stop it. 3.3 is rounded to 3, which exists with 3 bits: its gradient passes. 3.7 becomes 4, is clamped, and gets none.
 #
-# The usual way to write this needs no class: `w + (rounded - w).detach()` has the value of `rounded` and the gradient of `w`. With a clamp it becomes:
+# The usual way to write this needs no class: `w + (rounded - w).detach()` has the value of `rounded` and the gradient of `w`. With a clamp (one that lets all pass that is *rounded* to a level) it becomes:
 
 # %% tags=["solution"]
 torch.manual_seed(0)
@@ -572,9 +572,8 @@ steps = weight / scale
 inside = steps.clamp(-4.5, 3.5)  # what lies half a step beyond the last levels is clamped
 q = inside + (steps.round().clamp(-4, 3) - inside).detach()
 (q * scale).backward(upstream)
-print(
-    "the same gradient:", torch.equal(weight.grad, straight_through(weight, scale, 3, upstream)[1])
-)
+yours = straight_through(weight, scale, 3, upstream)[1]
+print("the same gradient:", torch.allclose(weight.grad, yours))
 
 # %% [markdown]
 # ## Wrap-up

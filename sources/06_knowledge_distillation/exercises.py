@@ -19,7 +19,7 @@ from lightcourse.training import Recipe, train
 lightcourse.setup()
 
 # %% [markdown]
-# The classifier of chapter 06 and its student, which is made of layers 0 and 5 and has not been taught anything yet. They tell 13 sections of the CIA World Factbook apart. 288 passages are there to learn from, 300 others judge.
+# The classifier of chapter 06 and its student, which is made of layers 0 and 5 and has not been taught anything yet. They tell 13 sections of the CIA World Factbook apart. 288 passages are there to learn from, 200 others judge.
 
 # %%
 factbook, words = data.load_factbook("section"), models.load_minilm_tokenizer()
@@ -29,7 +29,7 @@ report = lora.load_lora_(teacher, models.factbook_adapter()), lora.merge_lora_(t
 untaught = distillation.student_from(teacher, [0, 5]).requires_grad_(True)
 untaught.encoder.embeddings.requires_grad_(False)
 pool = data.ordered_batches(factbook["train"].select(range(288)), words, 12, batch_size=288)[0]
-judge = data.ordered_batches(factbook["test"].select(range(300)), words, 12, batch_size=60)
+judge = data.ordered_batches(factbook["test"].select(range(200)), words, 12, batch_size=60)
 truth = torch.cat([batch["labels"] for batch in judge])
 with torch.no_grad():
     pool["teacher"] = teacher(pool["input_ids"], pool["attention_mask"]).logits
