@@ -345,8 +345,8 @@ for size in (32, 384):
 # And once the integers are settled, which scale is best for *them*? The error $\sum (x - s\,q)^2$ is a parabola in $s$; its derivative is 0 where $s = \langle q, x\rangle / \langle q, q\rangle$. That scale need not be the one that made the integers, so it can only help:
 
 # %% rtol=0.02 tags=["solution"]
-for name, shares in {"full range": torch.ones(1), "your search": few}.items():
-    scale = clipped_scale(weight, 3, shares)
+for name, tried in [("full range", torch.ones(1)), ("your search", few)]:
+    scale = clipped_scale(weight, 3, tried)
     q = (weight / scale).round().clamp(-4, 3)
     fitted = (q * weight).sum(1, keepdim=True) / (q * q).sum(1, keepdim=True)
     errors = [((q * s - weight).norm() / weight.norm()).square() for s in (scale, fitted)]
