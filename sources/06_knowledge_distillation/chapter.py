@@ -111,7 +111,7 @@ compare(guess, entropy, "nats")
 #
 # $$\mathrm{KL}(p \,\|\, q) = \sum_i p_i \ln \frac{p_i}{q_i}, \qquad p = \mathrm{softmax}(t / T),\quad q = \mathrm{softmax}(s / T)$$
 #
-# Training follows its gradient. Only $-\sum_i p_i \ln q_i$ depends on the student's logits, and $\ln q_i = s_i/T - \ln \sum_j e^{s_j / T}$. The derivative is short (exercise 5 does it step by step):
+# Training follows its gradient. Only $-\sum_i p_i \ln q_i$ depends on the student's logits, and $\ln q_i = s_i/T - \ln \sum_j e^{s_j / T}$. The derivative is short (exercise 6 does it step by step):
 #
 # $$\frac{\partial\, \mathrm{KL}}{\partial s_i} = \frac{1}{T}\,(q_i - p_i)$$
 #
