@@ -17,7 +17,6 @@
 import copy
 import random
 import tempfile
-import warnings
 from pathlib import Path
 from statistics import fmean
 
@@ -382,14 +381,13 @@ def with_inputs(model, bits, ranges=None, dim=None):
     return model
 
 
-samples = next(iter(data.token_batches(learn, window=128, batch_size=32)(0, 0)))
-calibrated = quantization.calibrate(dense, [samples])
-
 # %% [markdown]
 # **Predict:** at 4 bits, which step helps more: from static to dynamic, or from per-tensor to per-token?
 
 # %% rtol=0.03
 guess = ...  # "dynamic" or "per-token"
+samples = next(iter(data.token_batches(learn, window=128, batch_size=32)(0, 0)))
+calibrated = quantization.calibrate(dense, [samples])
 cases = {"static, per-tensor": (calibrated,), "dynamic, per-tensor": (None,)}
 cases["dynamic, per-token"] = (None, -1)
 acts = {}
@@ -449,6 +447,8 @@ compare(guess, "one token")
 
 # %% rtol=0.2
 # Wide: torch computes otherwise on processors without VNNI.
+import warnings
+
 from torch.ao.quantization import quantize_dynamic
 
 warnings.filterwarnings("ignore", message="torch.(ao|quantize)")  # "deprecated", says torch
