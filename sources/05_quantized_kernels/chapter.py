@@ -64,7 +64,7 @@ compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB")
 #
 # </details>
 #
-# `integers` moves as little as `weight-only`. That one is short enough to write here. **Numba** (`@njit`) compiles a Python function to machine code; `fastmath` allows it to add floats up in another order, many of them side by side.
+# `integers` moves as little as `weight-only`. `weight-only` is short enough to write here. **Numba** (`@njit`) compiles a Python function to machine code; `fastmath` allows it to add floats up in another order, many of them side by side.
 
 
 # %%
@@ -101,7 +101,7 @@ for name, multiply in contest.items():
 # %% [markdown]
 # Only `integers` has an error to be seen: it rounds the inputs, too.
 #
-# Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than most caches hold: they come from memory. A time is the median of several rounds ± half of the range of their middle half.
+# Now the clock. Each kernel multiplies 16 times in a row: either by *one* matrix, which may then stay in the processor's cache, or by 16 copies of it. The copies are 268 MB of floats or 67 MB of int8, more than the cache of a laptop holds, so they come from memory. (The *cache* is a small fast memory inside the processor. Some servers have one of 300 MB; there "memory" below is the outer cache.) A time is the median of several rounds ± half of the width of the middle 50 % of them.
 #
 # **Predict:** at a batch of 1 (one token) the figure lets `weight-only` win. At a batch of 32, is it `"faster"` or `"slower"` than `float`?
 
@@ -132,9 +132,9 @@ if kernels.path() != "portable":  # plain loops of integers may be slower than f
 compare(guess, "slower" if many["weight-only"] > many["float"] else "faster")
 
 # %% [markdown]
-# **`dequantize` loses to the floats that it replaces.** It moves 37.7 MB instead of 16.8. Much published code does this, and so does `quantize_` as chapter 01 used it.
+# **At batch 1 `dequantize` loses to the floats that it replaces.** It moves 37.7 MB instead of 16.8. Much published code does this, and so does `quantize_` as chapter 01 used it.
 #
-# **`weight-only` wins at batch 1, although it multiplies floats.** It reads a quarter of the bytes and writes no matrix. Where a kernel waits for its weights, that is all it takes; integer arithmetic is not needed. Bytes alone explain a factor of at most 4. If you see more, a cache holds the int8 matrix but not the floats.
+# **`weight-only` wins at batch 1, although it multiplies floats.** It reads a quarter of the bytes and writes no matrix. Where a kernel waits for its weights, that is all it takes; integer arithmetic is not needed. Bytes alone explain a factor of at most 4. If you see clearly more, a cache holds the int8 matrix but not the floats.
 #
 # **At batch 32 `weight-only` loses.** There is as much to multiply as with floats, and each integer is turned into a float again for each row. (A better kernel would do that once for many rows, and could match the floats.) Only `integers` makes the arithmetic cheaper: one instruction multiplies four times as many int8 numbers as floats where the processor has VNNI, an instruction set made for this, and twice as many where it has AVX2.
 #
@@ -325,7 +325,7 @@ for side, name in {"right": "waits for memory  ", "left": "  waits for arithmeti
     text = ax.text(peak / bandwidth, 0.93, name, fontsize=11, **place)
 
 # %% [markdown]
-# *Figure: as the batch grows, the layer climbs along the memory's limit towards that of the arithmetic.*
+# *Figure: as the batch grows, the layer climbs along the memory's limit towards that of the arithmetic; marks far below the roof have met other programs, or overheads that the roof leaves out.*
 #
 # <details><summary>The figure in words</summary>
 #
@@ -333,7 +333,7 @@ for side, name in {"right": "waits for memory  ", "left": "  waits for arithmeti
 #
 # </details>
 #
-# Where the bytes come from can matter only while the kernel waits for them: compare "cache" with "memory" at batch 1 and at 128. So *why* int8 helps depends on the batch. A decoder that writes for one user has a batch of 1: it gains because it reads a quarter of the bytes. An encoder, or a prompt, is a batch of hundreds: it gains because one instruction multiplies more bytes than floats. (A real kernel reaches neither limit near the corner. Without VNNI or AVX2, plain loops wait for the arithmetic at a small batch already.)
+# Where the bytes come from should matter less at batch 128 than at batch 1, because the kernel waits for them less. (Compare "cache" with "memory"; if both differ as much, something else used your processor.) So *why* int8 helps depends on the batch. A decoder that writes for one user has a batch of 1: it gains because it reads a quarter of the bytes. An encoder, or a prompt, is a batch of hundreds: it gains because one instruction multiplies more bytes than floats. (A real kernel reaches neither limit near the corner. Without VNNI or AVX2, plain loops wait for the arithmetic at a small batch already.)
 #
 # ## 5 · Fewer bytes: four bits, and zeros
 #
@@ -456,11 +456,11 @@ ax = plots.sparsity_curves(lines, "time at batch 1, the dense int8 kernel = 1")
 #
 # </details>
 #
-# First look at the control. Zeros cannot change the dense kernel's time, so its distance from 1 is noise, and a gain that is no larger, or no larger than its own spread, is *inconclusive*. Then read your own break-even off the table:
+# First look at the control. Zeros cannot change the dense kernel's time, so its distance from 1 is noise, and a gain or loss that is no larger, or no larger than its own spread, is *inconclusive*. Where the control is off by more than a tenth, as it may be at batch 32 on a busy machine, believe none of that column. Then read your own break-even off the table:
 #
 # - **Whole blocks** leave out bytes *and* multiplications. They gain more the more of them are zero, at both batches.
-# - **One by one** leaves out bytes alone, and to put each weight back into its place takes time. Half of them can gain at most 64 / 44 = 1.45 times, and gain less. At batch 32, where the kernel waits for arithmetic, they *lose*.
-# - **4 bits** are 4.5 / 8 of the bytes: at most 1.78 times as fast where reading decides. Unpacking nibbles costs extra, so expect less at batch 1, and nothing at 32.
+# - **One by one** leaves out bytes alone, and to put each weight back into its place takes time. Half of them can gain at most 64 / 44 = 1.45 times, and gain less. At batch 32, near the corner of the roof, there is still less to gain.
+# - **4 bits** are 4.5 / 8 of the bytes: at most 1.78 times as fast where reading decides. Unpacking nibbles costs extra, so expect less at batch 1, and no gain at 32.
 #
 # So "sparse is faster" is a claim about a *kernel*, a *pattern* and a *batch*, never about zeros. (Without VNNI, the sparse kernel here is a plain loop that loses to the dense one.) Beware of comparisons with *floats*, which dense int8 beats already: quantize first, then ask whether zeros pay on top.
 #
@@ -534,7 +534,7 @@ ax = plots.ledger(ledger)
 #
 # </details>
 #
-# `float inputs` stores what `8 bits` stores, but writes its matrices back as floats in each call, and is *slower* than the floats: that is section 1 in a real model. `half zeros` is no faster than `8 bits`, for a dense kernel multiplies zeros. And `4 bits` is hardly faster: some 20 tokens of one review are no batch of 1. (The embedding table stays at 32 bits, hence two thirds of the bytes and not a quarter.)
+# `float inputs` stores what `8 bits` stores, but writes its matrices back as floats in each call, and is *slower* than the floats: that is section 1 in a real model. `half zeros` does the same work as `8 bits`, for a dense kernel multiplies zeros: how far the two times lie apart is the noise of your clock. `4 bits` need not beat `8 bits`: some 20 tokens of one review are no batch of 1. (The embedding table stays at 32 bits, hence two thirds of the bytes and not a quarter.)
 #
 # ## **Spot the bug**
 #
@@ -581,7 +581,7 @@ for name, function in {
 # - **Integer sums are exact,** and scales per token and per channel leave them, as offsets do. 16 bits overflow at the third product of 127 · 127; 32 bits hold 66,311 of the largest products.
 # - **Bytes lie in the order in which they are read:** panels of 16 outputs, blocks of 4 inputs; two 4-bit weights in a byte.
 # - **The roofline says what to expect:** about $2M$ operations per byte. Bytes decide at batch 1, arithmetic at batch 128.
-# - **Fewer bytes are not always less time.** 4 bits in groups of 32 are 4.5 bits, and gain at most 1.78 times at batch 1. Half of the weights removed one by one leave 69 % of the bytes, and lose time at batch 32; whole blocks are fast, and do the most harm. MiniLM in 8 or in 4 bits lost no accuracy that a sign test sees; with half of its weights at zero it lost 8 points.
+# - **Fewer bytes are not always less time.** 4 bits in groups of 32 are 4.5 bits, and gain at most 1.78 times at batch 1. Half of the weights removed one by one leave 69 % of the bytes, and gain at most 1.45 times; whole blocks are fast, and do the most harm. MiniLM in 8 or in 4 bits lost no accuracy that a sign test sees; with half of its weights at zero it lost 8 points.
 #
 # ## Further reading
 #
