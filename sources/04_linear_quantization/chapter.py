@@ -301,7 +301,7 @@ limits = axes[0].set(ylim=(0.97, 3))
 #
 # </details>
 #
-# - **A good range does nearly all that sharing less does,** and costs no bits: at 3 bits, one scale per tensor loses 140 % with the full range, 16 % with a good one, and groups with the full range lose 13 %, for half a bit more. At 2 bits the range matters far more.
+# - **A good range does nearly all that sharing less does,** and costs no bits: at 3 bits, one scale per tensor loses 16 %, full-range groups 13 % for half a bit more. At 2 bits the range matters far more.
 # - **Finer scales still help,** on each text and at each of these widths; at 2 bits a lot. But look along the axis of the right panel: at equal *real* bits none of the three is clearly ahead.
 #
 # ## 3 · A second model, and what is really stored
@@ -337,7 +337,7 @@ for model in (dense, minilm):
 assert min(turned[8, "tensor"][1]) > 3 * max(turned[8, "row"][1])
 
 # %% [markdown]
-# On MiniLM a better range is not enough: at 8 bits, one scale per tensor turns the embeddings by 9 degrees even with least squares, one scale per row by less than 2. A likely reason is the last line. If one weight is 175 standard deviations large, to keep it ruins the others, and to clip it changes the model. So at 8 bits one scale per row is enough, whatever the range; at 4 bits take **both** remedies, as `quantize_` does.
+# On MiniLM a better range is not enough: at 8 bits, one scale per tensor turns the embeddings by 9 degrees even with least squares, one scale per row by less than 2. (Its largest weight is 175 standard deviations large: to keep it ruins the others, to clip it changes the model.) So at 8 bits one scale per row is enough, whatever the range; at 4 bits take **both** remedies, as `quantize_` does.
 #
 # ### What is information, and what is storage
 #
@@ -440,7 +440,7 @@ assert max(map(max, wrong["random tokens"])) < 1.015 < 1.05 < min(map(min, wrong
 compare(guess, max(wrong, key=lambda name: fmean(map(fmean, wrong[name]))))
 
 # %% [markdown]
-# Little was enough here: random tokens calibrated as well as speeches, and eight different tokens nearly so. One token, repeated, did not: its ranges are likely too narrow, so that real inputs are clipped. (Chapter 03 has a method that random tokens mislead.)
+# Little was enough here: random tokens calibrated as well as speeches, and eight different tokens nearly so. One token, repeated, did not: its ranges are likely too narrow, so that real inputs are clipped.
 #
 # ### One request, two programs
 #
@@ -535,7 +535,7 @@ for chosen, turned_over, *drawn in zip(*gains.values(), strict=True):
 #
 # </details>
 #
-# Half of the extra bits, by sensitivity, bring about five sixths of the gain; random orders bring three tenths to three quarters. Had we drawn only one of them, we could have told any story. And our file becomes *no smaller* by this plan: it stores 2 and 3 bits in the room of 4.
+# Half of the extra bits, by sensitivity, bring about five sixths of the gain; random orders bring three tenths to three quarters. And our file becomes *no smaller* by this plan: it stores 2 and 3 bits in the room of 4.
 #
 # ## 6 · One job, from end to end
 #
