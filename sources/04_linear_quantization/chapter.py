@@ -440,7 +440,7 @@ assert max(map(max, wrong["random tokens"])) < 1.015 < 1.05 < min(map(min, wrong
 compare(guess, max(wrong, key=lambda name: fmean(map(fmean, wrong[name]))))
 
 # %% [markdown]
-# Little was enough here: random tokens calibrated as well as speeches, and eight different tokens nearly so. One token, repeated, did not: its ranges are likely too narrow, so that real inputs are clipped.
+# Random tokens calibrated as well as speeches, and eight different tokens nearly so. One repeated token did not: its ranges are likely too narrow.
 #
 # ### One request, two programs
 #
@@ -711,7 +711,7 @@ assert min(quality["4 bits, no scale"]) > 2 * max(quality["1 bit"])
 #
 # - **The grid.** Rounding costs half of a step at most: 0.15 where a step is 0.3. Zero stays exact. One outlier among 1,000 made 997 of the others 0.
 # - **Sharing and range.** At 3 bits on the language model, one scale per tensor cost 2.4 times the perplexity, groups of 32 1.13; with least squares 1.16 and 1.07. On MiniLM the range alone was not enough. Use both, and count the scales: "4 bits" in groups of 32 are 4.5.
-# - **Activations.** Static or dynamic, per-tensor or per-token are two choices; at 4 bits nearly all depended on the second. Clipping 0.1 % helped greatly at 4 bits and changed hardly anything at 8. One token, repeated, was too little to calibrate with.
+# - **Activations.** Static or dynamic, per-tensor or per-token are two choices; at 4 bits nearly all depended on the second. Clipping 0.1 % helped greatly at 4 bits and changed hardly anything at 8. One repeated token calibrated badly.
 # - **A bit budget.** By sensitivity, half of the extra bits brought five sixths of the gain, random orders three tenths to three quarters.
 # - **The job.** torch converted none of GPT-2's blocks. Training recovered a third of what 50 % pruning cost, and 4 bits cost 1 % more; but quantized without pruning the model was as small, and better.
 #
