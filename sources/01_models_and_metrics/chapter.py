@@ -616,12 +616,8 @@ def product(threads):
     return square @ square
 
 
-work = {
-    "short text": lambda: minilm(**sentence),
-    "long text": lambda: minilm(**long),
-    "product, 2 threads": lambda: product(2),
-    "product, 1 thread": lambda: product(1),
-}
+work = {"short text": lambda: minilm(**sentence), "long text": lambda: minilm(**long)}
+work |= {f"product, threads: {count}": lambda n=count: product(n) for count in (2, 1)}
 runs = metrics.latencies(work, repeats=7)
 for name, run in runs.items():
     print(f"{name:18} {run.median * 1e3:.1f} ms ± {run.spread * 1e3 / 2:.1f}")
