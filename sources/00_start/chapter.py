@@ -7,7 +7,7 @@
 # - remove a real language model's weights (prune), store them in fewer bits (quantize), train a small addition (LoRA), and teach a small model by a large one (distill), in a few lines each;
 # - put a *control* beside every result, and tell a saving from an illusion.
 #
-# **You need:** Python, and having seen PyTorch once. **Time:** 39 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+# **You need:** Python, and having seen PyTorch once. **Time:** 39 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute and a half.
 #
 # Below each **Predict** stands a place for your guess: write it in place of the dots, and run the cell.
 
