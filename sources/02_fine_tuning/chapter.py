@@ -38,7 +38,9 @@ lightcourse.setup(threads=2)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 
+limits = threadpool_limits(1, user_api="blas")  # one thread is faster for scikit-learn here
 factbook = data.load_factbook()
 for name, rows in factbook.items():
     print(f"{name:10}  {len(rows):6,} passages of {len(set(rows['country'])):3} countries")
@@ -148,6 +150,9 @@ assert min(errors["frozen encoder"][512]) > max(errors["TF-IDF"][4096]) + 0.02
 
 
 # %%
+torch.set_num_threads(1)  # one thread is faster for a network as small as this
+
+
 def network(seed):
     """Return an untrained network: 384 features in, one number for each section out."""
     torch.manual_seed(seed)
@@ -259,18 +264,18 @@ ax = plots.curves({"training": seen, "validation": unseen}, "optimizer steps", "
 
 # %% atol=0.03
 for seed in range(3):
-    results = []
-    for patience in (8, 0):
+    shares, losses, answers = [], [], []
+    for patience, evaluate in ((8, validation_loss), (0, None)):
         model = network(seed)
         recipe = Recipe(512, 1e-2, final=1.0, seed=seed, evaluate_every=8, patience=patience)
-        history = train(
-            model, few, recipe, loss_of, validation_loss if patience else None, progress=False
-        )
-        results.append((F.cross_entropy(model(x_test), y_test).item(), model(x_test).argmax(-1)))
-    (early, first), (late, second) = results
-    gap = metrics.paired_gap(second, first, y_test)
-    print(f"test loss {early:.3f}, to the end {late:.3f}; accuracy {gap}")
-    assert early < late - 0.1 and not (gap.decided and gap.gap > 0)
+        history = train(model, few, recipe, loss_of, evaluate, progress=False)
+        shares.append(len(history.losses) / recipe.steps)
+        losses.append(F.cross_entropy(model(x_test), y_test).item())
+        answers.append(model(x_test).argmax(-1))
+    gap = metrics.paired_gap(answers[1], answers[0], y_test)
+    print(f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f},", end=" ")
+    print(f"to the end {losses[1]:.3f}; accuracy {gap}")
+    assert losses[0] < losses[1] - 0.1 and not (gap.decided and gap.gap > 0)
 
 # %% [markdown]
 # By the loss, the stopped network is better in all three seeds. By accuracy it is not: the gaps are zero or negative. The network that is trained to the end is surer of its mistakes, which the loss punishes, but it does not make more of them. So stop by the measure that you care about. And a caution: the validation texts have now been *used*, to choose with. What you report must come from texts that were not used to choose anything: the test set.
@@ -377,6 +382,7 @@ def swapped_or_not(sentences, count):
 
 
 # %%
+torch.set_num_threads(2)
 reviews = data.load_reviews()
 learn = swapped_or_not(reviews["train"]["text"], 3 * 384)  # 384 for each of three seeds
 choose = swapped_or_not(reviews["validation"]["text"], 300)
@@ -601,10 +607,11 @@ def moved(rank, learning_rate, seed=0):
 # %% rtol=0.05
 start = perplexities(models.load_tiny_lm("student"))
 print(f"before: new passages {start[1]:.1f}, old speeches {start[2]:.1f}")
-tried, best = {}, {}
+tried, best, seed_0 = {}, {}, {}
 for name, rank in {"rank 1": 1, "rank 64": 64, "full": None}.items():
     rates = (1.5e-3, 5e-3, 1.5e-2) if rank else (3e-4, 1e-3, 3e-3)
     found = {rate: moved(rank, rate) for rate in rates}
+    seed_0 |= {(rank, rate): values for rate, values in found.items()}
     best[name] = rank, min(rates, key=lambda rate: found[rate][0])
     tried[name] = [(new, old) for _, new, old in found.values()]
     print(f"{name:7} validation:", ", ".join(f"{r}: {found[r][0]:.1f}" for r in rates))
@@ -632,7 +639,7 @@ ax = plots.trade_off(tried, *axes, start=start[1:])
 # %% rtol=0.05
 guess = ...  # "less" or "more"
 best["full, low rate"] = None, 3e-4
-results = {name: [moved(*how, seed) for seed in range(3)] for name, how in best.items()}
+results = {k: [seed_0[how], moved(*how, 1), moved(*how, 2)] for k, how in best.items()}
 for name, values in results.items():
     new, old = ([f"{value[part]:.1f}" for value in values] for part in (1, 2))
     print(f"{name:14}  new passages {' '.join(new)}  old speeches {' '.join(old)}")
@@ -689,7 +696,7 @@ assert min(after) > max(before) + 0.02
 # ## Summary
 #
 # - **The baseline and the split.** A split by row flattered a classifier by nine points of accuracy. With 64 labels a frozen encoder beat word counts in every draw; with 512 it was inconclusive; word counts with 4,096 labels were ahead of both.
-# - **The loop.** Sorted rows ruined everything; the reported accuracy was higher than that on unseen rows; batches were many times faster. Early stopping took about a fifth of the steps and gave a much lower test loss.
+# - **The loop.** Sorted rows ruined everything; the reported accuracy was higher than that on unseen rows; batches were many times faster. Early stopping took less than a fifth of the steps and gave a much lower test loss.
 # - **LoRA** trained 1.5 % of the parameters. $B$ starts at zero so that the model is not damaged and still learns. It makes no model smaller or faster: it makes ten jobs 104 MB instead of 903.
 # - **A fair comparison.** Three rates for each way, chosen on validation sentences. LoRA and all layers were better than the frozen last layer, in every seed; between the two, and against a frozen third layer, it was inconclusive.
 # - **A new domain.** Each at its best rate, rank 64 learned less than full training and forgot less. The rate decided as much as the method.
