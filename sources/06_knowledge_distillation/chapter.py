@@ -291,7 +291,7 @@ for name in ("no teacher", "teacher's layers", "true labels"):
 better = "teacher's answers" if sum(clear) > 0 else "true labels"
 compare(guess, better if len(clear) > 1 else "inconclusive")
 
-# %% atol=0.03
+# %%
 names = ["no teacher", "teacher's layers", "teacher's answers"]
 ahead = {
     name: [100 * (a - b) for a, b in zip(right[name], right["true labels"], strict=True)]
