@@ -200,13 +200,8 @@ def enter(row: str, readme: Path) -> None:
 
 def last_picture(notebook) -> bytes:
     """Return the PNG of the notebook's last figure, byte for byte as readers see it."""
-    pictures = [
-        output.data["image/png"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    return base64.b64decode(pictures[-1])
+    pictures = [picture for cell in notebook.cells for picture in rules.pictures(cell)]
+    return base64.b64decode(pictures[-1].data[rules.PICTURE])
 
 
 def _link(line):

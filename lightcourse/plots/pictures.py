@@ -118,22 +118,14 @@ def integer_grid(q, scale, ax=None):
         When the scales do not divide the matrix.
     """
     import matplotlib.pyplot as plt
-    from matplotlib.patches import Rectangle
 
     rows, columns = q.shape
     kinds, scales = _shared(q, torch.as_tensor(scale))
     size = 1.5 + 0.5 * columns + 0.9 * scales.shape[1], 0.6 + 0.36 * rows
     ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
-    for row in range(rows):
-        for column in range(columns):
-            colour = COLOURS[int(kinds[row, column]) % len(COLOURS)]
-            style = {"facecolor": colour, "alpha": 0.3, "edgecolor": "white", "linewidth": 2}
-            ax.add_patch(Rectangle((column, row), 1, 1, **style))
-            number = str(int(q[row, column]))
-            ax.text(column + 0.5, row + 0.5, number, ha="center", va="center", fontsize=11)
+    byte_grid(q.tolist(), kinds.tolist(), ax=ax)
     _write_scales(ax, scales, kinds, columns)
-    width = columns + 0.4 + 1.8 * scales.shape[1]
-    ax.set(xlim=(0, width), ylim=(rows, 0), xticks=[], yticks=[], frame_on=False)
+    ax.set_xlim(0, columns + 0.4 + 1.8 * scales.shape[1])
     return ax
 
 
