@@ -7,7 +7,7 @@ from lightcourse.plots.diagrams import (
     training_stages,
     transformer_block,
 )
-from lightcourse.plots.distillation import class_bars, densities
+from lightcourse.plots.distillation import class_bars
 from lightcourse.plots.ledger import ledger
 from lightcourse.plots.lines import (
     bits_curves,
@@ -25,7 +25,7 @@ from lightcourse.plots.pictures import (
     weight_maps,
 )
 from lightcourse.plots.pruning import pruning_steps, sparse_formats
-from lightcourse.plots.quantization import clipping, error_parts, number_line, staircase
+from lightcourse.plots.quantization import number_line
 from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
 
@@ -36,10 +36,7 @@ __all__ = [
     "bytes_moved",
     "call_times",
     "class_bars",
-    "clipping",
     "curves",
-    "densities",
-    "error_parts",
     "integer_grid",
     "integer_product",
     "ledger",
@@ -52,7 +49,6 @@ __all__ = [
     "sparse_formats",
     "sparsity_curves",
     "stacked_bars",
-    "staircase",
     "teacher_and_student",
     "trade_off",
     "training_stages",

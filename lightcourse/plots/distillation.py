@@ -1,4 +1,4 @@
-"""What a teacher says, and how a student that is too small follows it."""
+"""What a teacher says of each class."""
 
 from lightcourse.plots.palette import COLOURS
 
@@ -31,32 +31,4 @@ def class_bars(said: dict[str, list[float]], classes: list[str], title: str = ""
     ax.invert_yaxis()
     ax.grid(alpha=0.3, axis="x")
     ax.legend(fontsize=11, loc="lower right", frameon=False)
-    return ax
-
-
-def densities(x, teacher, students: dict[str, list[float]], ax=None):
-    """Draw a teacher's density as an area, and each student's as a line.
-
-    Parameters
-    ----------
-    x : sequence of float
-        Where the densities are given.
-    teacher : sequence of float, as long as ``x``
-    students : dict of str to sequence of float
-        From a student's name to its density, as long as ``x``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-    """
-    import matplotlib.pyplot as plt
-
-    ax = ax or plt.subplots(figsize=(8, 3.4), layout="constrained")[1]
-    ax.fill_between(x, teacher, color="#999999", alpha=0.4, linewidth=0, label="teacher")
-    for index, (name, density) in enumerate(students.items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "linestyle": ["-", "--", ":"][index % 3]}
-        ax.plot(x, density, linewidth=2.5, label=name, **style)
-    ax.set(ylabel="probability of each point", ylim=(0, None))
-    ax.legend(fontsize=11, frameon=False)
-    ax.grid(alpha=0.3)
     return ax

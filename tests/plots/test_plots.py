@@ -186,43 +186,12 @@ def test_answers_are_one_bar_for_each_class_and_label():
     assert {round(bar.get_y() + 0.5) for bar in ax.patches} == {0, 1, 2}
 
 
-def test_densities_show_the_teacher_as_an_area_and_each_student_as_a_line():
-    ax = plots.densities([0, 1, 2], [0.0, 1.0, 0.0], {"a": [0.1, 0.2, 0.1], "b": [0.0, 0.9, 0.0]})
-    assert [list(line.get_ydata()) for line in ax.lines] == [[0.1, 0.2, 0.1], [0.0, 0.9, 0.0]]
-    assert len({line.get_linestyle() for line in ax.lines}) == 2 and len(ax.collections) == 1
-    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"teacher", "a", "b"}
-
-
 def test_a_number_line_marks_its_levels_and_what_it_clamps():
     ax = plots.number_line([0.2, 1.5], scale=0.3, zero_point=-1, quant_min=-4, quant_max=3)
     texts = [text.get_text() for text in ax.texts]
     assert all(str(q) in texts for q in range(-4, 4)) and "1.2" in texts and "1.5" in texts
     markers = [line.get_marker() for line in ax.lines if line.get_marker() in "os"]
     assert markers == ["o", "s"]
-
-
-def test_stairs_stay_on_levels_and_their_error_within_half_a_step():
-    stairs, error = plots.staircase(scale=0.5, zero_point=0, quant_min=-2, quant_max=1)
-    assert sorted(set(stairs.lines[1].get_ydata().tolist())) == [-1.0, -0.5, 0.0, 0.5]
-    x, y = (torch.as_tensor(values) for values in error.lines[0].get_data())
-    inside = (x > -1) & (x < 0.5)
-    assert y[inside].abs().max() <= 0.25 + 1e-6 < y.abs().max()
-    assert [line.get_ydata()[0] for line in error.lines[1:]] == [-0.25, 0.25]
-
-
-def test_clipping_shows_both_ends_of_each_range():
-    ax = plots.clipping(torch.arange(-5.0, 6), {"all": (-5, 5), "less": (-2, 2)})
-    assert [line.get_xdata()[0] for line in ax.lines] == [-5, 5, -2, 2]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["all", "less"]
-
-
-def test_error_parts_are_drawn_over_the_share():
-    ax = plots.error_parts({"rounded": {0.5: 1.0, 1.0: 4.0}, "clipped": {0.5: 2.0, 1.0: 0.0}})
-    assert [line.get_xydata().tolist() for line in ax.lines] == [
-        [[0.5, 1.0], [1.0, 4.0]],
-        [[0.5, 2.0], [1.0, 0.0]],
-    ]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["rounded", "clipped"]
 
 
 def test_bits_panels_share_an_axis_and_a_legend():
