@@ -7,9 +7,10 @@ import logging
 import sys
 
 __version__ = "0.1.0"
-# For the kernels of notebooks. torch's threads wait for each other by spinning: beside other
-# programs a chapter on two threads then takes ten times as long. Read when torch is imported.
-PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+# For the kernels of notebooks. Threads of torch and of NumPy wait for each other by spinning:
+# beside other programs a chapter on two threads then takes ten times as long, and a classifier
+# of scikit-learn forty times. Read when the two are imported.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 # transformers imports torchao where it is installed, and torchao then complains about parts
 # for GPUs; neither line is one that a reader of a notebook could act on.

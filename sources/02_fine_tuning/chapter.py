@@ -38,9 +38,7 @@ lightcourse.setup(threads=2)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
-from threadpoolctl import threadpool_limits
 
-limits = threadpool_limits(1, user_api="blas")  # one thread is faster for scikit-learn here
 factbook = data.load_factbook()
 for name, rows in factbook.items():
     print(f"{name:10}  {len(rows):6,} passages of {len(set(rows['country'])):3} countries")
@@ -264,6 +262,7 @@ ax = plots.curves({"training": seen, "validation": unseen}, "optimizer steps", "
 # From some step on the network learns these 128 passages by heart, and becomes *surer* of its mistakes on others. **Early stopping** does two things: it stops after a few evaluations without a new best (`patience`), and it goes back to the weights of the best one (exercise 2). The control is the same training to its end.
 
 # %% atol=0.03
+gaps = []
 for seed in range(3):
     shares, losses, answers = [], [], []
     for patience, evaluate in ((8, validation_loss), (0, None)):
@@ -273,13 +272,13 @@ for seed in range(3):
         shares.append(len(history.losses) / recipe.steps)
         losses.append(F.cross_entropy(model(x_test), y_test).item())
         answers.append(model(x_test).argmax(-1))
-    gap = metrics.paired_gap(answers[1], answers[0], y_test)
-    print(f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f},", end=" ")
-    print(f"to the end {losses[1]:.3f}; accuracy {gap}")
-    assert losses[0] < losses[1] - 0.1 and not (gap.decided and gap.gap > 0)
+    gaps.append(metrics.paired_gap(answers[1], answers[0], y_test))
+    print(f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f}, accuracy {gaps[-1]}")
+    assert losses[0] < losses[1] - 0.2
+assert all(gap.decided and gap.gap < 0 for gap in gaps[:2])
 
 # %% [markdown]
-# By the loss, the stopped network is better in all three seeds. By accuracy it is not: no gap is above zero, and two are decided *against* it. The network that is trained to the end makes no more mistakes; its loss is higher, so it must be surer of them. So stop by the measure that you care about. And a caution: the validation texts have now been *used*, to choose with. What you report must come from texts that were not used to choose anything: the test set.
+# By the loss, the stopped network is better in all three seeds. By accuracy it is not: in two seeds it is about three points *worse*, and in the third even the sign of the gap changes with the processor that computes it. The network that is trained to the end makes no more mistakes; its loss is higher, so it must be surer of them. So stop by the measure that you care about. And a caution: the validation texts have now been *used*, to choose with. What you report must come from texts that were not used to choose anything: the test set.
 #
 # ## ★ 4 · LoRA: two thin matrices beside a frozen one
 #
@@ -429,12 +428,12 @@ for layer in range(1, 7):
 # - **LoRA:** rank 8 beside every linear layer, and the head, are trained;
 # - **all layers:** every matrix, bias and norm of the six layers, and the head, are trained. (Only the table of word embeddings stays as it is, to save time: it is half of the model.)
 #
-# Both start from the regression on layer 6 as their head, and are trained for 24 steps of 16 sentences.
+# Both start from the regression on layer 6 as their head, and are trained for 16 steps of 16 sentences.
 
 
 # %%
 def teach(way, learning_rate, seed):
-    """Train head and encoder on the 384 sentences of a seed, in 24 steps of 16."""
+    """Train head and encoder on the 384 sentences of a seed, in 16 steps of 16."""
     torch.manual_seed(seed)
     model, regression = models.EncoderClassifier(copy.deepcopy(encoder), 2), fitted(6, seed)
     both_classes = torch.tensor([[-0.5], [0.5]])  # the regression has one row, the head has two
@@ -444,7 +443,7 @@ def teach(way, learning_rate, seed):
         lora.add_lora_(model.encoder, rank=8)
     model.encoder.embeddings.requires_grad_(False)
     rows = learn.select(range(384 * seed, 384 * (seed + 1)))
-    recipe = Recipe(24, learning_rate, 3, seed=seed, groups=[Group("^head", learning_rate=2e-3)])
+    recipe = Recipe(16, learning_rate, 3, seed=seed, groups=[Group("^head", learning_rate=2e-3)])
     train(model, data.text_batches(rows, tokenizer, 16, 12), recipe, progress=False)
     return model
 
@@ -480,25 +479,26 @@ for way in ("frozen, layer 6", "LoRA", "all layers", "frozen, layer 3"):
     print(f"{way:15}", *(f"{accuracy[way, seed]:.3f}" for seed in range(3)))
 
 # %% [markdown]
-# Which gaps are decided?
+# Which gaps are larger than luck?
 
 
 # %% atol=0.03
-def verdict(first, second):
-    """Print the gap of each seed, and whether all seeds decide it alike."""
-    gaps = [metrics.paired_gap(answers[first, s], answers[second, s], y_judge) for s in range(3)]
-    alike = all(gap.decided for gap in gaps) and len({gap.gap > 0 for gap in gaps}) == 1
-    print(f"{second} against {first}:", *gaps, "decided" if alike else "inconclusive", sep="  ")
-    return alike
+def gaps(first, second):
+    """Print and return the gap of each seed."""
+    found = [metrics.paired_gap(answers[first, s], answers[second, s], y_judge) for s in range(3)]
+    print(f"{second} against {first}:", *found, sep="  ")
+    return found
 
 
-assert verdict("frozen, layer 6", "LoRA") and verdict("frozen, layer 6", "all layers")
-assert not verdict("LoRA", "all layers") and not verdict("all layers", "frozen, layer 3")
+over_last = gaps("frozen, layer 6", "LoRA") + gaps("frozen, layer 6", "all layers")
+assert all(gap.decided and gap.gap > 0 for gap in over_last)
+over_lora, over_all = gaps("LoRA", "all layers"), gaps("all layers", "frozen, layer 3")
+assert all(gap.gap > 0 for gap in over_lora + over_all)
 
 # %% [markdown]
-# - Both ways of training are better than the frozen last layer: decided.
-# - Between LoRA and all layers: inconclusive. The same sign in all three seeds is not enough; 384 sentences and 24 steps are little.
-# - Between all layers and the frozen *third* layer: inconclusive, too. We have no proof that training the encoder gave more than another layer gives for nothing.
+# - Both ways of training are better than the frozen last layer: decided, in every seed.
+# - All layers are ahead of LoRA by about four points in each seed, hardly more than their ±. A gap so close to its ± may be decided on your machine and not on ours. Say what is sure: the sign is the same three times; 384 sentences and 16 steps are little.
+# - The frozen *third* layer is ahead of both, in every seed, though nothing but a regression was trained. Training the encoder gave less than another layer gives for nothing.
 #
 # Hu et al. (2021, arXiv 2106.09685) report RoBERTa-base on eight tasks: 87.2 with LoRA, 86.4 with everything trained, with far more labels and steps than ours.
 #
@@ -697,9 +697,9 @@ assert min(after) > max(before) + 0.02
 # ## Summary
 #
 # - **The baseline and the split.** A split by row flattered a classifier by nine points of accuracy. With 64 labels a frozen encoder beat word counts in every draw; with 512 it was inconclusive; word counts with 4,096 labels were ahead of both.
-# - **The loop.** Sorted rows ruined everything; the reported accuracy was higher than that on unseen rows; batches were many times faster. Early stopping took less than a fifth of the steps and gave a much lower test loss, but no better accuracy.
+# - **The loop.** Sorted rows ruined everything; the reported accuracy was higher than that on unseen rows; batches were many times faster. Early stopping took less than a fifth of the steps and gave a much lower test loss, but no accuracy that all seeds call better.
 # - **LoRA** trained 1.5 % of the parameters. $B$ starts at zero so that the model is not damaged and still learns. It makes no model smaller or faster: it makes ten jobs 104 MB instead of 903.
-# - **A fair comparison.** Three rates for each way, chosen on validation sentences. LoRA and all layers were better than the frozen last layer, in every seed; between the two, and against a frozen third layer, it was inconclusive.
+# - **A fair comparison.** Three rates for each way, chosen on validation sentences. LoRA and all layers were better than the frozen last layer, in every seed; between the two the gap was at the edge of what the test decides; a frozen third layer was ahead of both.
 # - **A new domain.** Each at its best rate, rank 64 learned less than full training and forgot less. The rate decided as much as the method.
 #
 # ## Further reading
