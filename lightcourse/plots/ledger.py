@@ -40,11 +40,11 @@ def ledger(variants: Ledger, ax=None):
         _draw(ax, variants, row, COLOURS[index % len(COLOURS)])
     widest = max(map(_megabytes, variants.rows))
     left = min(0, min(map(_megabytes, variants.rows)) - widest * 0.6)  # names stand there
-    ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(left, widest * 1.4))
-    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= widest * 1.4])
+    ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(left, widest * 1.5))
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= widest * 1.5])
     ax.margins(y=0.12)
     ax.grid(alpha=0.3)
-    columns = _columns(variants.rows, widest / 8)
+    columns = _columns(variants.rows, widest / 10)
     for rows, side in zip(columns, _sides(columns), strict=True):
         _label(ax, rows, side * widest * 0.05)
     return ax

@@ -453,7 +453,7 @@ for inputs in (16, 17):
 #
 # - `x_q`: `int8` array of shape (rows, K); `x_scale`: `float32` array of shape (rows,);
 # - `w_q`: `int8` array of shape (outputs, K); `w_scale`: `float32` array of shape (outputs,);
-# - returns a `float32` array of shape (rows, outputs): $y_{mn} = s_m\,t_n \sum_k q_{mk}\,p_{nk}$.
+# - returns a `float32` array of shape (rows, outputs): $y_{mn} = s_m\,t_n \sum_k \bar x_{mk}\,\bar w_{nk}$, where a bar marks an integer.
 #
 # Rows, outputs and K may be any numbers, odd ones too. While you write, leave `@njit` away: then each line runs as Python, and `print` shows what you like. Numba does not look whether an index is inside an array (`@njit(boundscheck=True)` does).
 #
