@@ -9,7 +9,7 @@
 # - spend a budget of bits where it helps, and check that it did;
 # - prune, retrain and quantize a small GPT-2, with a ledger of each step and its control.
 #
-# **You need:** chapters 00, 01 and 03. **Time:** 62 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
+# **You need:** chapters 00, 01 and 03. **Time:** 63 minutes of reading, 25 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
 #
 # Below each **Predict**, write your guess before you run the cell.
 
@@ -365,7 +365,7 @@ print(f"dequantized: {size:,} bytes, perplexity {loss:.2f} times dense")
 # - **When is the range chosen?** **Static**: beforehand, by running a **calibration** text through the model. **Dynamic**: at each call, from the numbers that come.
 # - **Who shares the scale?** All numbers of a call (**per-tensor**), or only those of one token (**per-token**).
 #
-# Static and per-token do not go together, since nobody knows the tokens beforehand. We compare the three other cases, with weights in floats. (A *hook* is a function that PyTorch calls before a layer; what it returns is what the layer is given. Here the ends of the range are found first, and the qparams from them.)
+# Static and per-token do not go together, since nobody knows the tokens beforehand. We compare the three other cases, with weights in floats. (A *hook* is a function that PyTorch calls before a layer; what it returns is what the layer is given.)
 
 
 # %%
