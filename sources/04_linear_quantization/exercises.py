@@ -551,13 +551,13 @@ def trained(on_the_grid, rate):
     return model.eval()
 
 
+# %% rtol=0.02
 def best_of_three(on_the_grid):
     """Return the copy with the rate that did best on the fourth text."""
     runs = [trained(on_the_grid, rate) for rate in (1e-4, 3e-4, 1e-3)]
     return min(runs, key=lambda model: metrics.perplexity(model, choosing, window=128))
 
 
-# %% rtol=0.02
 tell("floats", student)
 tell("2 bits", with_weights(lambda weight: rounded(weight, 2)))
 tell("2 bits after 30 steps in floats", best_of_three(on_the_grid=False))
