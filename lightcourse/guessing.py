@@ -1,10 +1,10 @@
-"""What a learner guessed, beside what was measured."""
+"""What a learner guessed, beside what was measured or computed."""
 
 import math
 from numbers import Integral
 
 
-def compare(guess: object, measured: object, unit: str = "") -> None:
+def compare(guess: object, measured: object, unit: str = "", how: str = "measured") -> None:
     """Print what was measured and how far a guess was from it.
 
     Parameters
@@ -15,6 +15,8 @@ def compare(guess: object, measured: object, unit: str = "") -> None:
         A whole number is shown whole, any other with three digits at least.
     unit : str
         What numbers are counted in.
+    how : str
+        What was done to get it: "computed", where nothing was measured.
 
     Examples
     --------
@@ -24,8 +26,10 @@ def compare(guess: object, measured: object, unit: str = "") -> None:
     measured: 90.9 MB; your guess, 22.5 MB, is 75% too small
     >>> compare("faster", "slower")
     measured: slower; your guess was: faster
+    >>> compare(..., 8, "rows", how="computed")
+    computed: 8 rows (no guess yet)
     """
-    print(f"measured: {_shown(measured, unit)}{_verdict(guess, measured, unit)}")
+    print(f"{how}: {_shown(measured, unit)}{_verdict(guess, measured, unit)}")
 
 
 def _verdict(guess, measured, unit):

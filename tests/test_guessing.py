@@ -42,3 +42,9 @@ def test_a_number_is_compared_with_a_number(capsys, guess, measured, said):
 def test_a_word_is_compared_with_a_word(capsys, guess, said):
     compare(guess, "slower")
     assert capsys.readouterr().out.strip() == said
+
+
+def test_what_is_not_measured_is_not_called_so(capsys):
+    compare(7, 8, "rows", how="computed")
+    said = "computed: 8 rows; your guess, 7 rows, is 12% too small"
+    assert capsys.readouterr().out.strip() == said

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from lightcourse import quantization
-from lightcourse.checks.cases import dice, normal, until
+from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.comparing import entries, same, to_array
 from lightcourse.checks.grading import Exercise, grade
 
@@ -59,31 +59,17 @@ def _qparams(x, bits, steps=None, widen=True, start=None, rounded=torch.round):
     return scale.item(), (start - rounded(low / scale)).item()
 
 
-def _unrounded(x, bits):
-    scale, _ = _qparams(x, bits)
-    return scale, -(2 ** (bits - 1)) - min(x.min().item(), 0) / scale
-
-
-def _turned_over(x, bits):
-    scale, zero_point = _qparams(x, bits)
-    return scale, -(2**bits) - zero_point
-
-
-def _divided_by_nothing(x, bits):
-    return _qparams(x, bits) if x.abs().max() > 0 else (0.0, float("nan"))
-
-
 AFFINE_QPARAMS_MISTAKES = {
     "one_step_too_many": lambda x, bits: _qparams(x, bits, steps=2**bits),
     "bits_not_levels": lambda x, bits: _qparams(x, bits, steps=bits),
-    "zero_outside_range": lambda x, bits: _qparams(x, bits, widen=False),
-    "starts_at_zero": lambda x, bits: _qparams(x, bits, start=0),
-    "zero_point_not_rounded": _unrounded,
-    "floors": lambda x, bits: _qparams(x, bits, rounded=torch.floor),
-    "ceils": lambda x, bits: _qparams(x, bits, rounded=torch.ceil),
-    "sign_turned": _turned_over,
+    "zero_outside_range": partial(_qparams, widen=False),
+    "starts_at_zero": partial(_qparams, start=0),
+    "zero_point_not_rounded": partial(_qparams, rounded=lambda steps: steps),
+    "floors": partial(_qparams, rounded=torch.floor),
+    "ceils": partial(_qparams, rounded=torch.ceil),
+    "sign_turned": partial(_qparams, rounded=lambda steps: -steps.round()),
     "symmetric": lambda x, bits: ((x.abs().max() / (2 ** (bits - 1) - 1)).item() or 1.0, 0),
-    "divides_by_nothing": _divided_by_nothing,
+    "divides_by_nothing": lambda x, bits: _qparams(x, bits) if x.any() else (0.0, math.nan),
 }
 
 
@@ -156,8 +142,7 @@ def _without_clamp(x, bits):
 
 def _floored(x, bits):
     scale, zero_point = quantization.choose_qparams_affine(x, bits)
-    quant_min, quant_max = quantization.quant_range(bits)
-    q = ((x / scale).floor() + zero_point).clamp(quant_min, quant_max)
+    q = ((x / scale).floor() + zero_point).clamp(*quantization.quant_range(bits))
     return (q - zero_point) * scale
 
 
@@ -170,12 +155,8 @@ def _too_many_steps(x, bits):
 
 ROUND_TRIP_MISTAKES = {
     "broken_version": _broken,
-    "still_between_0_and_1": (
-        lambda x, bits: (
-            ((x - x.min()) / (x.max() - x.min()) * (2**bits - 1)).round() / (2**bits - 1)
-        )
-    ),
-    "steps_of_bits": lambda x, bits: _from_smallest(x, bits),
+    "still_between_0_and_1": lambda x, bits: _broken(x, 2**bits - 1),
+    "steps_of_bits": _from_smallest,
     "zero_not_exact": lambda x, bits: _from_smallest(x, 2**bits - 1),
     "integers_returned": lambda x, bits: _integers(x, bits)[0].float(),
     "zero_point_not_subtracted": lambda x, bits: _integers(x, bits)[0] * _integers(x, bits)[1],
@@ -551,24 +532,16 @@ def _straight_through(weight, scale, bits, upstream):
 
 def _only(chosen):
     """Return the right values with a gradient where something is true of the steps."""
-
-    def answer(weight, scale, bits, upstream):
-        passes = chosen(weight / scale, *quantization.quant_range(bits))
-        return _straight_through(weight, scale, bits, upstream)[0], upstream * passes
-
-    return answer
+    return _with(gradient=lambda w, s, b, up: up * chosen(w / s, *quantization.quant_range(b)))
 
 
 def _with(values=None, gradient=None):
     """Return the right pair with one part of it changed."""
+    return but(_straight_through, 0 if values else 1, values or gradient)
 
-    def answer(*case):
-        right = _straight_through(*case)
-        return values(*right, *case) if values else right[0], gradient(
-            *right, *case
-        ) if gradient else right[1]
 
-    return answer
+def _gradient(*case):
+    return _straight_through(*case)[1]
 
 
 STRAIGHT_THROUGH_MISTAKES = {
@@ -579,15 +552,13 @@ STRAIGHT_THROUGH_MISTAKES = {
     ),
     "looks_before_rounding": _only(lambda steps, low, high: (steps >= low) & (steps <= high)),
     "ends_stop": _only(lambda steps, low, high: (steps.round() > low) & (steps.round() < high)),
-    "gradient_times_scale": _with(gradient=lambda v, g, w, scale, bits, up: g * scale),
-    "gradient_over_scale": _with(gradient=lambda v, g, w, scale, bits, up: g / scale),
-    "gradient_of_ones": _with(gradient=lambda v, g, w, scale, bits, up: (g != 0).float()),
-    "integers": _with(values=lambda v, g, w, scale, bits, up: v / scale),
-    "not_clamped": _with(values=lambda v, g, w, scale, bits, up: (w / scale).round() * scale),
+    "gradient_times_scale": _with(gradient=lambda w, s, b, up: _gradient(w, s, b, up) * s),
+    "gradient_over_scale": _with(gradient=lambda w, s, b, up: _gradient(w, s, b, up) / s),
+    "gradient_of_ones": _with(gradient=lambda *case: (_gradient(*case) != 0).float()),
+    "integers": _with(values=lambda w, s, b, up: _straight_through(w, s, b, up)[0] / s),
+    "not_clamped": _with(values=lambda w, s, b, up: (w / s).round() * s),
     "not_rounded": _with(
-        values=lambda v, g, w, scale, bits, up: (
-            (w / scale).clamp(*quantization.quant_range(bits)) * scale
-        )
+        values=lambda w, s, b, up: (w / s).clamp(*quantization.quant_range(b)) * s
     ),
     "order_swapped": lambda *case: _straight_through(*case)[::-1],
 }

@@ -1,6 +1,7 @@
 """How a check tries a learner's function and names the misconception behind a wrong answer."""
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
@@ -143,13 +144,18 @@ def _by_entry(exercise, cases, answers, names):
     count = len(rights[0]) if isinstance(rights[0], tuple) else 0
     if exercise.alike is not _same or any(p is None or len(p) != count for p in parts):
         return ""
+
+    @functools.cache  # one mistake on one case, for all entries
+    def made(known, number):
+        return comparing.entries(exercise.mistakes[known](*cases[number])) or []
+
     told = []
     for place in range(count):
         got, right = ([each[place] for each in column] for column in (parts, rights))
         differing = (i for i in range(len(cases)) if not comparing.same(got[i], right[i]))
         first = next(differing, None)
         if first is not None:
-            message = _known_entry(exercise, cases, got, place)
+            message = _known_entry(exercise, made, got, place)
             if not message:
                 arguments = comparing.given(cases[first], names)
                 difference = comparing.difference(got[first], right[first])
@@ -158,12 +164,13 @@ def _by_entry(exercise, cases, answers, names):
     return "; ".join(told)
 
 
-def _known_entry(exercise, cases, got, place):
+def _known_entry(exercise, made, got, place):
     """Return what is said of the mistake that makes one entry what it is in every case."""
-    for known, mistake in exercise.mistakes.items():
-        made = (comparing.entries(mistake(*case)) or [] for case in cases)
+    for known in exercise.mistakes:
+        entries = (made(known, number) for number in range(len(got)))
         if all(
-            len(m) > place and comparing.same(g, m[place]) for g, m in zip(got, made, strict=True)
+            len(m) > place and comparing.same(g, m[place])
+            for g, m in zip(got, entries, strict=True)
         ):
             return sentences(exercise.name)[known]
     return ""

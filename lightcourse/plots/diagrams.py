@@ -37,8 +37,8 @@ def integer_product(ax=None):
     """
     ax = _canvas(ax, 4, 2)
     _box(ax, 0, 1, "inputs x\nfloats", PLAIN)
-    _box(ax, 1, 1, "round(x / s)\n8-bit integers\nscale s", PROCESS)
-    _box(ax, 1, 0, "weights q\n8-bit integers\nscales t", MODEL)
+    _box(ax, 1, 1, "x_q = round(x / s)\n8-bit integers\nscale s", PROCESS)
+    _box(ax, 1, 0, "weights w_q\n8-bit integers\nscales t", MODEL)
     _box(ax, 2, 1, "sum of products\nall integers,\nthe sum in 32 bits", PROCESS)
     _box(ax, 3, 1, "times s · t\nfloats", PLAIN)
     for column in range(3):

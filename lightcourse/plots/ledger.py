@@ -1,5 +1,8 @@
 """Variants of one model as points: quality against the bytes that are stored."""
 
+import math
+from itertools import pairwise
+
 from lightcourse.ledger import Ledger
 from lightcourse.plots.palette import COLOURS
 
@@ -37,14 +40,34 @@ def ledger(variants: Ledger, ax=None):
         _draw(ax, variants, row, COLOURS[index % len(COLOURS)])
     widest = max(map(_megabytes, variants.rows))
     left = min(0, min(map(_megabytes, variants.rows)) - widest * 0.6)  # names stand there
-    ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(left, widest * 1.4))
-    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= widest * 1.4])
+    ax.set(xlabel="stored, MB", ylabel=variants.measure, xlim=(left, widest * 1.5))
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= widest * 1.5])
     ax.margins(y=0.12)
     ax.grid(alpha=0.3)
-    middle = (widest + min(map(_megabytes, variants.rows))) / 2
-    _label(ax, [row for row in variants.rows if _megabytes(row) < middle], -widest * 0.07)
-    _label(ax, [row for row in variants.rows if _megabytes(row) >= middle], widest * 0.07)
+    columns = _columns(variants.rows, widest / 10)
+    for rows, side in zip(columns, _sides(columns), strict=True):
+        _label(ax, rows, side * widest * 0.05)
     return ax
+
+
+def _columns(rows, gap):
+    """Return rows in columns, from left to right; between two of them is a gap in megabytes."""
+    columns = []
+    for row in sorted(rows, key=_megabytes):
+        if not columns or _megabytes(row) - _megabytes(columns[-1][-1]) > gap:
+            columns.append([])
+        columns[-1].append(row)
+    return columns
+
+
+def _sides(columns):
+    """Return on which side each column has its names: left (-1) or right (1), the wider gap."""
+    gaps = [_megabytes(after[0]) - _megabytes(before[-1]) for before, after in pairwise(columns)]
+    sides = []
+    for left, right in pairwise([math.inf, *gaps, math.inf]):
+        taken = sides[-1:] == [1]  # by the names of the column before
+        sides.append(-1 if left > right and not taken else 1)
+    return sides
 
 
 def _megabytes(row):

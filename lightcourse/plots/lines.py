@@ -129,7 +129,7 @@ def seed_dots(rows: dict[str, list[float]], xlabel: str, ax=None, each: str = "s
             ax.plot(value, place, linestyle="", markersize=9, alpha=0.8, label=label, **style)
     ax.set(xlabel=xlabel, xscale="log", yticks=range(len(rows)), yticklabels=list(rows))
     _plain_numbers(ax.xaxis)
-    ax.invert_yaxis()
+    ax.set_ylim(len(rows) - 0.5, -0.5)  # half a row more, so that no dot is cut
     ax.legend(fontsize=11)
     ax.grid(alpha=0.3)
     return ax

@@ -4,6 +4,8 @@ import torch
 
 from lightcourse.plots.palette import COLOURS
 
+FILLS = (*COLOURS, "#F0E442")  # Wong's yellow too: on white it is no line, but a fill
+
 
 def weight_maps(panels: dict[str, torch.Tensor]):
     """Draw small weight matrices side by side, on one scale of colours.
@@ -90,7 +92,7 @@ def byte_grid(labels: list[list], kinds: list[list[int]], title: str = "", ax=No
     ax = ax or plt.subplots(figsize=size, layout="constrained")[1]
     for row, (texts, colours) in enumerate(zip(labels, kinds, strict=True)):
         for column, (text, kind) in enumerate(zip(texts, colours, strict=True)):
-            style = {"facecolor": COLOURS[kind % len(COLOURS)], "alpha": 0.35, "edgecolor": "white"}
+            style = {"facecolor": FILLS[kind % len(FILLS)], "alpha": 0.35, "edgecolor": "white"}
             ax.add_patch(Rectangle((column, row), 1, 1, linewidth=2, **style))
             ax.text(column + 0.5, row + 0.5, str(text), ha="center", va="center", fontsize=11)
     ax.set(xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[], title=title)
@@ -106,7 +108,8 @@ def integer_grid(q, scale, ax=None):
     q : Tensor of integers, shape (rows, columns)
     scale : Tensor of floats
         Of one number, of shape (rows,) or (rows, 1), or (rows, groups): integers with one
-        scale share a colour, and the scale stands at the row's end in that colour.
+        scale share a colour, and the scale stands at the row's end on that colour. More than eight
+        scales begin with the first colour again.
 
     Returns
     -------
@@ -149,10 +152,11 @@ def _write_scales(ax, scales, kinds, columns):
     for line in range(lines):
         height = line + 0.5 if lines == len(kinds) else len(kinds) / 2
         for group in range(groups):
-            colour = COLOURS[(line * groups + group) % len(COLOURS)]
+            colour = FILLS[(line * groups + group) % len(FILLS)]
             text = f"× {float(scales[line, group]):.3g}"
-            place = columns + 0.3 + 1.8 * group, height
-            ax.text(*place, text, va="center", fontsize=11, color=colour, weight="bold")
+            place = columns + 0.4 + 1.8 * group, height
+            box = {"facecolor": colour, "alpha": 0.35, "edgecolor": "none", "pad": 3}
+            ax.text(*place, text, va="center", fontsize=11, bbox=box)
 
 
 def bytes_moved(parts: dict[str, dict[str, float]], ax=None):

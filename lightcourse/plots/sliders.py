@@ -2,7 +2,10 @@
 
 import os
 
+import torch
+
 from lightcourse.plots.quantization import number_line
+from lightcourse.quantization import fake_quantize
 
 
 def number_line_slider(x, bits: int = 3) -> None:
@@ -41,10 +44,11 @@ def shows_widgets() -> bool:
 def _draw(x, bits, share):
     import matplotlib.pyplot as plt
 
-    quant_max = 2 ** (bits - 1) - 1
-    scale = share * max(map(abs, x)) / quant_max
+    values, quant_max = torch.tensor(x, dtype=torch.float64), 2 ** (bits - 1) - 1
+    end = share * values.abs().max()
+    scale = end / quant_max
     ax = number_line(x, float(f"{scale:.3g}"), 0, -quant_max, quant_max)
-    kept = [min(max(round(value / scale), -quant_max), quant_max) * scale for value in x]
-    error = sum((a - b) ** 2 for a, b in zip(x, kept, strict=True)) / sum(a * a for a in x)
+    kept = fake_quantize(values.clamp(-end, end), scale, torch.tensor(0), bits)
+    error = (kept - values).square().sum() / values.square().sum()
     ax.set_title(f"{bits} bits, {share:.0%} of the range: squared error {error:.1%}")
     plt.show()

@@ -9,7 +9,7 @@
 # - spend a budget of bits where it helps, and check that it did;
 # - prune, retrain and quantize a small GPT-2, with a ledger of each step and its control.
 #
-# **You need:** chapters 00, 01 and 03. **Time:** 62 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
+# **You need:** chapters 00, 01 and 03. **Time:** 63 minutes of reading, 25 for the parts marked ★ (the fast path); the whole notebook runs in about a minute.
 #
 # Below each **Predict**, write your guess before you run the cell.
 
@@ -51,7 +51,7 @@ ax = plots.number_line(
 #
 # </details>
 #
-# In symbols, for $b$ bits:
+# In symbols, for $b$ bits and a range from low to high:
 #
 # $$s = \frac{\text{high} - \text{low}}{2^b - 1}, \qquad z = q_{\min} - \text{round}\Big(\frac{\text{low}}{s}\Big)$$
 #
@@ -63,6 +63,8 @@ ax = plots.number_line(
 # | $q$ | `q` | the integer that is stored, from $q_{\min} = -4$ to $q_{\max} = 3$ |
 # | $z$ | `zero_point` | the integer that stands for the real 0, here -1 |
 # | $\hat x$ | `back` | the real number that is read back |
+#
+# $\text{clamp}(v, q_{\min}, q_{\max})$ leaves $v$ as it is between these two ends, and moves what lies beyond to the nearer end. A map that stretches and shifts, as $\hat x = s\,(q - z)$ does, is called **affine**. Its $s$ and $z$ together are the quantization parameters, in code **qparams**: the library's `choose_qparams_affine` chooses both from the range of some numbers.
 #
 # The same, line by line:
 
@@ -148,7 +150,7 @@ compare(guess, int((back[:-1] == 0).sum()))
 #
 # ### Who shares: tensor, row, group
 #
-# A matrix of 4 outputs and 8 inputs has small weights in its first row and large ones in its last. Three ways to share: one scale for the whole **tensor**; one per **row**, that is for each output (the field says **per-channel**); one per **group** of neighbours in a row, here 4.
+# A matrix of 4 outputs and 8 inputs has small weights in its first row and large ones in its last. Three ways to share: one scale for the whole **tensor**; one per **row**, that is for each output (the field says **per-channel**); one per **group** of neighbours in a row, here 4. (`dim=-1` asks for one scale for all numbers along the last dimension. `quantize_affine` returns the integers, before they are read back.)
 
 # %%
 torch.manual_seed(0)
@@ -182,7 +184,7 @@ rows = sum(layer.out_features for layer in matrices.values())
 sharing = {"tensor": weights / len(matrices), "row": weights / rows, "groups": 32}
 width = {who: {bits: bits + 16 / count for bits in (4, 3, 2)} for who, count in sharing.items()}
 print(f"4 bits, one scale per tensor {width['tensor'][4]:.3f}, per row {width['row'][4]:.2f}")
-compare(guess, width["groups"][4], "bits")
+compare(guess, width["groups"][4], "bits", how="computed")
 
 # %% [markdown]
 # 4 + 16/32 = 4.5. "4 bits" is never the whole truth. (The *student* is the tiny language model of chapter 01.)
@@ -204,7 +206,7 @@ plots.number_line_slider(few, bits=3)
 #
 # </details>
 #
-# How narrow should it be? `choose_qparams_mse` tries a dozen ranges and takes the one with the **least squared error** of these weights. It may also give the unused level to the longer side. At 2 bits that makes four levels of three, so a part of its gain there is that level.
+# How narrow should it be? `choose_qparams_mse` tries a dozen ranges and takes the one with the **least squared error** of these weights (*mse* is the mean squared error). It may also give the unused level to the longer side. At 2 bits that makes four levels of three, so a part of its gain there is that level.
 
 # %%
 RANGES = {"full range": choose_qparams_affine, "least squares": choose_qparams_mse}
@@ -363,7 +365,7 @@ print(f"dequantized: {size:,} bytes, perplexity {loss:.2f} times dense")
 # - **When is the range chosen?** **Static**: beforehand, by running a **calibration** text through the model. **Dynamic**: at each call, from the numbers that come.
 # - **Who shares the scale?** All numbers of a call (**per-tensor**), or only those of one token (**per-token**).
 #
-# Static and per-token do not go together, since nobody knows the tokens beforehand. We compare the three other cases, with weights in floats.
+# Static and per-token do not go together, since nobody knows the tokens beforehand. We compare the three other cases, with weights in floats. (A *hook* is a function that PyTorch calls before a layer; what it returns is what the layer is given.)
 
 
 # %%
@@ -640,7 +642,6 @@ ledger
 
 # %%
 ax = plots.ledger(ledger)
-limits = ax.set(xlim=(-1.6, 7.4), xticks=range(6))
 _, control, pruned, recovered, eight, four, _, rival = quality.values()
 for text in range(3):
     assert pruned[text] > recovered[text] + 0.03 > control[text] + 0.08

@@ -532,30 +532,37 @@ class OnTheGrid(torch.nn.Module):
 
 
 # %% [markdown]
-# 30 steps on a text that is not among the three that judge. The control is the same 30 steps in floats, *then* rounded: does training alone do it, or does it take training on the grid?
-
+# 30 steps on speeches that are not among the three texts that judge. The control is the same 30 steps in floats, *then* rounded: does training alone do it, or does it take training on the grid? Each of the two gets the best of three learning rates. They are compared on a fourth text, which neither teaches nor judges: whoever chooses on the texts that judge is praised for luck.
 
 # %%
-def trained(on_the_grid):
-    """Return a copy of the model after 30 steps, on the grid or in floats."""
+lessons, choosing = data.token_batches(learn[:200_000], 64, batch_size=8), learn[200_000:204_097]
+
+
+def trained(on_the_grid, rate):
+    """Return a copy of the model in 2 bits after 30 steps, on the grid or in floats."""
     model = copy.deepcopy(student)
-    for layer in layers.linear_layers(model).values() if on_the_grid else ():
+    matrices = layers.linear_layers(model).values()
+    for layer in matrices if on_the_grid else ():
         parametrize.register_parametrization(layer, "weight", OnTheGrid(layer.weight))
-    batches = data.token_batches(learn, window=64, batch_size=8)
-    recipe = Recipe(steps=30, learning_rate=3e-4, warmup_steps=3, seed=0)
-    train(model, batches, recipe, model_loss, progress=False)
+    recipe = Recipe(steps=30, learning_rate=rate, warmup_steps=3, seed=0)
+    train(model, lessons, recipe, model_loss, progress=False)
+    for layer in () if on_the_grid else matrices:
+        layer.weight.data = rounded(layer.weight.data, 2)
     return model.eval()
 
 
 # %% rtol=0.02
+def best_of_three(on_the_grid):
+    """Return the copy with the rate that did best on the fourth text."""
+    runs = [trained(on_the_grid, rate) for rate in (1e-4, 3e-4, 1e-3)]
+    return min(runs, key=lambda model: metrics.perplexity(model, choosing, window=128))
+
+
 tell("floats", student)
 tell("2 bits", with_weights(lambda weight: rounded(weight, 2)))
-floats = trained(on_the_grid=False)
-for layer in layers.linear_layers(floats).values():
-    layer.weight.data = rounded(layer.weight.data, 2)
-tell("2 bits after 30 steps in floats", floats)
+tell("2 bits after 30 steps in floats", best_of_three(on_the_grid=False))
 if passed:
-    tell("2 bits after 30 steps on your grid", trained(on_the_grid=True))
+    tell("2 bits after 30 steps on your grid", best_of_three(on_the_grid=True))
 else:
     print("First solve this exercise: then the steps on your grid stand here.")
 

@@ -53,7 +53,7 @@ moved = {
     "weight-only": {"int8 read": K * N},
 }
 ax = plots.bytes_moved(moved)
-compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB")
+compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB", how="computed")
 
 # %% [markdown]
 # *Figure: writing floats back costs far more bytes than int8 saves.*
@@ -69,15 +69,15 @@ compare(guess, sum(moved["dequantize"].values()) / 1e6, "MB")
 
 # %%
 @njit(fastmath=True)
-def weight_only(x, q, scale):
+def weight_only(x, w_q, w_scale):
     """Multiply floats by int8 weights; no float matrix is written."""
-    y = np.empty((len(x), len(q)), np.float32)
+    y = np.empty((len(x), len(w_q)), np.float32)
     for row in range(len(x)):
-        for output in range(len(q)):
+        for output in range(len(w_q)):
             total = np.float32(0)
-            for k in range(q.shape[1]):
-                total += x[row, k] * np.float32(q[output, k])
-            y[row, output] = total * scale[output]
+            for k in range(w_q.shape[1]):
+                total += x[row, k] * np.float32(w_q[output, k])
+            y[row, output] = total * w_scale[output]
     return y
 
 
@@ -152,13 +152,13 @@ ax = plots.integer_product()
 #
 # <details><summary>The figure in words</summary>
 #
-# Four boxes from left to right, joined by arrows: inputs x, floats; round(x / s), 8-bit integers with a scale s; the sum of products, all integers, the sum in 32 bits; times s · t, floats again. A fifth box, the weights q, 8-bit integers with scales t, points to the sum of products.
+# Four boxes from left to right, joined by arrows: inputs x, floats; round(x / s), 8-bit integers x_q with a scale s; the sum of products, all integers, the sum in 32 bits; times s · t, floats again. A fifth box, the weights w_q, 8-bit integers with scales t, points to the sum of products.
 #
 # </details>
 #
-# Write each input as $x_k \approx s\,q_k$ and each weight as $w_{nk} \approx t_n\,p_{nk}$:
+# Write each input as $x_k \approx s\,\bar x_k$ and each weight as $w_{nk} \approx t_n\,\bar w_{nk}$. The bar marks the integer, which chapter 04 called $q$; in code it is `x_q` or `w_q`:
 #
-# $$y_n = \sum_k s\,q_k \cdot t_n\,p_{nk} = s\,t_n \underbrace{\sum_k q_k\,p_{nk}}_{\text{integers only}}$$
+# $$y_n = \sum_k s\,\bar x_k \cdot t_n\,\bar w_{nk} = s\,t_n \underbrace{\sum_k \bar x_k\,\bar w_{nk}}_{\text{integers only}}$$
 #
 # Here $s$ (`x_scale`) is one scale for each row of inputs, that is per *token*, and $t_n$ (`w_scale`) one for each row of the weight, per *output* (per-channel). Both are the same for all $k$, so they wait outside the sum (Jacob et al. 2017, arXiv 1712.05877, section 2.2). Two tokens, two outputs, four inputs:
 
@@ -177,17 +177,17 @@ assert np.allclose(by_hand, kernels.linear_w8a8(x, panels.pack_w8(w_q), w_scale)
 # %% [markdown]
 # This is the product of the dequantized floats, and what the library's kernel returns. All rounding happens before the sum and after it. A sum of integers is exact, so a kernel may add in any order, and in any number of parts.
 #
-# Could each *input* have a scale of its own, for instance because one input is always large? No: in $\sum_k s_k\,q_k\,p_{nk}$ each term has another factor, and nothing can be taken out. This is why activations are quantized per token and weights per channel. (SmoothQuant, arXiv 2211.10438, moves such a factor into the weights beforehand; LLM.int8, arXiv 2208.07339, keeps those few inputs in 16 bits.)
+# Could each *input* have a scale of its own, for instance because one input is always large? No: in $\sum_k s_k\,\bar x_k\,\bar w_{nk}$ each term has another factor, and nothing can be taken out. This is why activations are quantized per token and weights per channel. (SmoothQuant, arXiv 2211.10438, moves such a factor into the weights beforehand; LLM.int8, arXiv 2208.07339, keeps those few inputs in 16 bits.)
 #
 # ## 3 · From integers to bytes in memory
 #
 # ### An offset leaves the sum, too
 #
-# If a weight is stored with an offset $z$, it means $p_{nk} - z$. Multiply out:
+# If a weight is stored with an offset $z$, it means $\bar w_{nk} - z$. Multiply out:
 #
-# $$\sum_k q_k\,(p_{nk} - z) = \sum_k q_k\,p_{nk} \;-\; z \sum_k q_k$$
+# $$\sum_k \bar x_k\,(\bar w_{nk} - z) = \sum_k \bar x_k\,\bar w_{nk} \;-\; z \sum_k \bar x_k$$
 #
-# The last sum has nothing to do with the weights: it is *one* number for each token, taken once for all outputs. Kernels use this twice. The **zero point** of chapter 04 is such an offset. And the fastest byte instruction of many x86 processors (`vpdpbusd`) multiplies *unsigned* bytes by *signed* ones, while our inputs and weights are both signed. So the library stores each weight plus 128, from 0 to 255, and lets all outputs of a token *start* at $-128 \sum_k q_k$ instead of at 0. What if one forgets that?
+# The last sum has nothing to do with the weights: it is *one* number for each token, taken once for all outputs. Kernels use this twice. The **zero point** of chapter 04 is such an offset. And the fastest byte instruction of many x86 processors (`vpdpbusd`) multiplies *unsigned* bytes by *signed* ones, while our inputs and weights are both signed. So the library stores each weight plus 128, from 0 to 255, and lets all outputs of a token *start* at $-128 \sum_k \bar x_k$ instead of at 0. What if one forgets that?
 
 # %%
 stored = w_q.astype(int) + 128
@@ -291,7 +291,7 @@ for batch in (1, 4, 16, 128):
     }
     runs[batch] = metrics.latencies(turns, repeats=5, warmup=1)
 bandwidth, peak = limits.stream_read(), limits.int8_peak()
-compare(guess, 480 // 30 // 2, "rows")
+compare(guess, 480 // 30 // 2, "rows", how="computed")
 
 # %% [markdown]
 # The two limits meet at 480 / 30 = 16 operations per byte, and a batch of 8 does about 16. Below that, a perfect kernel would do seven more rows for almost nothing; above it, fewer bytes gain nothing.
@@ -341,7 +341,7 @@ for side, name in {"right": "waits for memory  ", "left": "  waits for arithmeti
 #
 # With only 16 values, one scale for a whole row is too coarse. With **groups** of 32 inputs each group is an integer sum of its own, and its scale leaves *that*:
 #
-# $$y_n = s \sum_g t_{ng} \Big( \underbrace{\sum_{k \in g} q_k\,p_{nk}}_{\text{integers only}} \Big)$$
+# $$y_n = s \sum_g t_{ng} \Big( \underbrace{\sum_{k \in g} \bar x_k\,\bar w_{nk}}_{\text{integers only}} \Big)$$
 #
 # We take a real matrix, the one in the middle of MiniLM that widens 384 numbers to 1,536. `QuantizedLinear` with `activations=8` runs on the integer kernels.
 

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 05 · Quantized kernels: exercises — sums, nibbles, roofs, overflows, and a kernel
 #
-# Seven functions: six steps of an integer kernel, then a whole one. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. After it your function computes inside MiniLM. Nothing here needs more than chapter 05.
+# Seven functions: six steps of an integer kernel, then a whole one. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. After it your function computes inside MiniLM, and a control that needs no answer of yours is printed above it. Nothing here needs more than chapter 05.
 #
 # From the command line, `lightcourse check exercises/05_quantized_kernels.ipynb` tells which checks pass.
 
@@ -23,9 +23,11 @@ lightcourse.setup()
 minilm, reviews = models.load_minilm(), data.load_reviews()["test"].select(range(5))
 batches = data.ordered_batches(reviews, models.load_minilm_tokenizer(), max_length=24)
 embedded = models.embed(minilm, batches)
+library = copy.deepcopy(minilm)
+report = quantization.quantize_(library, bits=8, activations=8)
 
 # %% [markdown]
-# So much for the model, five reviews, and what MiniLM makes of them in floats. `minilm_with(make)` returns a copy of MiniLM whose linear layers multiply in another way: `make(weight)` is asked once for each layer, and returns a function that is given the layer's inputs, of shape (rows, inputs). `closeness` says how far a copy's embeddings are from those of the floats: 1 is the same direction.
+# So much for the model, five reviews, and what MiniLM makes of them in floats. `library` is a copy that runs on the library's kernels for 8 bits. `minilm_with(make)` returns a copy of MiniLM whose linear layers multiply in another way: `make(weight)` is asked once for each layer, and returns a function that is given the layer's inputs, of shape (rows, inputs). `closeness` says how far a copy's embeddings are from those of the floats: 1 is the same direction.
 
 
 # %%
@@ -77,21 +79,31 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** the first token of a review enters a layer in the middle of MiniLM. Its inputs and the layer's weights become bytes, each with a zero point, and your function computes the 1,536 outputs.
+# **In the model:** the first token of a review enters a layer in the middle of MiniLM. Its inputs and the layer's weights become bytes, each with a zero point, and your function computes the 1,536 outputs. The control multiplies the bytes as they are stored and forgets what their zeros are.
+
+# %%
+layer, seen = minilm.encoder.layer[3].intermediate.dense, []
+hook = layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+again = models.embed(minilm, batches)
+hook.remove()
+token, weight = seen[0][0, 0], layer.weight.detach()
+(x_scale, x_zero), (w_scale, w_zero) = map(quantization.choose_qparams_affine, (token, weight))
+x = quantization.quantize_affine(token, x_scale, x_zero).int() + 128
+w = quantization.quantize_affine(weight, w_scale, w_zero).int() + 128
+rest = x_zero.item() + 128, w_zero.item() + 128, x_scale.item(), w_scale.item()
+
 
 # %% atol=0.02
+def tell_closeness(name, outputs):
+    """Print how close the layer's outputs are to those of the floats."""
+    close = cosine_similarity(outputs, weight @ token, dim=0).item()
+    print(f"{name:21} closeness to the floats {close:.3f}")
+
+
+tell_closeness("zero points forgotten", (w @ x).float())
 if passed:
-    layer, seen = minilm.encoder.layer[3].intermediate.dense, []
-    hook = layer.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
-    again = models.embed(minilm, batches)
-    hook.remove()
-    token, weight = seen[0][0, 0], layer.weight.detach()
-    (x_scale, x_zero), (w_scale, w_zero) = map(quantization.choose_qparams_affine, (token, weight))
-    x = quantization.quantize_affine(token, x_scale, x_zero).int() + 128
-    w = quantization.quantize_affine(weight, w_scale, w_zero).int() + 128
-    rest = x_zero.item() + 128, w_zero.item() + 128, x_scale.item(), w_scale.item()
-    yours = torch.tensor([integer_dot(x.byte(), row, *rest) for row in w.byte()])
-    print(f"closeness to the floats: {cosine_similarity(yours, weight @ token, dim=0).item():.3f}")
+    yours = [integer_dot(x.byte(), row, *rest) for row in w.byte()]
+    tell_closeness("your function", torch.tensor(yours))
 else:
     print("First solve the exercise: then your function runs here.")
 
@@ -166,23 +178,31 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** all linear layers of MiniLM are rounded to 4 bits in groups of 32, and kept in your bytes.
+# **In the model:** all linear layers of MiniLM are rounded to 4 bits in groups of 32. The control keeps each weight in a byte of its own; you keep two in one. What comes back should be the same.
+
+
+# %%
+def kept_in(pack, unpack):
+    """Return MiniLM with weights of 4 bits that were packed and unpacked, and the bytes stored."""
+    stored = []
+
+    def make(weight):
+        q, scale, _ = quantization.round_to_nearest(weight, bits=4, group_size=32)
+        stored.append(pack(q))
+        back = unpack(stored[-1], q.shape[1]).unflatten(1, (-1, 32)) * scale[:, :, None]
+        return lambda rows: rows @ back.flatten(1).T
+
+    return minilm_with(make), sum(packed.nbytes for packed in stored)
+
 
 # %% atol=0.02
-stored = []
-
-
-def from_nibbles(weight):
-    q, scale, _ = quantization.round_to_nearest(weight, bits=4, group_size=32)
-    stored.append(pack_nibbles(q))
-    back = unpack_nibbles(stored[-1], q.shape[1]).unflatten(1, (-1, 32)) * scale[:, :, None]
-    return lambda rows: rows @ back.flatten(1).T
-
-
+ways = {"whole bytes": (lambda q: q, lambda q, length: q)}
 if passed and packs:
-    close, megabytes = closeness(minilm_with(from_nibbles)), sum(p.nbytes for p in stored) / 1e6
-    print(f"{8 * megabytes:.1f} MB of floats became {megabytes:.1f} MB; closeness {close:.3f}")
-else:
+    ways["your nibbles"] = pack_nibbles, unpack_nibbles
+for name, way in ways.items():
+    model, size = kept_in(*way)
+    print(f"{name:12} {size / 1e6:4.1f} MB, closeness {closeness(model):.3f}")
+if not (passed and packs):
     print("First solve both parts: then your functions run here.")
 
 # %% [markdown] tags=["solution"]
@@ -230,20 +250,19 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** your function adds up the limits of all linear layers of MiniLM for the five reviews, with the bandwidth and the peak of this machine. No kernel can be faster; how close does the library come?
+# **In the model:** first the library's kernels run the whole of MiniLM on the five reviews, and a clock measures it. Then your function adds up the limits of all linear layers, computed from the bandwidth and the peak of this machine. No kernel can be faster; how close does the library come?
 
 # %% clock=true
+rows = batches[0]["input_ids"].numel()
+took = metrics.latency(lambda: models.embed(library, batches), repeats=5)
+print(f"{rows} rows, 8 bits: the whole model, measured {1e3 * took.median:7.2f} ms")
 if passed:
     peak = np.nan_to_num(limits.int8_peak(), nan=50e9)  # the portable path has no peak
-    rows, machine = batches[0]["input_ids"].numel(), (limits.stream_read(), peak)
+    machine = limits.stream_read(), peak
     shapes = [layer.weight.T.shape for layer in layers.linear_layers(minilm).values()]
     times = [layer_limits(*shape, rows, 8, *machine) for shape in shapes]
     for name, seconds in zip(("bytes", "operations"), zip(*times, strict=True), strict=True):
-        print(f"{rows} rows, 8 bits, {name:10} {1e3 * sum(seconds):7.2f} ms")
-    whole = copy.deepcopy(minilm)
-    report = quantization.quantize_(whole, bits=8, activations=8)
-    took = metrics.latency(lambda: models.embed(whole, batches), repeats=5).median
-    print(f"the whole model, measured     {1e3 * took:7.2f} ms")
+        print(f"limit of the linear layers: {name:10} {1e3 * sum(seconds):7.2f} ms")
 else:
     print("First solve the exercise: then your function runs here.")
 
@@ -291,7 +310,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** all linear layers of MiniLM store unsigned bytes, and their sums start where your function says. Below it, the library's kernels.
+# **In the model:** all linear layers of MiniLM store unsigned bytes, and their sums start where your function says. The control is the library's kernels, which must agree with them.
 
 
 # %%
@@ -310,11 +329,9 @@ def with_offset(weight):
 
 
 # %% atol=0.002
+print(f"closeness: the library's {closeness(library):.4f}")
 if passed:
-    whole = copy.deepcopy(minilm)
-    report = quantization.quantize_(whole, bits=8, activations=8)
-    print(f"closeness: yours {closeness(minilm_with(with_offset)):.4f}, ", end="")
-    print(f"the library's {closeness(whole):.4f}")
+    print(f"closeness: yours         {closeness(minilm_with(with_offset)):.4f}")
 else:
     print("First solve the exercise: then your function runs here.")
 
@@ -383,7 +400,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** MiniLM's weights have 4 bits now, with one scale per output, and its inputs 8. The products are added up in 16 bits, once over a whole row, once in parts as long as your function allows, which are then added up in 32 bits.
+# **In the model:** MiniLM's weights have 4 bits now, with one scale per output, and its inputs 8. The products are added up in 16 bits, first over a whole row (the control), then in parts as long as your function allows, which are added up in 32 bits.
 
 
 # %%
@@ -404,10 +421,11 @@ def in_16_bits(length):
 
 
 # %% atol=0.05
+print(f"whole rows:         closeness {closeness(minilm_with(in_16_bits(10**6))):.1f}")
 if passed:
-    for length in (10**6, safe_inputs(x_bits=8, w_bits=4, sum_bits=16)):
-        close = closeness(minilm_with(in_16_bits(length)))
-        print(f"parts of {length:7,} inputs: closeness {close:.1f}")
+    length = safe_inputs(x_bits=8, w_bits=4, sum_bits=16)
+    close = closeness(minilm_with(in_16_bits(length)))
+    print(f"parts of {length} inputs: closeness {close:.1f}")
 else:
     print("First solve the exercise: then your function runs here.")
 
@@ -435,7 +453,7 @@ for inputs in (16, 17):
 #
 # - `x_q`: `int8` array of shape (rows, K); `x_scale`: `float32` array of shape (rows,);
 # - `w_q`: `int8` array of shape (outputs, K); `w_scale`: `float32` array of shape (outputs,);
-# - returns a `float32` array of shape (rows, outputs): $y_{mn} = s_m\,t_n \sum_k q_{mk}\,p_{nk}$.
+# - returns a `float32` array of shape (rows, outputs): $y_{mn} = s_m\,t_n \sum_k \bar x_{mk}\,\bar w_{nk}$, where a bar marks an integer.
 #
 # Rows, outputs and K may be any numbers, odd ones too. While you write, leave `@njit` away: then each line runs as Python, and `print` shows what you like. Numba does not look whether an index is inside an array (`@njit(boundscheck=True)` does).
 #
@@ -469,7 +487,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the model:** every linear layer of MiniLM runs on your kernel. It reads a single token, and then the five reviews; beside it stand the floats, a layer that dequantizes, and the library's kernel.
+# **In the model:** MiniLM reads a single token, and then the five reviews: in floats, with layers that dequantize, on the library's kernel, and, once the check says ✓, with every linear layer on yours.
 
 
 # %%
@@ -481,18 +499,18 @@ def on_your_kernel(weight):
 
 
 # %% clock=true atol=0.002
+slow = copy.deepcopy(minilm)
+report = quantization.quantize_(slow, bits=8)
+short = [{name: values[:1, :1] for name, values in batches[0].items() if name != "labels"}]
+variants = {"floats": minilm, "dequantized in each call": slow, "the library's": library}
 if passed:
-    variants = {"floats": minilm, "dequantized in each call": copy.deepcopy(minilm)}
-    variants |= {"your kernel": minilm_with(on_your_kernel), "the library's": copy.deepcopy(minilm)}
-    for name, activations in {"dequantized in each call": None, "the library's": 8}.items():
-        report = quantization.quantize_(variants[name], bits=8, activations=activations)
-    short = [{name: values[:1, :1] for name, values in batches[0].items() if name != "labels"}]
-    for tokens, texts in {"1 token": short, "5 reviews": batches}.items():
-        turns = {name: lambda m=m, t=texts: models.embed(m, t) for name, m in variants.items()}
-        for name, run in metrics.latencies(turns, repeats=9).items():
-            close = closeness(variants[name])
-            print(f"{tokens:9} {name:24} {1e3 * run.median:7.2f} ms, closeness {close:.4f}")
-else:
+    variants["your kernel"] = minilm_with(on_your_kernel)
+for tokens, texts in {"1 token": short, "5 reviews": batches}.items():
+    turns = {name: lambda m=m, t=texts: models.embed(m, t) for name, m in variants.items()}
+    for name, run in metrics.latencies(turns, repeats=9).items():
+        close = closeness(variants[name])
+        print(f"{tokens:9} {name:24} {1e3 * run.median:7.2f} ms, closeness {close:.4f}")
+if not passed:
     print("First solve the exercise: then your function runs here.")
 
 # %% [markdown] tags=["solution"]

@@ -169,6 +169,19 @@ def test_each_wrong_entry_of_a_tuple_is_told_by_its_own_mistake(capsys):
     assert "value 2 of 3" not in printed
 
 
+def test_a_known_mistake_is_computed_once_for_all_entries(capsys):
+    asked = []
+
+    def mistake(x):
+        asked.append(x)
+        return 0, 0, 0
+
+    exercise = grading.Exercise("f", lambda x: (x, x, x), lambda seed: [(1,), (2,)], {"m": mistake})
+    assert not grading.grade(lambda x: (-x, -x, -x), exercise)
+    assert "value 3 of 3: 1 is wanted, -1 was returned" in capsys.readouterr().out
+    assert asked == [1, 1]  # as a whole, and entry by entry
+
+
 def test_an_entry_with_an_unknown_mistake_is_shown_with_its_case(capsys):
     assert not checks.check_sparse_bytes(lambda rows, columns, nonzeros: (4 * nonzeros, 7, 8))
     printed = capsys.readouterr().out

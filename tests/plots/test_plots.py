@@ -1,10 +1,12 @@
 """Figures: the right number of panels and bars, and zeros that look like zeros."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
 from lightcourse import metrics, plots
+from lightcourse.plots import sliders
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,14 @@ def test_integers_that_share_a_scale_share_its_colour(scale, shown):
     assert len({patch.get_facecolor() for patch in ax.patches}) == len(shown)
 
 
+def test_eight_scales_have_eight_colours_and_stand_in_them():
+    ax = plots.integer_grid(torch.zeros(4, 8, dtype=torch.int), torch.ones(4, 2))
+    cells = [patch.get_facecolor() for patch in ax.patches]
+    assert len(set(cells)) == 8
+    beside = [text.get_bbox_patch().get_facecolor() for text in ax.texts if text.get_bbox_patch()]
+    assert beside == cells[::4]
+
+
 def test_scales_that_do_not_divide_the_integers_are_refused():
     for scale in (torch.ones(3), torch.ones(2, 3)):
         with pytest.raises(ValueError, match="scale has shape"):
@@ -85,6 +95,17 @@ def test_a_slider_falls_back_to_a_still(monkeypatch):
     monkeypatch.setenv("LIGHTCOURSE_WIDGETS", "1")
     plots.number_line_slider([0.2, -1.0], bits=4)
     assert asked[0]["bits"].value == 4 and asked[0]["share"].value == 1.0
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("share", [0.4, 0.7, 1.0])
+def test_a_slider_tells_the_error_of_the_grid_that_it_draws(bits, share):
+    x = [0.2, -1.0, 0.9]
+    sliders._draw(x, bits, share)
+    most = 2 ** (bits - 1) - 1
+    levels = share * np.arange(-most, most + 1) / most
+    error = (np.subtract.outer(x, levels) ** 2).min(axis=1).sum() / np.square(x).sum()
+    assert plt.gcf().axes[0].get_title().endswith(f"squared error {error:.1%}")
 
 
 @pytest.mark.parametrize(("x", "bits"), [([0.0, 0.0], 3), ([1.0], 8)])
@@ -140,7 +161,7 @@ def test_seeds_put_one_dot_for_each_seed_into_each_row():
     dots = [line.get_xydata().tolist()[0] for line in ax.lines]
     assert dots == [[1.0, 0], [2.0, 0], [3.0, 1], [4.0, 1]]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
-    assert ax.yaxis_inverted()
+    assert ax.get_ylim() == (1.5, -0.5)
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["seed 0", "seed 1"]
     ax = plots.seed_dots({"first": [1.0, 2.0]}, "perplexity", each="text")
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["text 0", "text 1"]
@@ -225,6 +246,24 @@ def test_a_ledger_has_one_point_and_one_name_for_each_row():
         heights = sorted(text.xyann[1] for text in ax.texts if text.get_ha() == side)
         gaps = [b - a for a, b in zip(heights, heights[1:], strict=False)]
         assert all(gap > 0.05 * (high - low) for gap in gaps)
+
+
+def test_a_ledger_names_a_middle_column_beside_it_on_its_wider_side():
+    ledger = metrics.Ledger("accuracy")
+    for name, stored in {"small": 1e6, "middle": 6e6, "near it": 6.4e6, "large": 10e6}.items():
+        ledger.add(name, int(stored), 0.7)
+    places = {text.get_text(): text for text in plots.ledger(ledger).texts}
+    sides = {name: text.get_ha() for name, text in places.items()}
+    assert sides == {"small": "right", "middle": "right", "near it": "right", "large": "left"}
+    assert 4.5 < places["middle"].xyann[0] == places["near it"].xyann[0] < 6
+
+
+def test_two_columns_of_a_ledger_do_not_write_into_the_same_gap():
+    ledger = metrics.Ledger("accuracy")
+    for stored in (1, 3, 8, 10):
+        ledger.add(f"{stored}", stored * 10**6, 0.7)
+    sides = [text.get_ha() for text in plots.ledger(ledger).texts]
+    assert sides == ["right", "left", "left", "left"]
 
 
 def test_a_ledger_without_rows_is_refused():
