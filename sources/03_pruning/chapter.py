@@ -86,13 +86,6 @@ def better(first, second):
     return all(1.05 * a < b for a, b in zip(first, second, strict=True))
 
 
-def verdict(first, second):
-    """Return how the first is beside the second: "better", "worse" or "inconclusive"."""
-    if better(second, first):
-        return "worse"
-    return "better" if better(first, second) else "inconclusive"
-
-
 # %% [markdown]
 # **Predict:** half of the 851,968 weights are removed, the smallest of each matrix (`layer_mask`). By how many percent does the perplexity of the first text rise?
 
@@ -234,6 +227,17 @@ for at_half in zip(*(line[0.5] for line in curves.values()), strict=True):
 #
 # ### Break it: the wrong text, or too little
 #
+# A comparison has three outcomes:
+
+
+# %%
+def verdict(first, second):
+    """Return how the first does beside the second, by the rule of section 1."""
+    ahead = "better" if better(first, second) else "inconclusive"
+    return "worse" if better(second, first) else ahead
+
+
+# %% [markdown]
 # **Predict:** 60 % zeros. Wanda is calibrated on random tokens instead of speeches. Is it better than magnitude with the same mask (*row*), which uses no text at all, worse, or is it inconclusive?
 
 # %%
