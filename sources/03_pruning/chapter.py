@@ -223,7 +223,7 @@ for at_half in zip(*(line[0.5] for line in curves.values()), strict=True):
 #
 # </details>
 #
-# At 70 %, SparseGPT is better than Wanda, and Wanda than the control with the same mask. So Wanda's lead is the score's, not the mask's. Between the two masks of magnitude, the rows lead by about a tenth on two texts and by only about 4 % on the third (last line): too near to the rule's 5 % to call. At 50 % all four lie within 12 % of each other: when less is removed, the choice of method matters much less.
+# At 70 %, SparseGPT is better than Wanda, and Wanda than the control with the same mask. So Wanda's lead is the score's, not the mask's. Between magnitude's two masks the last line is too near to the rule to call: about 4 % on one text. At 50 % all four lie within 12 % of each other: when less is removed, the choice of method matters much less.
 #
 # ### Break it: the wrong text, or too little
 #
@@ -238,7 +238,7 @@ def verdict(first, second):
 
 
 # %% [markdown]
-# **Predict:** 60 % zeros. Wanda is calibrated on random tokens instead of speeches. Is it better than magnitude with the same mask (*row*), which uses no text at all, worse, or is it inconclusive?
+# **Predict:** 60 % zeros. Wanda is calibrated on random tokens instead of speeches. Is it better than magnitude with the same mask (*row*), worse, or is it inconclusive?
 
 # %%
 guess = ...  # "better", "worse" or "inconclusive"
@@ -558,7 +558,7 @@ print(f"dense, in 16 bits: {metrics.size_in_bytes(copy.deepcopy(dense).half()):,
 #
 # ### Time
 #
-# One token is multiplied by the up-projections of all six layers of MiniLM, stacked into one matrix. "Dense zeros" is what `prune_` leaves behind, CSR is torch's. In the smaller matrix, from 50 % on, as large a share of the rows is really removed.
+# One token is multiplied by the up-projections of all six layers of MiniLM, stacked into one matrix. "Dense zeros" is what `prune_` leaves behind, CSR is torch's. In the smaller matrix, from 50 % on, that share of the rows is really removed.
 
 # %%
 tall = torch.cat([block.intermediate.dense.weight.detach() for block in minilm.encoder.layer])
