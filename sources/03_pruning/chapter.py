@@ -460,7 +460,7 @@ for name, (method, rates) in methods.items():
     print(f"{name:10}", {rate: round(score, 2) for rate, score in scores.items()})
 
 # %% [markdown]
-# The control is best at the lowest rate, where nearly nothing happens: this text teaches the dense model nothing in 25 steps. Now the test texts. LoRA's update is also **merged**, $W + \frac{\alpha}{r} BA$, and what comes out is pruned again with the same mask.
+# The control gains nothing at any rate: this text teaches the dense model nothing in 25 steps. Now the test texts. LoRA's update is also **merged**, $W + \frac{\alpha}{r} BA$, and what comes out is pruned again with the same mask.
 
 # %% rtol=0.03
 runs = {name: rise(*found) for name, found in done.items()}
