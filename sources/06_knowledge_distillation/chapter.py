@@ -315,15 +315,15 @@ scale, line = ax.set_xscale("linear"), ax.axvline(0, color="#666666", linestyle=
 assert max(right["shuffled"]) < min(right["teacher's layers"]) - 0.1
 
 # %% [markdown]
-# *Figure: the teacher's answers do as well as true labels on the same texts; 32 labels alone do not.*
+# *Figure: the teacher's answers do no worse than true labels on the same texts; 32 labels alone do.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Three rows, a mark for each of three draws. Each mark shows how many points of accuracy a student is ahead of the one with true labels on the same 256 texts, which is the dotted line at 0. The last row, the students of the teacher's answers, lies at the line. The second row, the teacher's layers taught with 32 labels, lies some points to the left, and the first, without a teacher, far to the left.
+# Three rows, a mark for each of three draws. Each mark shows how many points of accuracy a student is ahead of the one with true labels on the same 256 texts, which is the dotted line at 0. The last row, the students of the teacher's answers, lies at the line, with one mark about three points to the right. The second row, the teacher's layers taught with 32 labels, lies between the line and about seven points to the left, and the first, without a teacher, more than fifteen points to the left.
 #
 # </details>
 #
-# - **The teacher replaced 256 labels.** On the same texts its answers taught as much as true labels did.
+# - **The teacher replaced 256 labels.** On the same texts its answers taught as much as true labels did: two gaps of three are inconclusive.
 # - **Without any teacher**, two layers of plain MiniLM and 32 labels are far behind, in all three draws. The second row shows how much of this gap the teacher's layers make up; its answers to more texts make up the rest.
 # - **Shuffled answers ruin the student.** They are as soft as the right ones. What is in them counts.
 #
@@ -604,11 +604,11 @@ ax = plots.ledger(ledger)
 limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 
 # %% [markdown]
-# *Figure: dropping layers moves the model left and down; 8 bits move it further left at the same height. Of the two controls (open circles), one lies on the student's own point.*
+# *Figure: dropping layers moves the model left and down; 8 bits move it further left at the same height. Of the two controls (open circles), one lies close to the student.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Accuracy against megabytes stored. The teacher stands at the top right, at 90 MB. At 62 MB stand the student of its answers and its two controls, drawn as open circles. The one with 256 true labels lies on the student's own point and is hard to see. The one without a teacher lies far below, tied to the student by a dotted line. The same student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.
+# Accuracy against megabytes stored. The teacher stands at the top right, at 90 MB. At 62 MB stand the student of its answers and its two controls, drawn as open circles. The one with 256 true labels lies a little below the student. The one without a teacher lies far below, tied to the student by a dotted line. The same student in 8 bits stands level with the student at 51 MB, and with its table in 8 bits at 16 MB.
 #
 # </details>
 #
@@ -674,7 +674,7 @@ print(f"gradient on the teacher {t.grad.norm():.2f}, on the student {s.grad.norm
 #
 # - **Soft answers** tell what a teacher thinks of the wrong classes. A temperature makes them visible, and takes the entropy from 0 to $\ln C$.
 # - **The loss** is $(1 - w)$ CE + $w\,T^2$ KL. At a high temperature the gradient of KL falls as $1/T^2$, which the factor makes up for. The loss is then a squared error of logits, and for our language model that was worse than the text alone.
-# - **A classifier:** the teacher's answers did as well as true labels on the same 256 texts, far ahead of 32 labels without a teacher. Two of the teacher's layers had 0.8 before any teaching: always print the start.
+# - **A classifier:** the teacher's answers did no worse than true labels on the same 256 texts, far ahead of 32 labels without a teacher. Two of the teacher's layers had 0.8 before any teaching: always print the start.
 # - **Softness** helped the language model, whose teacher has doubts: all probabilities beat the text, first choices were behind it, label smoothing gained nothing.
 # - **Different vocabularies** have no common logits: match classes, or learn from the teacher's text.
 # - **The ledger:** two of six layers store 69 % of the bytes; with 8 bits on top, less than a fifth.
