@@ -233,7 +233,7 @@ contestants = {
 }
 
 # %% [markdown]
-# Each of these four gets the same search for a learning rate. Of three rates it takes the one that, in the first draw, had the best accuracy on 240 *validation* texts; the other two draws are taught at that rate alone. (The shuffled student takes the rate of the teacher's answers.) Training is 22 steps of 12 texts: each of the 256 once (the last step has the four that are left), or the 32 several times.
+# Each of these four gets the same search for a learning rate. Of three rates it takes the one that, in the first draw, had the best accuracy on 240 *validation* texts; the other two draws are taught at that rate alone. (The shuffled student takes the rate of the teacher's answers.) Training is 22 steps of 12 texts: each of the 256 once (four in the last step), or the 32 several times.
 
 
 # %%
