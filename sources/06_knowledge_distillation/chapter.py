@@ -38,10 +38,6 @@ ax = plots.teacher_and_student()
 # ## ★ 1 · What a teacher says about the wrong answers
 #
 # Our **teacher** is MiniLM, fine-tuned to tell from which of 13 sections of the CIA World Factbook a passage comes. It learned from 11,560 labelled passages, which takes longer than this chapter may. So the course ships the result: the LoRA update and the head that fine-tuning added (chapters 00 and 02). We merge them into MiniLM.
-#
-# We ask it about a sentence that nobody has labelled: "Soldiers guard the oil pipeline." Its first choice is Military and Security.
-#
-# **Predict:** what is its second choice: Energy, Terrorism or Transportation?
 
 # %%
 factbook, tokenizer = data.load_factbook("section"), models.load_minilm_tokenizer()
@@ -59,8 +55,15 @@ def asked(text):
         ]
 
 
+# %% [markdown]
+# We ask it about a sentence that nobody has labelled: "Soldiers guard the oil pipeline." Its first choice is Military and Security.
+#
+# **Predict:** what is its second choice: Energy, Terrorism or Transportation?
+
 # %%
 guess = ...  # "Energy", "Terrorism" or "Transportation"
+
+# %%
 text = "Soldiers guard the oil pipeline."
 logits = asked(text)
 compare(guess, sections[logits.topk(2).indices[1]])
@@ -92,8 +95,10 @@ ax = plots.class_bars(said, sections, title=text)
 #
 # **Predict:** what does the entropy of an answer over 13 classes tend to, when $T$ grows without end?
 
-# %% atol=0.02
+# %%
 guess = ...  # nats; write a number in place of the dots
+
+# %% atol=0.02
 for sentence in (text, "A satellite was launched to watch the forests."):
     logits = asked(sentence)
     print(f"{sentence} {sections[logits.argmax()]}; entropy at T =", end="")
@@ -138,8 +143,10 @@ print("the gradient is (q - p) / T, and forward_kl is T² times this KL")
 #
 # **Predict:** from T = 1 to T = 4, by what factor does the gradient of KL fall, without $T^2$?
 
-# %% rtol=0.01
+# %%
 guess = ...  # times; write a number in place of the dots
+
+# %% rtol=0.01
 sizes = {}
 for T in (1, 4, 16, 32, 100):
     s = student_logits.clone().requires_grad_()
@@ -175,7 +182,7 @@ assert (s.grad - limit).norm() < 0.05 * limit.norm()
 # | teacher's layers | layers 0 and 5 and the head of the teacher | true labels | the 32 |
 # | teacher's answers | the same | the teacher's probabilities: KL (chapter 01) at T = 1 | the 256 |
 # | true labels | the same | true labels, as if somebody had paid for them | the 256 |
-# | shuffled | the same | the teacher's answers in a random order, so that nearly every text gets another text's | the 256 |
+# | shuffled | the same | the teacher's answers, each handed on to the next text in the file, so that every text gets another text's | the 256 |
 #
 # Embeddings stay frozen, and every text is cut to 12 tokens, which saves time. First the beginnings:
 
@@ -226,12 +233,12 @@ contestants = {
 }
 
 # %% [markdown]
-# Each of these four gets the same search for a learning rate: of three rates, the one with the best mean accuracy on 240 *validation* texts. (The shuffled student takes the rate of the teacher's answers.) Training is 20 steps of 12 texts: 240 of the 256, or the 32 several times. Only then do the 600 test texts judge, from countries that no student has seen.
+# Each of these four gets the same search for a learning rate. Of three rates it takes the one that, in the first draw, had the best accuracy on 240 *validation* texts; the other two draws are taught at that rate alone. (The shuffled student takes the rate of the teacher's answers.) Training is 22 steps of 12 texts: each of the 256 once (four in the last step), or the 32 several times.
 
 
 # %%
 def taught(begin, answers, rows, rate, seed):
-    """Return a student that learned for 20 steps of 12 texts."""
+    """Return a student that learned for 22 steps of 12 texts."""
 
     def loss(student, batch):
         logits = student(batch["input_ids"], batch["attention_mask"]).logits
@@ -239,20 +246,21 @@ def taught(begin, answers, rows, rate, seed):
 
     student, texts = copy.deepcopy(begin), pool | {"answers": answers}
     batches = data.row_batches({name: tensor[rows] for name, tensor in texts.items()}, 12)
-    recipe = Recipe(steps=20, learning_rate=rate, warmup_steps=2, seed=seed)
+    recipe = Recipe(steps=22, learning_rate=rate, warmup_steps=2, seed=seed)
     train(student, batches, recipe, loss, progress=False)
     return student
 
 
 # %%
 def searched(begin, answers, rows):
-    """Return the students of three seeds at the best of three learning rates, and the rate."""
-    found = {}
-    for rate in (1e-4, 4e-4, 1.6e-3):
-        tried = [taught(begin, answers, rows[seed], rate, seed) for seed in range(3)]
-        chosen = [metrics.predict(student, choose).argmax(-1) for student in tried]
-        found[sum(metrics.accuracy(c, truth_to_choose) for c in chosen)] = tried, rate
-    return found[max(found)]
+    """Return the students of three draws at the rate that was best in the first, and it."""
+    tried, right = {}, {}
+    for rate in (5e-5, 2e-4, 8e-4):
+        tried[rate] = taught(begin, answers, rows[0], rate, seed=0)
+        chosen = metrics.predict(tried[rate], choose).argmax(-1)
+        right[rate] = metrics.accuracy(chosen, truth_to_choose)
+    best = max(right, key=right.get)
+    return [tried[best], *(taught(begin, answers, rows[s], best, s) for s in (1, 2))], best
 
 
 # %% [markdown]
@@ -260,11 +268,16 @@ def searched(begin, answers, rows):
 
 # %%
 guess = ...  # "true labels", "teacher's answers" or "inconclusive"
+
+# %%
 students, rates = {}, {}
 for name, how in contestants.items():
     students[name], rates[name] = searched(*how)
-nonsense, rate = said[torch.randperm(640)], rates["teacher's answers"]
+nonsense, rate = said.roll(1, 0), rates["teacher's answers"]
 students["shuffled"] = [taught(start, nonsense, many[s], rate, s) for s in range(3)]
+
+# %% [markdown]
+# Only now do the 600 test texts judge, from countries that no student has seen.
 
 # %% atol=0.03
 answers = {
@@ -302,15 +315,15 @@ scale, line = ax.set_xscale("linear"), ax.axvline(0, color="#666666", linestyle=
 assert max(right["shuffled"]) < min(right["teacher's layers"]) - 0.1
 
 # %% [markdown]
-# *Figure: the teacher's answers do as well as true labels on the same texts; 32 labels alone do not.*
+# *Figure: the teacher's answers do no worse than true labels on the same texts; 32 labels alone do.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Three rows, a mark for each of three draws. Each mark shows how many points of accuracy a student is ahead of the one with true labels on the same 256 texts, which is the dotted line at 0. The last row, the students of the teacher's answers, lies at the line. The second row, the teacher's layers taught with 32 labels, lies some points to the left, and the first, without a teacher, far to the left.
+# Three rows, a mark for each of three draws. Each mark shows how many points of accuracy a student is ahead of the one with true labels on the same 256 texts, which is the dotted line at 0. The last row, the students of the teacher's answers, lies at the line, with one mark about three points to the right. The second row, the teacher's layers taught with 32 labels, lies between the line and about seven points to the left, and the first, without a teacher, more than fifteen points to the left.
 #
 # </details>
 #
-# - **The teacher replaced 256 labels.** On the same texts its answers taught as much as true labels did.
+# - **The teacher replaced 256 labels.** On the same texts its answers taught as much as true labels did: two gaps of three are inconclusive.
 # - **Without any teacher**, two layers of plain MiniLM and 32 labels are far behind, in all three draws. The second row shows how much of this gap the teacher's layers make up; its answers to more texts make up the rest.
 # - **Shuffled answers ruin the student.** They are as soft as the right ones. What is in them counts.
 #
@@ -398,8 +411,10 @@ def best_of(way, **more):
 # %% [markdown]
 # **Predict:** the student of the teacher's first choices: will it be *better* or *worse* than the student of the text?
 
-# %% rtol=0.02
+# %%
 guess = ...  # "better" or "worse"
+
+# %% rtol=0.02
 reached = {"start": [metrics.perplexity(half, text, window=64) for text in unseen]}
 reached |= {name: best_of(way) for name, way in ways.items()}
 for name, found in reached.items():
@@ -517,12 +532,14 @@ except ValueError as error:
 # The second, measured: our teacher reads the first 8 tokens of each window and writes 56 more. What it wrote is turned into a string, and the student's tokenizer splits the string anew.
 
 # %% rtol=0.02
-written = distillation.generate_targets(big, windows[:, :8], length=56)
+begun = windows[:, :8]
+written = distillation.generate_targets(big, begun, length=56)
 strings = tiny_tokenizer.batch_decode(written)
+assert all(map(str.startswith, strings, tiny_tokenizer.batch_decode(begun)))
 ids = torch.tensor(tiny_tokenizer("".join(strings))["input_ids"])
 its_text = {"input_ids": ids[: len(ids) // 64 * 64].view(-1, 64)}
 found = best_of(ways["text"], texts=its_text)
-print("the teacher wrote:", repr(strings[0][:80]))
+print("the teacher went on from", repr(tiny_tokenizer.decode(begun[0])), "and 63 other beginnings")
 for name, values in {"its text": found, **{n: reached[n] for n in ("start", "text")}}.items():
     print(f"{name:9} perplexity", *(f"{value:.1f}" for value in values))
 assert all(own < begin - 4 for own, begin in zip(found, reached["start"], strict=True))
@@ -540,6 +557,8 @@ assert all(own < begin - 4 for own, begin in zip(found, reached["start"], strict
 
 # %%
 guess = ...  # percent; write a number in place of the dots
+
+# %%
 student = students["teacher's answers"][0]
 integers, small_table = copy.deepcopy(student), copy.deepcopy(student)
 quantization.quantize_(integers, bits=8, activations=8)
@@ -585,11 +604,11 @@ ax = plots.ledger(ledger)
 limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 
 # %% [markdown]
-# *Figure: dropping layers moves the model left and down; 8 bits move it further left at the same height. Of the two controls (open circles), one lies on the student's own point.*
+# *Figure: dropping layers moves the model left and down; 8 bits move it further left at the same height. Of the two controls (open circles), one lies close to the student.*
 #
 # <details><summary>The figure in words</summary>
 #
-# Accuracy against megabytes stored. The teacher stands at the top right, at 90 MB. At 62 MB stand the student of its answers and its two controls, drawn as open circles. The one with 256 true labels lies on the student's own point and is hard to see. The one without a teacher lies far below, tied to the student by a dotted line. The same student in 8 bits stands level with it at 51 MB, and with its table in 8 bits at 16 MB.
+# Accuracy against megabytes stored. The teacher stands at the top right, at 90 MB. At 62 MB stand the student of its answers and its two controls, drawn as open circles. The one with 256 true labels lies a little below the student. The one without a teacher lies far below, tied to the student by a dotted line. The same student in 8 bits stands level with the student at 51 MB, and with its table in 8 bits at 16 MB.
 #
 # </details>
 #
@@ -655,7 +674,7 @@ print(f"gradient on the teacher {t.grad.norm():.2f}, on the student {s.grad.norm
 #
 # - **Soft answers** tell what a teacher thinks of the wrong classes. A temperature makes them visible, and takes the entropy from 0 to $\ln C$.
 # - **The loss** is $(1 - w)$ CE + $w\,T^2$ KL. At a high temperature the gradient of KL falls as $1/T^2$, which the factor makes up for. The loss is then a squared error of logits, and for our language model that was worse than the text alone.
-# - **A classifier:** the teacher's answers did as well as true labels on the same 256 texts, far ahead of 32 labels without a teacher. Two of the teacher's layers had 0.8 before any teaching: always print the start.
+# - **A classifier:** the teacher's answers did no worse than true labels on the same 256 texts, far ahead of 32 labels without a teacher. Two of the teacher's layers had 0.8 before any teaching: always print the start.
 # - **Softness** helped the language model, whose teacher has doubts: all probabilities beat the text, first choices were behind it, label smoothing gained nothing.
 # - **Different vocabularies** have no common logits: match classes, or learn from the teacher's text.
 # - **The ledger:** two of six layers store 69 % of the bytes; with 8 bits on top, less than a fifth.
