@@ -14,12 +14,14 @@ from lightcourse.pruning.structured import (
     remove_heads_,
     remove_neurons_,
 )
+from lightcourse.pruning.taylor import head_taylor, neuron_taylor, taylor_scores
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
     "global_mask",
     "gradual_schedule",
     "head_scores",
+    "head_taylor",
     "hessians",
     "hold_masks",
     "input_norms",
@@ -28,6 +30,7 @@ __all__ = [
     "magnitude_scores",
     "n_of_m_mask",
     "neuron_scores",
+    "neuron_taylor",
     "prune_",
     "random_scores",
     "remove_heads_",
@@ -36,5 +39,6 @@ __all__ = [
     "save_pruned",
     "sparsegpt",
     "sparsegpt_",
+    "taylor_scores",
     "wanda_scores",
 ]
