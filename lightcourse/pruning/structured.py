@@ -109,6 +109,11 @@ def remove_heads_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Re
     A head is a slice of queries, keys, values and of the output layer's inputs. Under
     grouped-query attention a key-value head goes with all its query heads.
 
+    A configuration that has the size of a head (Llama's ``head_dim``) follows where all
+    layers keep equally many heads, and ``hidden_size`` is a multiple of their number: then
+    ``save_pretrained`` and ``from_pretrained`` work. Otherwise, and always for BERT and GPT-2,
+    ``save_pretrained`` refuses; :func:`save_pruned` saves the model.
+
     Parameters
     ----------
     model : nn.Module
