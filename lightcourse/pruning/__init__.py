@@ -4,6 +4,7 @@ Any score combines with any mask. A mask is True where a weight is kept.
 """
 
 from lightcourse.calibration import hessians, input_norms
+from lightcourse.pruning.depth import block_influence, remove_layers_
 from lightcourse.pruning.masks import global_mask, layer_mask, n_of_m_mask, row_mask
 from lightcourse.pruning.saved import load_pruned_, save_pruned
 from lightcourse.pruning.scores import magnitude_scores, random_scores, wanda_scores
@@ -18,6 +19,7 @@ from lightcourse.pruning.taylor import head_taylor, neuron_taylor, taylor_scores
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
+    "block_influence",
     "global_mask",
     "gradual_schedule",
     "head_scores",
@@ -34,6 +36,7 @@ __all__ = [
     "prune_",
     "random_scores",
     "remove_heads_",
+    "remove_layers_",
     "remove_neurons_",
     "row_mask",
     "save_pruned",

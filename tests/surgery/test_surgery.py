@@ -122,7 +122,8 @@ def cut_(model, kept):
     surgery.check_layers(stacks, kept)
     for name, stack in stacks.items():
         layers.replace_(model, name, nn.ModuleList(stack[index] for index in kept))
-    surgery.note_layers(model, {name: len(stack) for name, stack in stacks.items()}, kept)
+    lengths = {name: len(stack) for name, stack in stacks.items()}
+    surgery.note_layers(model, lengths, dict.fromkeys(stacks, kept))
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
