@@ -16,6 +16,7 @@ from lightcourse.pruning.structured import (
     remove_neurons_,
 )
 from lightcourse.pruning.taylor import head_taylor, neuron_taylor, taylor_scores
+from lightcourse.pruning.width import remove_width_, width_scores
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
@@ -38,10 +39,12 @@ __all__ = [
     "remove_heads_",
     "remove_layers_",
     "remove_neurons_",
+    "remove_width_",
     "row_mask",
     "save_pruned",
     "sparsegpt",
     "sparsegpt_",
     "taylor_scores",
     "wanda_scores",
+    "width_scores",
 ]

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import asking, pretrained, surgery
+from lightcourse import calibration, pretrained, surgery
 from lightcourse import layers as linear
 
 
@@ -35,24 +34,21 @@ def block_influence(model: nn.Module, batches: Iterable[dict]) -> dict[str, floa
     Raises
     ------
     ValueError
-        When there is no stack of layers or no batch, a batch is no dict, a layer gives another
-        shape than it is given, or its output is not finite.
+        When there is no stack of layers, no batch or no real token, a batch is no dict, or a
+        layer gives another shape than it is given, NaN or infinity.
     """
     model = linear.inside(model)
-    found, sums, asked = _named(surgery.layer_stacks(model)), {}, {}
-    hooks = [
-        model.get_submodule(name).register_forward_hook(_adder(name, sums, asked), with_kwargs=True)
-        for name in found
-    ]
-    try:
-        with linear.evaluating(model), torch.no_grad():
-            for inputs in asking.inputs_of_each(batches):
-                asked["inputs"] = inputs
-                model(**inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: 1 - total / max(count, 1) for name, (total, count) in sums.items()}
+    sums = dict.fromkeys(_named(surgery.layer_stacks(model)), (0.0, 0))
+
+    def add(name, before, after):
+        total, count = sums[name]
+        cosines = F.cosine_similarity(before, after, dim=-1)
+        sums[name] = total + cosines.double().sum().item(), count + len(cosines)
+
+    calibration.see_hidden(model, batches, sums, add)
+    if idle := [name for name, (_, count) in sums.items() if not count]:
+        raise ValueError(f"batches show layer {idle[0]} no token; one that is no padding is wanted")
+    return {name: 1 - total / count for name, (total, count) in sums.items()}
 
 
 def _named(stacks):
@@ -62,35 +58,6 @@ def _named(stacks):
         for stack, parts in stacks.items()
         for index in range(len(parts))
     }
-
-
-def _adder(name, sums, asked):
-    """Return a hook that adds up the cosines of a layer's real tokens, and counts them."""
-
-    def add(_, args, kwargs, output):
-        before = args[0] if args else kwargs["hidden_states"]
-        after = output if isinstance(output, torch.Tensor) else output[0]
-        if before.shape != after.shape:
-            raise ValueError(
-                f"layer {name} makes {tuple(after.shape)} of {tuple(before.shape)}; one that "
-                "keeps the shape is wanted, or there is no cosine"
-            )
-        cosines = F.cosine_similarity(before.float(), after.float(), dim=-1)
-        cosines = cosines[_real(name, asked["inputs"], cosines)]
-        if not torch.isfinite(cosines).all():
-            raise ValueError(f"layer {name} gives NaN or infinity; finite hidden states are wanted")
-        total, count = sums.get(name, (0.0, 0))
-        sums[name] = total + cosines.double().sum().item(), count + cosines.numel()
-
-    return add
-
-
-def _real(name, inputs, like):
-    """Return which positions are no padding: all, where no mask is one of these positions."""
-    behind_encoder = "decoder" in name and "decoder_input_ids" in inputs
-    mask = inputs.get("decoder_attention_mask" if behind_encoder else "attention_mask")
-    fits = mask is not None and mask.shape == like.shape
-    return mask.bool() if fits else torch.ones_like(like, dtype=torch.bool)
 
 
 def remove_layers_(model: nn.Module, layers: Sequence[str | int]) -> linear.Report:

@@ -128,3 +128,8 @@ def head_size(attention: nn.Module) -> int | None:
     """Return how many of an attention's outputs are one head's, where it tells."""
     inner = getattr(attention, "self", None)  # BERT's
     return getattr(attention, "head_dim", None) or getattr(inner, "attention_head_size", None)
+
+
+def has_own_head_size(config: object) -> bool:
+    """Tell whether a configuration gives a head's size, or may, beside ``hidden_size``."""
+    return hasattr(config, "num_key_value_heads")  # Llama's kind: BERT and GPT-2 have none

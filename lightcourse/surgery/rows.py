@@ -7,6 +7,7 @@ from lightcourse import layers
 from lightcourse.surgery.blocks import (
     FEED_FORWARD,
     Block,
+    has_own_head_size,
     head_size,
     known_attentions,
     matches,
@@ -65,11 +66,12 @@ def _set_(layer, matrix, bias):
     layer.weight = nn.Parameter(weight, layer.weight.requires_grad)
     if bias is not None:
         layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
-    _tell_shape_(layer)
+    tell_shape_(layer)
     return before - sum(p.numel() for p in layer.parameters())
 
 
-def _tell_shape_(layer):
+def tell_shape_(layer: nn.Module) -> None:
+    """Let a linear layer's attributes tell the shape of its weight."""
     outputs, inputs = layers.weight_matrix(layer).shape
     if layers.is_conv1d(layer):
         layer.nf, layer.nx = outputs, inputs
@@ -84,7 +86,7 @@ def note_sizes(model: nn.Module) -> None:
     all attentions, where the size of a head has a place of its own (Llama, not BERT or GPT-2).
     """
     for layer in layers.linear_layers(model).values():
-        _tell_shape_(layer)
+        tell_shape_(layer)
     config = getattr(model, "config", None)
     for key, found in _widths(model).items():
         if len(found) == 1 and hasattr(config, key):
@@ -109,7 +111,7 @@ def _tell_heads_(model, name, block):
 
 def _note_heads(config, told):
     heads = told["num_attention_heads"]
-    if not hasattr(config, "num_key_value_heads") or heads == config.num_attention_heads:
+    if not has_own_head_size(config) or heads == config.num_attention_heads:
         return
     if config.hidden_size % heads == 0:  # transformers loads no other
         for key, value in told.items():
