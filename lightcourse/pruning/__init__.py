@@ -14,6 +14,8 @@ from lightcourse.pruning.structured import (
     remove_heads_,
     remove_neurons_,
 )
+from lightcourse.pruning.tokens import smaller_tokenizer, tokens_of
+from lightcourse.pruning.vocabulary import remove_tokens_
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
@@ -32,9 +34,12 @@ __all__ = [
     "random_scores",
     "remove_heads_",
     "remove_neurons_",
+    "remove_tokens_",
     "row_mask",
     "save_pruned",
+    "smaller_tokenizer",
     "sparsegpt",
     "sparsegpt_",
+    "tokens_of",
     "wanda_scores",
 ]
