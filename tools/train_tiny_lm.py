@@ -4,6 +4,7 @@ Usage: python tools/train_tiny_lm.py tokenizer
        python tools/train_tiny_lm.py teacher
        python tools/train_tiny_lm.py student
        python tools/train_tiny_lm.py gpt2
+       python tools/train_tiny_lm.py moe
        python tools/train_tiny_lm.py sheet
 
 A killed run goes on where its last checkpoint (build/tiny-*.safetensors) stood. Speeches
@@ -36,7 +37,11 @@ RECIPES = {
     "gpt2": training.Recipe(
         steps=3000, learning_rate=3e-3, warmup_steps=200, weight_decay=0.1, evaluate_every=200
     ),
+    "moe": training.Recipe(
+        steps=1000, learning_rate=3e-3, warmup_steps=50, weight_decay=0.1, evaluate_every=100
+    ),
 }
+WINDOWS = {"teacher": 16, "student": 16, "gpt2": 16, "moe": 8}  # a step
 
 
 def train_tokenizer():
@@ -57,6 +62,11 @@ def bfloat16_loss(model, batch):
         return model(**batch).loss
 
 
+def balanced_loss(model, batch):
+    """Return a mixture's loss in float32, with what keeps its experts evenly loaded."""
+    return model(**batch, output_router_logits=True).loss
+
+
 def train_model(size: str):
     """Train one size; write its fp16 weights and its held-out curve."""
     torch.set_num_threads(1)
@@ -74,9 +84,9 @@ def train_model(size: str):
 
     history = training.train(
         model,
-        data.token_batches(tokens["train"], WINDOW, batch_size=16),
+        data.token_batches(tokens["train"], WINDOW, batch_size=WINDOWS[size]),
         recipe,
-        loss=bfloat16_loss,
+        loss=balanced_loss if size == "moe" else bfloat16_loss,
         evaluate=validation_loss,
         checkpoint=BUILD / f"tiny-{size}.safetensors",
     )

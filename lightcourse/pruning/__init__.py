@@ -16,6 +16,8 @@ from lightcourse.pruning.structured import (
     remove_neurons_,
 )
 from lightcourse.pruning.taylor import head_taylor, neuron_taylor, taylor_scores
+from lightcourse.pruning.tokens import smaller_tokenizer, tokens_of
+from lightcourse.pruning.vocabulary import remove_tokens_
 from lightcourse.pruning.width import remove_width_, width_scores
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
@@ -39,12 +41,15 @@ __all__ = [
     "remove_heads_",
     "remove_layers_",
     "remove_neurons_",
+    "remove_tokens_",
     "remove_width_",
     "row_mask",
     "save_pruned",
+    "smaller_tokenizer",
     "sparsegpt",
     "sparsegpt_",
     "taylor_scores",
+    "tokens_of",
     "wanda_scores",
     "width_scores",
 ]
