@@ -4,6 +4,7 @@ Any score combines with any mask. A mask is True where a weight is kept.
 """
 
 from lightcourse.calibration import hessians, input_norms
+from lightcourse.pruning.experts import drop_experts_, expert_shares
 from lightcourse.pruning.masks import global_mask, layer_mask, n_of_m_mask, row_mask
 from lightcourse.pruning.saved import load_pruned_, save_pruned
 from lightcourse.pruning.scores import magnitude_scores, random_scores, wanda_scores
@@ -19,6 +20,8 @@ from lightcourse.pruning.vocabulary import remove_tokens_
 from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
+    "drop_experts_",
+    "expert_shares",
     "global_mask",
     "gradual_schedule",
     "head_scores",
