@@ -5,6 +5,7 @@ Any score combines with any mask. A mask is True where a weight is kept.
 
 from lightcourse.calibration import hessians, input_norms
 from lightcourse.pruning.depth import block_influence, remove_layers_
+from lightcourse.pruning.experts import drop_experts_, expert_shares
 from lightcourse.pruning.masks import global_mask, layer_mask, n_of_m_mask, row_mask
 from lightcourse.pruning.saved import load_pruned_, save_pruned
 from lightcourse.pruning.scores import magnitude_scores, random_scores, wanda_scores
@@ -23,6 +24,8 @@ from lightcourse.pruning.zeros import gradual_schedule, hold_masks, prune_
 
 __all__ = [
     "block_influence",
+    "drop_experts_",
+    "expert_shares",
     "global_mask",
     "gradual_schedule",
     "head_scores",

@@ -74,7 +74,7 @@ def _owners(model):
     weights = {id(getattr(module, "weight", None)) for module in tables + outputs}
     named = model.named_modules()
     found = {n: m for n, m in named if id(getattr(m, "_parameters", {}).get("weight")) in weights}
-    _check_owners(found | {"the output layer": head for head in outputs})
+    _check_owners(found, outputs)
     return found, len(tables[0].weight)
 
 
@@ -87,8 +87,8 @@ def _asked(model, method):
     return [module for module in found if module is not None]
 
 
-def _check_owners(found):
-    for name, module in found.items():
+def _check_owners(found, outputs):
+    for name, module in [*found.items(), *(("the output layer", head) for head in outputs)]:
         if not isinstance(module, nn.Embedding | nn.Linear):
             raise ValueError(f"{name} is a {type(module).__name__}; a table of floats is wanted")
     counts = {name: len(module.weight) for name, module in found.items()}

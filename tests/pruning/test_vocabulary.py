@@ -21,7 +21,7 @@ def unigram():
     """Return a tokenizer of pieces with scores, such as T5's, with a byte of its own class."""
     pieces = [("<pad>", 0.0), ("<unk>", 0.0), ("\u2581", -3.0)]
     pieces += [(c, -6.0) for c in string.printable[:94]]
-    words = "the state of our union is strong congress met in members spoke".split()
+    words = ["the", "state", "of", "our", "union", "is", "strong", "congress"]
     pieces += [("\u2581" + word, -8.0 - i / 9) for i, word in enumerate(words)]
     inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=1))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
