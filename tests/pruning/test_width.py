@@ -34,7 +34,7 @@ def louden_(model):
     """Let all parts weigh in, beside RMSNorm's epsilon, too."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / 4
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 2
     return model
 
 
