@@ -61,7 +61,9 @@ WITHOUT_NEURONS_MISTAKES = {
     "down_forgotten": but(_without_neurons, 2, lambda up, bias, down, mask: down),
     "zeros_instead": lambda up, bias, down, mask: (up * mask[:, None], bias * mask, down * mask),
     "both_sides_of_up": but(_without_neurons, 0, lambda up, bias, down, mask: up[mask][:, mask]),
-    "both_sides_of_down": but(_without_neurons, 2, lambda up, bias, down, mask: down[mask][:, mask]),
+    "both_sides_of_down": but(
+        _without_neurons, 2, lambda up, bias, down, mask: down[mask][:, mask]
+    ),
     "mask_as_places": _cut_by(lambda mask: mask.long()),
     "places_in_a_column": _cut_by(lambda mask: mask.nonzero()),
     "first_ones": _cut_by(lambda mask: torch.arange(int(mask.sum()))),
@@ -288,7 +290,11 @@ def _depth_or_width_cases(seed):
     cases = []
     # The target is the size of a smaller model, less so many hidden sizes.
     for by_width, tied, less in PLANS:
-        hidden, layers, neurons = 4 * roll.choice([4, 8]), roll.randint(4, 6), 8 * roll.randint(9, 12)
+        hidden, layers, neurons = (
+            4 * roll.choice([4, 8]),
+            roll.randint(4, 6),
+            8 * roll.randint(9, 12),
+        )
         shape = (roll.randint(40, 90), hidden, neurons, 4 * roll.choice([1, 2]), layers)
         smaller = (neurons - 16, layers) if by_width else (neurons, layers - 1)
         size = _parameters((*shape[:2], smaller[0], shape[3], smaller[1]), tied)
