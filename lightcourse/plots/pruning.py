@@ -1,4 +1,4 @@
-"""What pruning does to one small matrix, and the forms in which its zeros can be written down."""
+"""What pruning does to a matrix and to a stack of layers, and how zeros can be written down."""
 
 from collections.abc import Collection, Sequence
 
