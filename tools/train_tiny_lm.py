@@ -159,8 +159,10 @@ For scale: `xz -9` needs {xz:.3f} bits per byte for the test speeches.
 - **Tokenizer:** byte-level BPE of 2,048 tokens, fitted on the training speeches alone.
 - **Training:** AdamW, cosine schedule, products in bfloat16 (the Mixtral's in float32), weights
   kept in float32 and stored here as float16. The Mixtral's training loss, unlike the held-out
-  one, holds 0.02 times what is least where its experts are evenly loaded. Curves:
-  `*-curve.json`; scores of every year: `sheet.json`.
+  one, holds 0.02 times what is least where its experts are evenly loaded. transformers adds that
+  up over the layers before it compares, so expert 3 of all layers together is as busy as expert
+  4; within a layer some experts have hardly any tokens. Curves: `*-curve.json`; scores of every
+  year: `sheet.json`.
 - **Not for:** facts, advice, or anything said in a president's name.
 
 ![Loss against tokens seen, four models: the held-out curves fall steeply, then flatten]({figure})
