@@ -171,7 +171,7 @@ for layer in range(6):
 print("" if passed else "First solve this exercise: then the influences stand here.", end="")
 
 # %% [markdown] tags=["solution"]
-# **Why.** A cosine does not see lengths: doubling has influence 0, turning upside down has 2, the most there is. (Most models take the length away at the next norm anyway.) Influence finds the last layer, without which nothing works, and the middle ones, of which each can be spared. But it is a first look, not a verdict: it puts layer 0 next to layer 3, and taking out layer 0 costs much more, because all layers after it were made for what it gives. It sees how much a layer turns, not whether anybody needs that turn.
+# **Why.** A cosine does not see lengths: doubling has influence 0, turning upside down has 2, the most there is. (Most models take the length away at the next norm anyway.) Influence finds the last layer, without which nothing works, and the middle ones, of which each can be spared. But it is a first look, not a verdict: layer 0 has hardly more influence than the three behind it, and taking it out costs much more. The measure sees how much a layer turns, not who needs that turn; behind layer 0, that may be all the others.
 #
 # A trap: the last entry of `hidden_states` of a Llama has already gone through the norm behind the last layer. There the last influence is that of layer and norm together. The library's function listens to the layers themselves.
 
@@ -427,7 +427,7 @@ print(f"target {target:,}" if passed else "First solve this exercise: then both 
 # %% [markdown] tags=["solution"]
 # **Why.** Whichever way is taken, the table and the last norm are paid first. What is left is a number of whole layers; or, shared among all layers and without their attention, a number of neurons. So each way has a floor. Depth cannot go below the table with one layer; width cannot go below the table *and all attentions*. A model whose parameters are mostly in the table reaches half of its size by neither: remove tokens (exercise 4). Depth moves in coarse steps, too: at 70 % this model loses a little more than it must.
 #
-# The two controls matter more than the two ways: which layers and which neurons stay decides more than whether it is layers or neurons. And equal parameters are not equal time: a layer that is gone takes its attention with it.
+# Look at the two controls: here, which layers and which neurons stay decides more than whether it is layers or neurons. So a comparison of depth with width is one of two good choices, or it says nothing. And equal parameters need not be equal time: a layer that is gone takes its attention with it, whose work grows with the length of the text.
 #
 # The sum foretells real models. Here is one of the shape of SmolLM2, built without any values, and what three targets ask of it:
 
@@ -458,4 +458,4 @@ for share in (75, 50, 25):
 # %% [markdown]
 # ## Wrap-up
 #
-# You removed neurons, measured what a layer does and what the loss owes to a neuron, gave a smaller vocabulary its numbers, and planned a size in two ways. What you removed is really gone: the files are smaller, and any machine computes them faster.
+# You removed neurons, measured what a layer does and what the loss owes to a neuron, gave a smaller vocabulary its numbers, and planned a size in two ways. What you removed is really gone: no zeros are left behind that somebody would have to skip.
