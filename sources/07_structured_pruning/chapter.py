@@ -82,7 +82,7 @@ compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 #
 # </details>
 #
-# Each part has its own verb. All of them leave a model that trains, generates and saves as before; the configuration tells the new sizes.
+# Each part has its own verb, which leaves a model that trains, generates and saves as before.
 #
 # | goes | which tensors get smaller | verb |
 # |---|---|---|
@@ -93,7 +93,7 @@ compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 # | a **word** (token) | a row of the tables; the tokenizer loses it, too | `remove_tokens_` |
 # | an **expert** | its three matrices, a row of the router (section 6) | `drop_experts_` |
 #
-# (A sixth structure, 2 zeros in every 4 neighbours, keeps the shapes and needs hardware that skips them: some GPUs do, no CPU does. It stands in chapter 03.)
+# (Chapter 03's *2 of 4* is a structure, too: it keeps the shapes, and needs a GPU that skips the zeros.)
 #
 # ### A neuron is a row and a column
 #
@@ -132,7 +132,7 @@ print(smaller.model.layers[0].mlp)
 #
 # $$L(g_n = 0) - L(g_n = 1) \approx -\frac{\partial L}{\partial g_n}, \qquad\text{so the score is}\qquad \Big|\frac{\partial L}{\partial g_n}\Big| = \Big|\sum_i \frac{\partial L}{\partial W_{in}}\, W_{in}\Big|$$
 #
-# The second form, over the outgoing weights $W_{in}$ of the neuron (column $n$ of the second matrix), needs no gate: ordinary gradients are enough (Molchanov et al. 2019, arXiv 1906.10771). Both ways, on the toy from above:
+# The second form, over the outgoing weights $W_{in}$ of the neuron (column $n$ of the second matrix), needs no gate (Molchanov et al. 2019, arXiv 1906.10771). Both, on the toy from above:
 
 # %%
 gate, weight = torch.ones(4, requires_grad=True), down.clone().requires_grad_()
@@ -281,7 +281,7 @@ for name, three in heads.items():
     print(f"{name:10} rank correlation with the damage:", *(f"{value:+.2f}" for value in agree))
 
 # %% [markdown]
-# Most heads may go for next to nothing, one costs a lot: so Michel et al. (2019, arXiv 1905.10650) found it in far larger models. All three scores agree with the measured damage better than chance does, on the whole; none of them *is* the damage. Where there are few parts, as here, **measure instead of guessing**. A score is for models with thousands of neurons.
+# Most heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. All three scores agree with the measured damage better than chance does, on the whole; none of them *is* the damage. Where there are few parts, as here, **measure instead of guessing**.
 #
 # ## ★ 3 · Words: the only exact cut
 #
@@ -305,7 +305,7 @@ print(
 )
 
 # %% [markdown]
-# Why are more kept than used? `tokens_of` also keeps what the tokenizer needs on its way: this one (BPE) builds a long token out of shorter ones. And it keeps every single byte, so that *any* text can still be written, in more and shorter tokens.
+# More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps every single byte, so that *any* text can still be written, in more and shorter tokens.
 #
 # The promise is strong: on texts of kept tokens **nothing changes, bit for bit**. Hold it to that:
 
@@ -323,9 +323,9 @@ for text in (sentence, "Zürich's croissants"):
     )
 
 # %% [markdown]
-# Same bits, in this sentence; and a text that no president said costs a few tokens more, but comes back whole.
+# Same bits; and a text that no president said costs a few tokens more, but comes back whole.
 #
-# One measure changes all the same. The *probability* of the right token rises, since the removed tokens no longer compete: **perplexity falls, though the model has learned nothing**. So perplexities may be compared only between models with the same words. From here on, the dense model is the one with few words.
+# One measure changes all the same. The removed tokens no longer compete, so the *probability* of the right token rises: **perplexity falls, though the model has learned nothing**. Compare perplexities only between models with the same words. From here on, the dense model is the one with few words.
 
 # %% rtol=0.02
 ids = [
@@ -342,7 +342,7 @@ print("few words: ", [round(value, 1) for value in full])
 # %% [markdown]
 # ## ★ 4 · Depth: which layers do little?
 #
-# A layer of a transformer *adds* something to the stream of numbers that runs through the model. A layer that adds little can be left out: the next one still finds nearly what it was used to. **Block influence** (ShortGPT: Men et al. 2024, arXiv 2403.03853) measures it by the angle between what goes into a layer and what comes out:
+# A layer *adds* something to the stream of numbers that runs through the model. One that adds little can be left out: the next one still finds nearly what it was used to. **Block influence** (ShortGPT: Men et al. 2024, arXiv 2403.03853) measures it by the angle between what goes into a layer and what comes out:
 #
 # $$\text{BI} = 1 - \text{mean over tokens of}\ \frac{x \cdot y}{\lVert x \rVert \lVert y \rVert}$$
 #
@@ -371,7 +371,7 @@ print("the four that do least:", sorted(least_first[:4]))
 #
 # </details>
 #
-# Does a small influence mean small damage? We take out $k$ layers: those with the **least** influence; $k$ **at random** (others for each text); and, as one might think of a model as "early layers see, late layers refine", the **last** $k$.
+# Does a small influence mean small damage? We take out the layers of **least** influence, or as many **at random**, or the **last** ones, which are often said to do nothing but polish.
 
 
 # %%
@@ -403,7 +403,7 @@ assert min(last_two) > 5 and better(depths["least influence"][8], depths["at ran
 print("the last 2 layers: more than 5 times")
 
 # %% [markdown]
-# Layers of little influence go cheaply, layers at random do not: a random draw may hold layer 0 or the last one. And "the last layers only polish" is refuted: without two of them nothing works, though they are no larger than the others.
+# Layers of little influence go cheaply, layers at random do not: a random draw may hold layer 0 or the last one. And the last layers do more than polish: without two of them nothing works.
 #
 # Block influence looks at each layer alone, while two layers that lean on each other may both look harmless: cheap, not perfect.
 #
@@ -567,11 +567,11 @@ assert better(by_text, cold_4) and better(by_whole, cold_4)
 assert not better(by_whole, by_text) and not better(by_text, by_whole)
 
 # %% [markdown]
-# Eight steps on 64 tokens each, three layers of 26, and a fifth of the damage is gone, whichever of the two teaches: between them it is *inconclusive* here. So few steps cannot tell. (The SmolLM2 of this course is a *chat* model, and these are speeches: text and teacher teach it two different things.)
+# Eight steps on 64 tokens each, three layers of 26, and about a fifth of the damage is gone, whichever of the two teaches: between them it is *inconclusive* here.
 #
 # ## 6 · Experts
 #
-# A **mixture of experts** has several feed-forward blocks in each layer, the experts, and a small **router** that sends each token to two of them. So it stores many parameters and runs few. Our tiny one (`load_tiny_lm("moe")`, trained on the same speeches as the student, for a third of the steps) has 8 experts in each of 4 layers.
+# A **mixture of experts** has several feed-forward blocks in each layer, and a small **router** that sends each token to two of them: it stores many parameters and runs few. Our tiny one (`load_tiny_lm("moe")`, trained on the same speeches as the student, for a third of the steps) has 8 experts in each of 4 layers.
 #
 # Which experts are needed for a job? Count where the tokens of its text go:
 
@@ -582,7 +582,7 @@ for name, share in visits.items():
     print(name, " ".join(f"{value:.2f}" for value in share.tolist()))
 
 # %% [markdown]
-# Each row adds up to 1. With equal visits each expert would have 0.12. Some are hardly visited at all: when the training began, the router preferred others, and who gets no tokens learns nothing. (An extra loss works against that; here it did so only in part.)
+# Each row adds up to 1. With equal visits each expert would have 0.12. Some are hardly visited at all: when the training began, the router preferred others, and who gets no tokens learns nothing.
 #
 # **Predict:** two of the eight experts of each layer are removed, those that are visited least. By how many percent does perplexity rise on the first text?
 
@@ -621,7 +621,7 @@ assert better(dropped["least visited"], dropped["at random"])
 assert better(dropped["at random"], dropped["most visited"])
 
 # %% [markdown]
-# The count alone tells good from bad: least visited is better than at random, and that better than most visited. But "least visited" does not mean useless: the removed experts had few tokens, and for those they were the best two of eight. And mind what is saved: *bytes*. Each token still visits two experts, so it takes as long as before.
+# The count alone tells good from bad: least visited is better than at random, and that better than most visited. But "least visited" does not mean useless. And mind what is saved: *bytes*. Each token still visits two experts, and takes as long as before.
 #
 # ## 7 · The ledger
 #
@@ -660,7 +660,7 @@ ax = plots.ledger(ledger)
 #
 # </details>
 #
-# The zeros even *lower* perplexity a little: a chat model reads speeches, and without its smallest weights it reads them no worse. (Its weights were rounded to 4 bits before we got it, so many are nearly zero anyway.) Single weights are far cheaper to lose than whole layers, as in chapter 03; but nothing gets faster by them. That is the trade of this chapter: **structure costs quality, and buys time on every machine**.
+# The zeros even *lower* perplexity a little here. (SmolLM2's weights were rounded to 4 bits before we got it, so many are nearly zero anyway.) Single weights are far cheaper to lose than whole layers, as in chapter 03; but nothing gets faster by them. That is the trade of this chapter: **structure costs quality, and buys time on every machine**.
 #
 # ## **Spot the bug**
 #
@@ -689,7 +689,7 @@ except IndexError as error:
 #
 # Layers 1 and 2 were to go, so 0 and 3 should be left. But with layer 1 gone, the old layer 2 *is* number 1, and "delete number 2" takes the old layer 3. Delete from the back, or build a new list. No error tells you of *that*.
 #
-# The second one is loud: each layer keeps its old number (`layer_idx`), by which it finds its keys and values in the cache, and layer "2" of a model of two layers asks for a third place. Whoever switches the cache off to silence the error has a model without the wrong layers. `remove_layers_` renumbers.
+# The second one is loud: each layer keeps its old number (`layer_idx`), by which it finds its keys and values in the cache, and layer "2" of a model of two layers asks for a third place. `remove_layers_` renumbers.
 #
 # </details>
 
@@ -706,12 +706,11 @@ for model, number in ((broken, 2), (right, 3)):
 # | paper | says | we measured | same? |
 # |---|---|---|---|
 # | Michel et al. 2019, 1905.10650 | most heads can go one by one, a few cannot | half of 16 heads cost less than 2 % each, one more than half | yes |
-# | Molchanov et al. 2019, 1906.10771 | Taylor scores of neurons and channels follow their true importance | best of four scores over the whole model | yes |
 # | Men et al. 2024, 2403.03853 | layers of little block influence stand in the deeper half but not at the end, and can go | in the middle; far better than at random | yes |
 # | Muralidharan et al. 2024, 2407.14679 | after healing, less width beats fewer layers | fewer layers won, before healing and after | no |
 # | the same | healing by the teacher beats healing by text | tiny student: yes; SmolLM2, 8 steps: inconclusive | in part |
 #
-# Their models are a thousand times larger than our tiny ones, and healed with billions of tokens. Take our "no" as what it is: at this size, with this little healing.
+# The last two healed with billions of tokens. Our "no" is one at this size, with this little healing.
 #
 # ## Summary
 #
