@@ -295,7 +295,7 @@ def _depth_or_width_cases(seed):
             roll.randint(4, 6),
             8 * roll.randint(9, 12),
         )
-        shape = (roll.randint(40, 90), hidden, neurons, 4 * roll.choice([1, 2]), layers)
+        shape = (roll.randint(150, 300), hidden, neurons, 4 * roll.choice([1, 2]), layers)
         smaller = (neurons - 16, layers) if by_width else (neurons, layers - 1)
         size = _parameters((*shape[:2], smaller[0], shape[3], smaller[1]), tied)
         cases.append((shape, tied, size - int(less * hidden)))
@@ -307,6 +307,7 @@ PLANS = [
     (False, False, 0.1),
     (True, True, 0.1),
     (True, False, 0),
+    (False, True, -1),  # some to spare, but not for biases
     (False, True, 1.5),
     (True, True, 1.5),
     (False, False, 5.5),  # less than a layer's norms, more than half of them
