@@ -15,8 +15,13 @@ TINY_SHAPES = {
     "teacher": {"hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 5},
     "student": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4},
     "gpt2": {"hidden_size": 128, "num_hidden_layers": 4},
+    "moe": {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 4},
 }
-EMBEDDINGS = {"llama": "model.embed_tokens.weight", "gpt2": "transformer.wte.weight"}
+EMBEDDINGS = {
+    "llama": "model.embed_tokens.weight",
+    "gpt2": "transformer.wte.weight",
+    "mixtral": "model.embed_tokens.weight",
+}
 
 
 def load_tiny_tokenizer():
@@ -36,8 +41,9 @@ def new_tiny_lm(size: str = "teacher") -> nn.Module:
     Parameters
     ----------
     size : str
-        ``"teacher"`` (a Llama of 4.3M parameters), ``"student"`` (a Llama of 1.1M) or
-        ``"gpt2"`` (a GPT-2 of 1.1M, whose linear layers are ``Conv1D``).
+        ``"teacher"`` (a Llama of 4.3M parameters), ``"student"`` (a Llama of 1.1M),
+        ``"gpt2"`` (a GPT-2 of 1.1M, whose linear layers are ``Conv1D``) or ``"moe"`` (a
+        Mixtral of 1.7M: 8 experts in each layer, of which a token visits 2).
 
     Raises
     ------
@@ -48,7 +54,7 @@ def new_tiny_lm(size: str = "teacher") -> nn.Module:
         raise ValueError(f"size is {size!r}; one of {sorted(TINY_SHAPES)} is wanted")
     shape = {"vocab_size": 2048, "max_position_embeddings": 512, "num_attention_heads": 4}
     shape |= {"bos_token_id": 0, "eos_token_id": 0, **TINY_SHAPES[size]}
-    return _new_gpt2(shape) if size == "gpt2" else _new_llama(shape)
+    return {"gpt2": _new_gpt2, "moe": _new_mixtral}.get(size, _new_llama)(shape)
 
 
 def _new_llama(shape):
@@ -64,17 +70,26 @@ def _new_gpt2(shape):
     return GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **shape))
 
 
+def _new_mixtral(shape):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    experts = {"num_local_experts": 8, "num_experts_per_tok": 2, "num_key_value_heads": 4}
+    ties = {"tie_word_embeddings": True, "pad_token_id": 0}
+    # In training the loss asks for the router's logits, to keep the experts evenly loaded.
+    return MixtralForCausalLM(MixtralConfig(router_aux_loss_coef=0.02, **ties, **experts, **shape))
+
+
 def load_tiny_lm(size: str = "teacher") -> nn.Module:
     """Return a tiny language model that was trained on the State of the Union speeches.
 
     Parameters
     ----------
     size : str
-        ``"teacher"``, ``"student"`` or ``"gpt2"``, as in :func:`new_tiny_lm`.
+        ``"teacher"``, ``"student"``, ``"gpt2"`` or ``"moe"``, as in :func:`new_tiny_lm`.
 
     Returns
     -------
-    transformers.LlamaForCausalLM or transformers.GPT2LMHeadModel
+    transformers.LlamaForCausalLM, GPT2LMHeadModel or MixtralForCausalLM
         In float32 and evaluation mode. The file holds float16.
     """
     model = new_tiny_lm(size)

@@ -8,7 +8,7 @@ import pytest
 from lightcourse import data, metrics, models
 
 FOLDER = models.BUNDLED / "tiny-lm"
-SIZES = ("teacher", "student", "gpt2")
+SIZES = ("teacher", "student", "gpt2", "moe")
 SCORES = json.loads((FOLDER / "sheet.json").read_text())
 
 

@@ -4,6 +4,7 @@ Whatever is measured, memory does not grow with the text: each batch is folded i
 a layer, and let go.
 """
 
+from lightcourse.calibration.hidden import see_hidden
 from lightcourse.calibration.observing import choose_layers, observe_inputs
 from lightcourse.calibration.ranges import calibrate, check_percent
 from lightcourse.calibration.sums import hessians, input_norms
@@ -15,4 +16,5 @@ __all__ = [
     "hessians",
     "input_norms",
     "observe_inputs",
+    "see_hidden",
 ]

@@ -43,5 +43,6 @@ def student_from(model: nn.Module, layers: Sequence[int]) -> nn.Module:
         kept = nn.ModuleList(copy.deepcopy(stack[index], copies) for index in layers)
         copies[id(stack)] = kept  # what deepcopy finds there already it does not copy
     student = copy.deepcopy(model, copies).eval()
-    surgery.note_layers(student, {name: len(stack) for name, stack in stacks.items()}, layers)
+    lengths = {name: len(stack) for name, stack in stacks.items()}
+    surgery.note_layers(student, lengths, dict.fromkeys(stacks, layers))
     return student

@@ -24,7 +24,7 @@ from lightcourse.plots.pictures import (
     stacked_bars,
     weight_maps,
 )
-from lightcourse.plots.pruning import pruning_steps, sparse_formats
+from lightcourse.plots.pruning import layer_bars, pruning_steps, sparse_formats
 from lightcourse.plots.quantization import number_line
 from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
@@ -39,6 +39,7 @@ __all__ = [
     "curves",
     "integer_grid",
     "integer_product",
+    "layer_bars",
     "ledger",
     "lora_layer",
     "number_line",

@@ -1,7 +1,10 @@
-"""What pruning does to one small matrix, and the forms in which its zeros can be written down."""
+"""What pruning does to a matrix and to a stack of layers, and how zeros can be written down."""
+
+from collections.abc import Collection, Sequence
 
 import torch
 
+from lightcourse.plots.palette import COLOURS
 from lightcourse.plots.pictures import byte_grid
 
 BLUE, GREEN, GREY = 0, 2, 6
@@ -78,6 +81,32 @@ def sparse_formats(weight: torch.Tensor):
         ax.set_yticklabels(list(form))
         ax.tick_params(length=0)
     return axes
+
+
+def layer_bars(values: Sequence[float], ylabel: str, chosen: Collection[int] = (), ax=None):
+    """Draw one bar for each layer of a deep model, on a logarithmic axis.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One for each layer, above 0.
+    ylabel : str
+    chosen : collection of int
+        Layers that stand out, hatched: those that are to go.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import matplotlib.pyplot as plt
+
+    ax = ax or plt.subplots(figsize=(8, 3.2), layout="constrained")[1]
+    for layer, value in enumerate(values):
+        style = {"color": COLOURS[1], "hatch": "//"} if layer in chosen else {"color": COLOURS[0]}
+        ax.bar(layer, value, edgecolor="white", linewidth=0, **style)
+    ax.set(xlabel="layer", ylabel=ylabel, yscale="log")
+    ax.grid(alpha=0.3, axis="y")
+    return ax
 
 
 def _texts(rows):

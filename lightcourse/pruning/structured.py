@@ -15,7 +15,9 @@ def neuron_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str
 
     With :func:`wanda_scores` that is the norm of what the neuron adds to the output over
     the calibration text. With :func:`magnitude_scores` it says nothing about how strongly a
-    neuron fires, and may do worse than chance: it does on the tiny language model.
+    neuron fires, and may do worse than chance: it does on the tiny language model. With
+    :func:`taylor_scores` it tells how much the loss leans on the neuron's weights one by one;
+    :func:`neuron_taylor` asks for the neuron as a whole.
 
     Parameters
     ----------
@@ -41,13 +43,17 @@ def neuron_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str
 def head_scores(model: nn.Module, scores: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Score each attention head by the norm of the scores of its outgoing weights.
 
+    By size with :func:`magnitude_scores`, by what the head adds to the output with
+    :func:`wanda_scores`, by what the loss leans on with :func:`taylor_scores`, weight by
+    weight; :func:`head_taylor` asks for the head as a whole.
+
     Where query heads share keys and values (grouped-query attention), a group is scored as
     one: it can only go as a whole.
 
     Parameters
     ----------
     model : nn.Module
-        BERT, Llama or the like.
+        BERT, GPT-2, Llama or the like.
     scores : dict of str to Tensor of shape (outputs, inputs)
         One score a weight, for the attentions' output layers at least: any of the scores.
 
@@ -102,6 +108,11 @@ def remove_heads_(model: nn.Module, masks: dict[str, torch.Tensor]) -> layers.Re
 
     A head is a slice of queries, keys, values and of the output layer's inputs. Under
     grouped-query attention a key-value head goes with all its query heads.
+
+    A configuration that has the size of a head (Llama's ``head_dim``) follows where all
+    layers keep equally many heads, and ``hidden_size`` is a multiple of their number: then
+    ``save_pretrained`` and ``from_pretrained`` work. Otherwise, and always for BERT and GPT-2,
+    ``save_pretrained`` refuses; :func:`save_pruned` saves the model.
 
     Parameters
     ----------

@@ -4,7 +4,15 @@ import torch
 from torch import nn
 
 from lightcourse import layers
-from lightcourse.surgery.blocks import FEED_FORWARD, Block, matches, width
+from lightcourse.surgery.blocks import (
+    FEED_FORWARD,
+    Block,
+    has_own_head_size,
+    head_size,
+    known_attentions,
+    matches,
+    width,
+)
 
 
 def drop_units_(model: nn.Module, block: Block, mask: torch.Tensor) -> int:
@@ -23,7 +31,8 @@ def drop_units_(model: nn.Module, block: Block, mask: torch.Tensor) -> int:
     int
         How many parameters fewer there are.
     """
-    removed = sum(drop_outputs_(model.get_submodule(maker), mask) for maker in block.makers)
+    rows = mask.repeat(block.fused)
+    removed = sum(drop_outputs_(model.get_submodule(maker), rows) for maker in block.makers)
     return removed + drop_inputs_(model.get_submodule(block.reader), mask)
 
 
@@ -57,11 +66,12 @@ def _set_(layer, matrix, bias):
     layer.weight = nn.Parameter(weight, layer.weight.requires_grad)
     if bias is not None:
         layer.bias = nn.Parameter(bias, layer.bias.requires_grad)
-    _tell_shape_(layer)
+    tell_shape_(layer)
     return before - sum(p.numel() for p in layer.parameters())
 
 
-def _tell_shape_(layer):
+def tell_shape_(layer: nn.Module) -> None:
+    """Let a linear layer's attributes tell the shape of its weight."""
     outputs, inputs = layers.weight_matrix(layer).shape
     if layers.is_conv1d(layer):
         layer.nf, layer.nx = outputs, inputs
@@ -72,14 +82,40 @@ def _tell_shape_(layer):
 def note_sizes(model: nn.Module) -> None:
     """Let the layers' attributes and the model's configuration tell the weights' shapes.
 
-    The configuration only where it can: one width for all FFNs, and nothing about heads.
+    The configuration only where it can: one width for all FFNs, and one number of heads for
+    all attentions, where the size of a head has a place of its own (Llama, not BERT or GPT-2).
     """
     for layer in layers.linear_layers(model).values():
-        _tell_shape_(layer)
+        tell_shape_(layer)
     config = getattr(model, "config", None)
     for key, found in _widths(model).items():
         if len(found) == 1 and hasattr(config, key):
             setattr(config, key, *found)
+    heads = [_tell_heads_(model, name, block) for name, block in known_attentions(model).items()]
+    if heads and all(one == heads[0] for one in heads):
+        _note_heads(config, heads[0])
+
+
+def _tell_heads_(model, name, block):
+    """Let an attention tell its heads, and return them as a configuration would."""
+    attention = model.get_submodule(name)
+    inner = layers.weight_matrix(model.get_submodule(block.reader)).shape[1]
+    size = head_size(attention)
+    told = {"num_attention_heads": inner // size, "num_key_value_heads": block.units}
+    own = told | {"num_heads": inner // size, "split_size": inner, "all_head_size": inner}
+    for module in filter(None, (attention, getattr(attention, "self", None))):
+        for key in own.keys() & vars(module).keys():
+            setattr(module, key, own[key])
+    return told | {"head_dim": size}
+
+
+def _note_heads(config, told):
+    heads = told["num_attention_heads"]
+    if not has_own_head_size(config) or heads == config.num_attention_heads:
+        return
+    if config.hidden_size % heads == 0:  # transformers loads no other
+        for key, value in told.items():
+            setattr(config, key, value)
 
 
 def _widths(model):

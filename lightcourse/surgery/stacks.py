@@ -48,6 +48,30 @@ def check_layers(stacks: Mapping[str, nn.ModuleList], kept: Sequence[int]) -> No
         _check_stack(name, stack, kept)
 
 
+def check_first(name: str, stack: nn.ModuleList, kept: Sequence[int], given: object) -> None:
+    """Raise where a stack would lose what its first layer holds for the others.
+
+    Parameters
+    ----------
+    name : str
+    stack : nn.ModuleList
+    kept : sequence of int
+        Its layers in their new order.
+    given : object
+        The argument ``layers`` of the verb, for the message.
+
+    Raises
+    ------
+    ValueError
+    """
+    first, *others = [{name for name, _ in layer.named_parameters()} for layer in stack]
+    own = sorted(first.difference(*others)) if others else []
+    if own and kept[0] != 0:
+        raise ValueError(
+            f"layers is {given}; layer 0 must be the first: it holds {own[0]} for all of {name}"
+        )
+
+
 def _check_stack(name, stack, kept):
     known = set(kept) <= set(range(len(stack)))
     if not kept or not known or len(set(kept)) < len(kept):
@@ -55,15 +79,12 @@ def _check_stack(name, stack, kept):
             f"layers is {kept}; some of the layers 0..{len(stack) - 1} are wanted, each once "
             f"({name or 'the model'} has {len(stack)})"
         )
-    first, *others = [{name for name, _ in layer.named_parameters()} for layer in stack]
-    own = sorted(first.difference(*others)) if others else []
-    if own and kept[0] != 0:
-        raise ValueError(
-            f"layers is {kept}; layer 0 must be the first: it holds {own[0]} for all of {name}"
-        )
+    check_first(name, stack, kept, kept)
 
 
-def note_layers(model: nn.Module, lengths: Mapping[str, int], kept: Sequence[int]) -> None:
+def note_layers(
+    model: nn.Module, lengths: Mapping[str, int], kept: Mapping[str, Sequence[int]]
+) -> None:
     """Let a model whose stacks have other layers than before tell so, its configurations too.
 
     Parameters
@@ -72,8 +93,8 @@ def note_layers(model: nn.Module, lengths: Mapping[str, int], kept: Sequence[int
         Changed in place. Its stacks hold the kept layers already.
     lengths : mapping of str to int
         By the stacks' names, how many layers each one had.
-    kept : sequence of int
-        Which of them it has now, in their new order.
+    kept : mapping of str to sequence of int
+        Which of them each has now, in their new order.
     """
     for name in lengths:
         _renumber(model.get_submodule(name))
@@ -99,8 +120,8 @@ def _note_in(config, stacks, lengths, kept):
     counts = {"num_hidden_layers": stacks, "encoder_layers": encoders, "decoder_layers": decoders}
     for key, found in (counts | {"num_decoder_layers": decoders}).items():
         if found and getattr(config, key, None) == lengths[found[0]]:
-            setattr(config, key, len(kept))
+            setattr(config, key, len(kept[found[0]]))
     for key in set(PER_LAYER) & set(vars(config)):
         kinds = getattr(config, key)
         if isinstance(kinds, list) and len(kinds) == lengths[stacks[0]]:
-            setattr(config, key, [kinds[index] for index in kept])
+            setattr(config, key, [kinds[index] for index in kept[stacks[0]]])

@@ -322,7 +322,50 @@ def compared_by_scipy(first, second, labels):
     return gained, lost, p_value, better if p_value < 0.05 else "inconclusive"
 
 
+def angles(hidden, mask):
+    """Go from token to token, and ask SciPy for the distance of each pair."""
+    from scipy.spatial.distance import cosine
+
+    real = mask.nonzero().tolist()
+    pairs = zip(hidden[:-1].double().numpy(), hidden[1:].double().numpy(), strict=True)
+    return [np.mean([cosine(a[i, t], b[i, t]) for i, t in real]) for a, b in pairs]
+
+
+def by_a_table(ids, keep, unknown):
+    """Look the new ids up in a table of all old ones."""
+    table = np.full(max(int(ids.max()), keep[-1]) + 1, keep.index(unknown))
+    table[keep] = range(len(keep))
+    return table[ids.numpy()]
+
+
+def largest_that_fit(shape, tied, target):
+    """Add up the sizes of all tensors, and try every number of layers and neurons."""
+    vocabulary, hidden, intermediate, key_value, layers = shape
+
+    def size(neurons, depth):
+        outputs = [hidden, key_value, key_value, hidden, neurons, neurons, neurons, 1, 1]
+        return hidden * (vocabulary * (1 if tied else 2) + depth * sum(outputs) + 1)
+
+    deep = max(depth for depth in range(layers) if size(intermediate, depth) <= target)
+    wide = max(n for n in range(0, intermediate, 8) if size(n, layers) <= target)
+    return torch.tensor([deep, wide])
+
+
 ORACLES = {
+    "without_neurons": [
+        lambda up, bias, down, mask: [
+            np.delete(part.numpy(), np.flatnonzero(~mask.numpy()), axis)
+            for part, axis in ((up, 0), (bias, 0), (down, 1))
+        ]
+    ],
+    "block_influence": [angles],
+    "gate_scores": [
+        lambda activations, gradients: np.abs(
+            np.einsum("btn,btn->bn", activations.numpy(), gradients.numpy())
+        ).sum(0)
+    ],
+    "renumber": [by_a_table],
+    "depth_or_width": [largest_that_fit],
     "compare_answers": [compared_by_scipy],
     "quantize_groups": [in_steps_of_the_largest],
     "clipped_scale": [scale_among_all],

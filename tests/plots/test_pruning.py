@@ -39,3 +39,10 @@ def test_formats_show_their_parts_and_count_their_bytes():
         "CSR: 28 bytes",
         "mask and values: 9 bytes",
     ]
+
+
+def test_layers_that_are_chosen_stand_out():
+    ax = plots.layer_bars([1.0, 0.02, 0.1], "influence", chosen=[1])
+    assert [bar.get_height() for bar in ax.patches] == [1.0, 0.02, 0.1]
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True, False]
+    assert ax.get_yscale() == "log" and ax.get_ylabel() == "influence"

@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from lightcourse import layers, metrics, pruning, quantization, training
-from tests import toys
+from tests import families, toys
 
 
 def grouped():
@@ -35,9 +35,9 @@ def grouped():
 
 
 FEED_FORWARD = {**toys.ALL, "grouped": grouped}
-ATTENTION = {"bert": toys.bert, "llama": toys.llama, "grouped": grouped}
+ATTENTION = {**toys.ALL, "grouped": grouped}
 READERS = {"bert": "output.dense", "gpt2": "c_proj", "llama": "down_proj", "grouped": "down_proj"}
-HEAD_READERS = {"bert": "output.dense", "llama": "o_proj", "grouped": "o_proj"}
+HEAD_READERS = READERS | {"llama": "o_proj", "grouped": "o_proj"}
 
 
 def silenced(model, masks, suffix):
@@ -152,6 +152,81 @@ def test_grouped_heads_go_by_whole_groups():
     assert model.config.num_attention_heads == 6  # another layer still has them
 
 
+def half_the_heads_(model):
+    scores = pruning.head_scores(model, pruning.magnitude_scores(model))
+    return pruning.remove_heads_(model, pruning.layer_mask(scores, 0.5))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_models_with_fewer_heads_write_the_same_with_a_cache(family):
+    model, ids = toys.ALL[family](), torch.arange(1, 9).view(2, 4)
+    half_the_heads_(model)
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    texts = [model.generate(ids, **settings, use_cache=cache) for cache in (True, False)]
+    assert torch.equal(*texts)
+
+
+def test_gpt2_lists_queries_keys_and_values_of_the_heads_it_kept():
+    model = toys.gpt2()
+    attention = model.transformer.h[1].attn
+    rows = layers.weight_matrix(attention.c_attn).detach().clone().view(3, 2, 8, 16)
+    pruning.remove_heads_(model, {"transformer.h.1.attn": torch.tensor([False, True])})
+    assert torch.equal(layers.weight_matrix(attention.c_attn), rows[:, 1].flatten(0, 1))
+    assert (attention.num_heads, attention.split_size, attention.c_attn.nf) == (1, 8, 24)
+    assert attention.embed_dim == 16 and model.config.n_head == 2  # another layer has them
+    fresh = toys.gpt2().transformer.h[1].attn
+    assert (fresh.num_heads, fresh.split_size) == (2, 16)
+
+
+def test_as_many_heads_in_all_layers_go_through_save_pretrained(tmp_path):
+    model = toys.llama()
+    half_the_heads_(model)
+    config = model.config
+    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (1, 1, 8)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    assert torch.equal(toys.logits(again), toys.logits(model))
+
+
+def test_grouped_heads_go_through_save_pretrained_of_a_model_without_head_dim(tmp_path):
+    model, inputs = families.make("Qwen2")
+    assert not hasattr(model.config, "head_dim")
+    half_the_heads_(model)
+    assert (model.config.num_attention_heads, model.config.num_key_value_heads) == (2, 1)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    assert torch.equal(families.answer(again, inputs), families.answer(model, inputs))
+
+
+def five_of_six():
+    """Return a Llama whose width of 24 is no multiple of the heads that one fewer leaves."""
+    config = grouped().config
+    config.num_hidden_layers, config.num_key_value_heads = 1, 6
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [toys.gpt2, lambda: toys.bert().encoder, five_of_six, grouped])
+def test_heads_that_no_configuration_tells_are_refused_by_save_pretrained(make, tmp_path):
+    model = make()
+    name, score = next(iter(pruning.head_scores(model, pruning.magnitude_scores(model)).items()))
+    told = model.config.num_attention_heads
+    pruning.remove_heads_(model, {name: torch.arange(len(score)) > 0})
+    assert model.config.num_attention_heads == told
+    with pytest.raises(ValueError, match="from_pretrained would fill it at random"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("family", ATTENTION)
+def test_a_pruned_checkpoint_brings_its_heads_along(family, tmp_path):
+    model, fresh = ATTENTION[family](), ATTENTION[family]()
+    scores = pruning.head_scores(model, pruning.magnitude_scores(model))
+    pruning.remove_heads_(model, random_masks(scores, 0))
+    pruning.save_pruned(model, tmp_path / "model.safetensors")
+    pruning.load_pruned_(fresh, tmp_path / "model.safetensors")
+    assert torch.equal(toys.logits(fresh), toys.logits(model))
+
+
 def test_a_neuron_scores_what_it_adds_to_the_output():
     model = toys.llama()
     ids = torch.arange(1, 33).view(4, 8)
@@ -180,8 +255,8 @@ def test_a_head_scores_the_norm_of_its_slice():
 def test_models_without_known_blocks_are_refused():
     with pytest.raises(ValueError, match="Sequential without a known feed-forward block"):
         pruning.neuron_scores(toys.mlp(), {})
-    with pytest.raises(ValueError, match="GPT2LMHeadModel without a known attention"):
-        pruning.remove_heads_(toys.gpt2(), {})
+    with pytest.raises(ValueError, match="MambaForCausalLM without a known attention"):
+        pruning.remove_heads_(families.make("Mamba")[0], {})
     model = toys.llama()
     with pytest.raises(ValueError, match="scores lacks model.layers.0.mlp.down_proj"):
         pruning.neuron_scores(model, {})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -72,13 +73,21 @@ def test_feed_forwards_are_known_by_their_layers(family, name, block):
     assert surgery.feed_forwards(model)[name] == wanted
 
 
-@pytest.mark.parametrize("family, heads", [("BERT", 4), ("Llama", 2), ("Qwen2-MoE", 2)])
+@pytest.mark.parametrize(
+    "family, heads", [("BERT", 4), ("GPT-2", 4), ("Llama", 2), ("Qwen2-MoE", 2)]
+)
 def test_attentions_count_the_heads_that_can_go(family, heads):
     model, _ = families.make(family)
     found = surgery.attentions(model)
     assert {block.units for block in found.values()} == {heads} and len(found) == 2
     for name, block in found.items():
-        assert len(block.makers) == 3 and block.reader.startswith(name)
+        assert len(block.makers) * block.fused == 3 and block.reader.startswith(name)
+
+
+def test_keys_and_values_of_another_text_are_no_heads_of_gpt2():
+    shape = {"vocab_size": 9, "n_embd": 8, "n_layer": 1, "n_head": 2, "add_cross_attention": True}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape))
+    assert list(surgery.attentions(model)) == ["transformer.h.0.attn"]
 
 
 def test_a_block_whose_layer_another_one_shares_is_none():
@@ -113,7 +122,8 @@ def cut_(model, kept):
     surgery.check_layers(stacks, kept)
     for name, stack in stacks.items():
         layers.replace_(model, name, nn.ModuleList(stack[index] for index in kept))
-    surgery.note_layers(model, {name: len(stack) for name, stack in stacks.items()}, kept)
+    lengths = {name: len(stack) for name, stack in stacks.items()}
+    surgery.note_layers(model, lengths, dict.fromkeys(stacks, kept))
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
