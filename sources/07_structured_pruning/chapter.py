@@ -153,6 +153,7 @@ assert torch.allclose(by_gate, by_sum, atol=1e-6)
 # The last two look at a calibration text, 48 windows of 128 tokens, others for each seed.
 
 # %%
+torch.set_num_threads(1)  # faster for so small a model
 tokenizer = models.load_tiny_tokenizer()
 learn, held_out = (data.speech_tokens(tokenizer, split) for split in ("validation", "test"))
 texts = data.excerpts(held_out, 3)
@@ -267,7 +268,7 @@ print(
 )
 
 
-# %%
+# %% atol=0.1
 def order(values):
     """Return the place of each value, from the lowest to the highest."""
     return torch.tensor(list(values)).argsort().argsort().float()
@@ -278,7 +279,7 @@ heads["Taylor"] = [pruning.head_taylor(dense, text) for text in calibrate]
 for name, three in heads.items():
     flat = [[scores[block][head].item() for block, head in damage] for scores in three]
     agree = [torch.corrcoef(torch.stack([order(f), order(damage.values())]))[0, 1] for f in flat]
-    print(f"{name:10} rank correlation with the damage:", *(f"{value:+.2f}" for value in agree))
+    print(f"{name:10} rank correlation with the damage:", *(f"{value:+.1f}" for value in agree))
 
 # %% [markdown]
 # Most heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. All three scores agree with the measured damage better than chance does, on the whole; none of them *is* the damage. Where there are few parts, as here, **measure instead of guessing**.
@@ -293,6 +294,7 @@ for name, three in heads.items():
 guess = ...  # percent
 
 # %%
+torch.set_num_threads(2)
 words, speeches = models.load_smollm2_tokenizer(), list(data.load_speeches("test")["text"])
 keep = pruning.tokens_of(words, speeches)
 few_words = pruning.smaller_tokenizer(words, keep)
@@ -419,6 +421,7 @@ print("the last 2 layers: more than 5 times")
 guess = ...  # "layers", "neurons" or "width"
 
 # %% rtol=0.03
+torch.set_num_threads(1)
 calm = pruning.block_influence(dense, calibrate[0])
 layers = without_layers(dense, sorted(calm, key=calm.get)[:2])
 share = (parameters(dense) - parameters(layers)) / (4 * 3 * 384 * 128)  # a neuron: 3 * 128 numbers
@@ -505,12 +508,12 @@ for name, values in warm.items():
 # %%
 cold_text, text_healed, whole_healed, _, neurons_healed, control = warm.values()
 assert better(whole_healed, text_healed) and better(text_healed, cold_text)
-assert better(whole_healed, neurons_healed)
+assert all(a < b for a, b in zip(whole_healed, neurons_healed, strict=True))
 assert max(control) < 1.02 and min(scratch) > 10
 
 # %% [markdown]
 # - **The teacher heals better than the text**, in each of three seeds and texts: at every position it tells how likely *each* of 2,048 tokens is, and the text names only one.
-# - **Fewer layers stay ahead** of fewer neurons, healed by the same teacher.
+# - **Fewer layers stay ahead** of fewer neurons on each text, healed by the same teacher; on one of them by little.
 # - It is really healing: the dense model gains nothing from the same text.
 # - **A fresh model of the same shape** is nowhere near after these steps: more than 10 times. That is why one cuts at all, instead of training a small model from the start.
 #
@@ -519,6 +522,7 @@ assert max(control) < 1.02 and min(scratch) > 10
 # SmolLM2 without its four calmest layers. We train only the layer before the hole and the two behind it: they have to bridge it. Nothing below them changes, so what reaches them is computed once, and so is what the teacher says: 16 windows of 64 tokens, from speeches that are none of the three texts.
 
 # %%
+torch.set_num_threads(2)
 hole, rest = least_first[:4], [layer for layer in range(30) if layer not in least_first[:4]]
 below = rest[: min(hole) - 1]
 bridge = without_layers(small, below + hole).requires_grad_(False)
@@ -633,7 +637,7 @@ in_layers = {n: score for n, score in pruning.magnitude_scores(small).items() if
 pruning.prune_(zeros, pruning.layer_mask(in_layers, gone))
 variants = {
     "30 layers": (small, [1.0]),
-    "26 layers' worth of zeros": (zeros, rise_of(zeros)),
+    "4 layers' worth of zeros": (zeros, rise_of(zeros)),
     "26 layers": (cut_4, mended["26 layers"]),
     "26 layers, healed": (healed_4, mended["healed by teacher"]),
     "22 layers": (without_layers(small, least_first[:8]), depths["least influence"][8]),
@@ -647,7 +651,7 @@ for name, (model, values) in variants.items():
     mean = sum(values) / len(values)
     ledger.add(name, metrics.size_in_bytes(model), mean, latency=times[name])
 print(ledger)
-assert times["26 layers"].median < times["26 layers' worth of zeros"].median
+assert times["26 layers"].median < times["4 layers' worth of zeros"].median
 assert times["22 layers"].median < 0.9 * times["30 layers"].median
 ax = plots.ledger(ledger)
 
@@ -707,7 +711,7 @@ for model, number in ((broken, 2), (right, 3)):
 # |---|---|---|---|
 # | Michel et al. 2019, 1905.10650 | most heads can go one by one, a few cannot | half of 16 heads cost less than 2 % each, one more than half | yes |
 # | Men et al. 2024, 2403.03853 | layers of little block influence stand in the deeper half but not at the end, and can go | in the middle; far better than at random | yes |
-# | Muralidharan et al. 2024, 2407.14679 | after healing, less width beats fewer layers | fewer layers won, before healing and after | no |
+# | Muralidharan et al. 2024, 2407.14679 | after healing, less width beats fewer layers | fewer layers won clearly before healing, narrowly after | no |
 # | the same | healing by the teacher beats healing by text | tiny student: yes; SmolLM2, 8 steps: inconclusive | in part |
 #
 # The last two healed with billions of tokens. Our "no" is one at this size, with this little healing.
