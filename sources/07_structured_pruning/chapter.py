@@ -419,9 +419,9 @@ print("the last 2 layers: more than 5 times")
 
 # %%
 guess = ...  # "layers", "neurons" or "width"
+torch.set_num_threads(1)
 
 # %% rtol=0.03
-torch.set_num_threads(1)
 calm = pruning.block_influence(dense, calibrate[0])
 layers = without_layers(dense, sorted(calm, key=calm.get)[:2])
 share = (parameters(dense) - parameters(layers)) / (4 * 3 * 384 * 128)  # a neuron: 3 * 128 numbers
