@@ -571,7 +571,7 @@ assert better(control_30, [1, 1, 1])
 #
 # ## 6 · Experts
 #
-# A **mixture of experts** has several feed-forward blocks in each layer, and a small **router** that sends each token to two of them: it stores many parameters and runs few. Our tiny one (`load_tiny_lm("moe")`, trained on the same speeches as the student, for a third of the steps) has 8 experts in each of 4 layers.
+# A **mixture of experts** has several feed-forward blocks in each layer, and a small **router** that sends each token to two of them: it stores many parameters and runs few. Our tiny one (`load_tiny_lm("moe")`, trained on the same speeches as the student, but on a sixth of its tokens) has 8 experts in each of 4 layers.
 #
 # Which experts are needed for a job? Count where the tokens of its text go:
 
