@@ -26,9 +26,9 @@ from lightcourse.training import Recipe, train
 lightcourse.setup(threads=2)
 
 # %% [markdown]
-# Chapter 03 set single weights to zero. The model stayed as large and as slow as before, until a format or a kernel skipped the zeros. This chapter takes out **whole parts**: what is left is an ordinary model with smaller matrices, faster in every program and on every processor. The price: a part goes as a whole, its good weights with its bad ones.
+# Chapter 03 set single weights to zero. The model stayed as large and as slow as before, until a format or a kernel skipped the zeros. This chapter takes out **whole parts**: what is left is an ordinary model with smaller matrices or fewer of them: fewer bytes, and for most parts less time, without any special kernel. The price: a part goes as a whole, its good weights with its bad ones.
 #
-# As in chapter 03, results are ratios of perplexity to the **dense** model, from which nothing was taken, on three **texts**; where chance plays a part, each text has a **seed** of its own. **Better** means in this chapter: by more than 3 %, on each of the three. Otherwise it is *inconclusive*.
+# As in chapter 03, results are ratios of perplexity to the **dense** model, from which nothing was taken, on three **texts**; where chance plays a part, each text has a **seed** of its own. **Better** means in this chapter: by more than 3 % (chapter 03: 5 %), on each of the three. Otherwise it is *inconclusive*.
 
 # %%
 seeds = (0, 1, 2)
@@ -74,7 +74,7 @@ ax = plots.stacked_bars(shares, "share of the parameters")
 compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 
 # %% [markdown]
-# *Figure: half of MiniLM is its table of words; most of SmolLM2 stands in its layers.*
+# *Figure: half of MiniLM is its table of words; most of SmolLM2 is in its layers.*
 #
 # <details><summary>The figure in words</summary>
 #
@@ -82,22 +82,22 @@ compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 #
 # </details>
 #
-# Each part has its own verb, which leaves a model that trains, generates and saves as before.
+# Each part has its own verb, which leaves a model that trains and generates as before. (`save_pretrained` wants equally many in all blocks; `save_pruned` does not.)
 #
 # | goes | which tensors get smaller | verb |
 # |---|---|---|
 # | a **neuron** | a row of the matrices before the activation, a column of the one behind it | `remove_neurons_` |
 # | an attention **head** | its rows of queries, keys and values, its columns of the output matrix | `remove_heads_` |
 # | a **layer** | none: the whole layer is gone | `remove_layers_` |
-# | a **channel** of the width | a row or a column of *every* matrix, an entry of every norm | `remove_width_` |
+# | a **channel**, one of the numbers that run from layer to layer for each token (the **stream**) | a row or a column of *every* matrix, an entry of every norm | `remove_width_` |
 # | a **word** (token) | a row of the tables; the tokenizer loses it, too | `remove_tokens_` |
 # | an **expert** | its three matrices, a row of the router (section 6) | `drop_experts_` |
 #
-# (Chapter 03's *2 of 4* is a structure, too: it keeps the shapes, and needs a GPU that skips the zeros.)
+# (Chapter 03's *2 of 4* is a structure, too; it keeps the shapes, and needs a GPU that skips zeros.)
 #
 # ### A neuron is a row and a column
 #
-# A feed-forward block computes $y = W_2\, f(W_1 x)$. Neuron $n$ is row $n$ of $W_1$ and column $n$ of $W_2$. Take both away, and the result is the same as if its output had been set to zero:
+# A feed-forward block computes $y = W_2\, f(W_1 x)$. Neuron $n$ is row $n$ of $W_1$ and column $n$ of $W_2$. (A Llama has two matrices in front, `gate_proj` and `up_proj`; a neuron is a row of both.) Take both away, and the result is the same as if its output had been set to zero:
 
 # %%
 torch.manual_seed(0)
@@ -128,11 +128,11 @@ print(smaller.model.layers[0].mlp)
 #
 # ### A score in units of the loss
 #
-# Put a **gate** $g_n$ on each neuron: a factor on its output, 1 now, 0 when it is removed. By how much does the loss $L$ change? To first order (Taylor's formula, and $g$ goes from 1 to 0) by
+# Put a **gate** $g_n$ (not `gate_proj`) on each neuron: a factor on its output, 1 now, 0 when it is removed. By how much does the loss $L$ change? To first order (Taylor's formula, and $g$ goes from 1 to 0) by
 #
-# $$L(g_n = 0) - L(g_n = 1) \approx -\frac{\partial L}{\partial g_n}, \qquad\text{so the score is}\qquad \Big|\frac{\partial L}{\partial g_n}\Big| = \Big|\sum_i \frac{\partial L}{\partial W_{in}}\, W_{in}\Big|$$
+# $$L(g_n = 0) - L(g_n = 1) \approx -\frac{\partial L}{\partial g_n}, \qquad\text{so the score is}\qquad \Big|\frac{\partial L}{\partial g_n}\Big| = \Big|\sum_i \frac{\partial L}{\partial V_{in}}\, V_{in}\Big|$$
 #
-# The second form, over the outgoing weights $W_{in}$ of the neuron (column $n$ of the second matrix), needs no gate (Molchanov et al. 2019, arXiv 1906.10771). Both, on the toy from above:
+# The second form, over the outgoing weights of the neuron (column $n$ of $V = W_2$), needs no gate (Molchanov et al. 2019, arXiv 1906.10771). Both, on the toy from above:
 
 # %%
 gate, weight = torch.ones(4, requires_grad=True), down.clone().requires_grad_()
@@ -147,8 +147,8 @@ assert torch.allclose(by_gate, by_sum, atol=1e-6)
 #
 # - **at random**: the control;
 # - **magnitude**: the norm of a neuron's outgoing weights;
-# - **activation**: the norm of what the neuron *adds to the output* over a text (Wanda's scores, chapter 03, summed over the column);
-# - **Taylor**: the loss's change, as above.
+# - **activation**: the norm of what the neuron *adds to the output* over a text (the norm of Wanda's scores, chapter 03, over the column);
+# - **Taylor**: the change of the loss, its size taken for each two windows and added up, since it may go either way.
 #
 # The last two look at a calibration text, 32 windows of 128 tokens, others for each seed.
 
@@ -220,23 +220,11 @@ for (name, where), values in found.items():
 #
 # </details>
 #
-# Magnitude is *worse than chance*. Chapter 03 found the size of a single weight to tell a lot; about a neuron, the size of its outgoing weights tells little, since a small weight behind a neuron that fires strongly carries much. How much of a block's output (as a sum of squares) do the removed halves carry?
-
-# %% atol=0.02
-for layer in range(4):
-    name, line = f"model.layers.{layer}.mlp", []
-    carried = neurons["activation"][0][name].square()
-    for score in ("at random", "magnitude", "activation"):
-        gone = ~pruning.layer_mask(neurons[score][0][name], 0.5)
-        line.append(f"{score} {carried[gone].sum() / carried.sum():.2f}")
-    print(f"block {layer}:", ", ".join(line))
-
-# %% [markdown]
-# In block 0 the half with the smallest weights carries as much as a random half: there, size tells nothing about a neuron. And block 0 is where the damage is done, as the next cell shows.
+# Magnitude is *worse than chance*. Chapter 03 found the size of a single weight to tell a lot. But double a neuron's row in front and halve its column behind: the model computes the same, with half of the score. **The size of outgoing weights alone cannot be a neuron's importance**; it does not know how strongly the neuron fires.
 #
-# Compare "each block" with "whole model" in the figure. In chapter 03 a global comparison of sizes ruined two matrices, because the sizes of different matrices are not on one scale. Taylor's scores *are* on one scale, that of the loss: a neuron of block 0 and one of block 3 may be compared. So the whole model's comparison is better than each block's, and which blocks lose most is the model's own answer:
+# Compare "each block" with "whole model" in the figure. In chapter 03 a global comparison of sizes ruined two matrices, because the sizes of different matrices are not on one scale. Taylor's scores *are* on one scale, that of the loss: a neuron of block 0 and one of block 3 may be compared. Activation's turn out to be comparable, too. Which blocks lose most is then the model's own answer; Taylor spares block 0:
 
-# %%
+# %% atol=0.05
 kept = pruning.global_mask(neurons["Taylor"][0], 0.5)
 print({name[len("model.") :]: f"{mask.float().mean():.0%} kept" for name, mask in kept.items()})
 taylor, in_blocks = found["Taylor", "whole model"], found["Taylor", "each block"]
@@ -244,7 +232,7 @@ assert better(taylor, in_blocks) and better(taylor, found["activation", "whole m
 assert better(in_blocks, chance) and better(chance, size)
 
 # %% [markdown]
-# ### Heads: do the scores foretell the damage?
+# ### Heads: do the scores predict the damage?
 #
 # The student has 16 heads, few enough to remove each one alone and to *measure* what that costs, on a validation text.
 #
@@ -279,11 +267,11 @@ for name, three in heads.items():
     print(f"{name:10} rank correlation with the damage:", *(f"{value:+.1f}" for value in agree))
 
 # %% [markdown]
-# Most heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. The three scores agree with the measured damage, Taylor best; none of them *is* the damage. Where there are few parts, as here, **measure instead of guessing**.
+# Half of the heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. (A rank correlation of 1: the same order; 0: no relation.) Taylor agrees best with the damage, magnitude hardly more than a lucky random draw. Where there are few parts, as here, **measure instead of guessing**.
 #
-# ## ★ 3 · Words: the only exact cut
+# ## ★ 3 · Words: a cut that the layers do not notice
 #
-# A row of the table whose word never comes does nothing. SmolLM2 knows 49,152 **tokens**. Suppose that it is to read and write speeches of American presidents.
+# A row of the table whose word never comes is never read. SmolLM2 knows 49,152 **tokens**. Suppose that it is to read and write speeches of American presidents.
 #
 # **Predict:** what share of its tokens do 23 speeches use, the first 20,000 letters of each, in percent?
 
@@ -307,7 +295,7 @@ print(
 # %% [markdown]
 # More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps every single byte, so that *any* text can still be written, in more and shorter tokens.
 #
-# The promise is strong: on texts of kept tokens **nothing changes, bit for bit**. Hold it to that:
+# The promise is strong: on texts of kept tokens, what the last layer puts out **does not change by one bit**. Hold it to that:
 
 # %%
 sentence = speeches[20][3000:3080]
@@ -323,7 +311,7 @@ for text in (sentence, "Zürich's croissants"):
     )
 
 # %% [markdown]
-# Same bits; and a text that no president said costs a few tokens more, but comes back whole.
+# Same bits; and new words cost a few tokens more, but come back whole.
 #
 # One measure changes all the same. The removed tokens no longer compete, so the *probability* of the right token rises: **perplexity falls, though the model has learned nothing**. Compare perplexities only between models with the same words. From here on, the dense model is the one with few words.
 
@@ -370,7 +358,7 @@ print("the four that do least:", sorted(least_first[:4]))
 #
 # </details>
 #
-# Does a small influence mean small damage? We take out the layers of **least** influence, or as many **at random**, or the **last** ones, which are often said to do nothing but polish.
+# Does a small influence mean small damage? We take out the layers of **least** influence, or as many **at random** from layers 2 to 27 (the first two and the last two would be an easy win), or the **last** two.
 
 
 # %%
@@ -387,7 +375,8 @@ def rise_of(*found):
 
 
 def drawn(count, seed):
-    return torch.randperm(30, generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    order = torch.randperm(26, generator=torch.Generator().manual_seed(seed))
+    return (order[:count] + 2).tolist()
 
 
 # %% rtol=0.05
@@ -398,17 +387,17 @@ for k in (4, 8):
     for name, line in depths.items():
         print(f"{k} layers, {name:15} {line[k]}")
 last_two = rise_of(without_layers(small, (28, 29)))
+print(f"the last 2 layers         {last_two}")
 assert min(last_two) > 5 and better(depths["least influence"][8], depths["at random"][8])
-print("the last 2 layers: more than 5 times")
 
 # %% [markdown]
-# Layers of little influence go cheaply, layers at random do not: a random draw may hold layer 0 or the last one. And the last layers do more than polish: without two of them nothing works.
+# Layers of little influence go more cheaply than layers at random. Without the last two nothing works.
 #
 # ## 5 · Depth against width, before and after healing
 #
 # ### The same number of parameters
 #
-# Back to the tiny student: it can be cut and trained in seconds. We take away 38 % of its parameters, in three ways: **fewer layers** (two of four, chosen by block influence), **fewer neurons** (by Taylor, over the whole model), **less width** (channels of the stream, `width_scores`: the mean size of what the norms let through, Minitron's choice). All keep the same number of parameters, or nearly.
+# Back to the tiny student: it can be cut and trained in seconds. We take away 38 % of its parameters, in three ways: **fewer layers** (two of four, chosen by block influence), **fewer neurons** (by Taylor, over the whole model), **less width** (channels of the stream, `width_scores`: the mean size of what the normalization layers put out). All keep the same number of parameters, or nearly.
 #
 # **Predict:** which of the three is best, with no training afterwards?
 
@@ -437,7 +426,7 @@ assert better(cold["layers"], cold["width"]) and better(cold["neurons"], cold["w
 assert not better(cold["neurons"], cold["layers"])
 
 # %% [markdown]
-# Fewer layers come first, on one of the texts by next to nothing; less width is worst: each channel of the stream is read by *every* layer. And time? A layer that is gone saves its time wholly; thinner matrices save less than their share, since every call has its fixed costs:
+# Layers against neurons is inconclusive: ahead on every text, but on one by next to nothing. Less width is worst, by the simplest of the three scores; *every* layer reads each channel. And time? A layer that is gone saves all of its time; thinner matrices save less than their share:
 
 # %% clock=true
 one = {"input_ids": texts[0][None, :128]}
@@ -449,14 +438,14 @@ assert times["layers"].median < 0.85 * times["dense"].median
 # %% [markdown]
 # ### Healing: by text, or by the teacher
 #
-# A model that has lost a part can be trained for a while, to **heal**: by **text** (the next token, as in its first training), or by its **teacher**, the whole model that it was a part of. Then the loss is the divergence of the two predictions at every position (chapter 06; temperature 1); so heals Minitron (Muralidharan et al. 2024, arXiv 2407.14679).
+# A model that has lost a part can be trained for a while, to **heal**: by **text** (the next token, as in its first training), or by its **teacher**, the whole model that it was a part of. Then the loss is the divergence of the two predictions at every position (chapter 06; temperature 1); Minitron heals in this way (Muralidharan et al. 2024, arXiv 2407.14679).
 #
-# Two **controls**: a **fresh** model of the same shape, with random numbers, gets the same steps; and the **dense** model gets them, to see what the text teaches without any cut. Sixteen steps of 4 windows of 64 tokens each. Each way has the better of two rates, chosen on validation text with one seed. The thinner model ("neurons") is healed by the teacher, too.
+# Two **controls**: a **fresh** model of the same shape, with random numbers, gets the same steps; and the **dense** model gets them, to see what the text teaches without any cut. Sixteen steps of 4 windows of 64 tokens each. Each way has the better of two rates, chosen on validation text with one seed. (The dense control has the lower of the two, the fresh one a rate for new models, 3e-3.) The thinner model ("neurons") is healed by the teacher, too.
 #
 # **Predict:** which wins back more of what was lost, text or teacher?
 
 # %%
-guess = ...  # "text", "teacher" or "no difference"
+guess = ...  # "text", "teacher" or "inconclusive"
 
 # %%
 lessons = data.token_batches(learn[:200_000], window=64, batch_size=4)
@@ -484,7 +473,7 @@ warm = {
     "layers, by teacher": rise(*best_of(cut["layers"], by_teacher)),
     "neurons, cut": cold["neurons"],
     "neurons, by teacher": rise(*best_of(cut["neurons"], by_teacher)),
-    "control, dense": rise(healed(dense, 1e-4, 0)),
+    "control, dense": rise(healed(dense, 3e-4, 0)),
 }
 scratch = rise(healed(fresh, 3e-3, 0, by_teacher))
 ax = plots.seed_dots(warm, "perplexity, dense = 1", each="text")
@@ -496,25 +485,27 @@ for name, values in warm.items():
 #
 # <details><summary>The figure in words</summary>
 #
-# Six rows with a dot for each of three texts. Layers, cut: near 1.9; by text: near 1.6; by teacher: near 1.5. Neurons, cut: near 2.5; by teacher: near 1.7. Control, dense: at 1.
+# Six rows with a dot for each of three texts. Layers, cut: near 1.9; by text: near 1.6; by teacher: near 1.5. Neurons, cut: between 2 and 2.6; by teacher: near 1.7. Control, dense: at 1.
 #
 # </details>
 
-# %%
+# %% rtol=0.05
 cold_text, text_healed, whole_healed, _, neurons_healed, control = warm.values()
 assert better(whole_healed, text_healed) and better(text_healed, cold_text)
 assert all(a < b for a, b in zip(whole_healed, neurons_healed, strict=True))
-assert max(control) < 1.02 and min(scratch) > 10
+print("control, fresh      ", [round(value) for value in scratch])
+assert min(control) > 0.97 and min(scratch) > 10
+compare(guess, "teacher" if better(whole_healed, text_healed) else "inconclusive")
 
 # %% [markdown]
-# - **The teacher heals better than the text**, in each of three seeds and texts: at every position it tells how likely *each* of 2,048 tokens is, and the text names only one.
-# - **Fewer layers stay ahead** of fewer neurons on each text, healed by the same teacher.
-# - It is really healing: the dense model gains nothing from the same text.
-# - **A fresh model of the same shape** is nowhere near after these steps: more than 10 times. That is why one cuts at all, instead of training a small model from the start.
+# - **The teacher heals better than the text**, on each text, with a seed of its own: at every position it judges *all* 2,048 tokens, and the text names one.
+# - **Fewer layers stay ahead** of fewer neurons on each text, by little, healed by the same teacher.
+# - It is really healing: the dense model does not gain from the same text.
+# - **A fresh model of the same shape** is nowhere near after these steps: more than 10 times. What is left of the old weights is worth far more than these steps. (With a long training the lead may vanish: Liu et al. 2019, arXiv 1810.05270.)
 #
 # ### The same with SmolLM2
 #
-# SmolLM2 without its four calmest layers. We train only three layers around the hole, to bridge it. Nothing below them changes, so what reaches them is computed once, and so is what the teacher says: 12 windows of 64 tokens, from speeches that are none of the three texts.
+# SmolLM2 without layers 13, 14, 15 and 17. We train layers 12, 16 and 18, around and in the hole. Nothing below them changes, so what reaches layer 12 is computed once, and so is what the teacher says: 12 windows of 64 tokens, from speeches that are none of the three texts.
 
 # %%
 torch.set_num_threads(2)
@@ -563,11 +554,13 @@ for name, values in mended.items():
 
 # %%
 cold_4, by_text, by_whole, control_30 = mended.values()
-assert better(by_text, cold_4) and all(a < b for a, b in zip(by_whole, cold_4, strict=True))
+assert all(max(a, b) < c for a, b, c in zip(by_text, by_whole, cold_4, strict=True))
+relative = [round(a / b, 2) for a, b in zip(by_text, control_30, strict=True)]
+print(f"text, its control = 1: {relative}; teacher: {by_whole}")
 assert better(control_30, [1, 1, 1])
 
 # %% [markdown]
-# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. And here the *text* comes out ahead, against the tiny student's lesson. Is it the better healer? Look at the control: the whole model, from which nothing was taken, gains from the same four steps, too. SmolLM2 is a chat model; from this text it learns the *domain*. The teacher has not learned that, and can only give back what was lost. **Without the control we would have called all of it healing.**
+# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. Here the *text* comes out ahead, against the tiny student's lesson. Is it the better healer? Look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. It learns something else than what was lost, probably how speeches sound. The teacher has not learned that, and can only give back what was lost. Compared with its own control, text is no longer ahead: **without the control we would have called all of it healing.**
 #
 # ## 6 · Experts
 #
@@ -582,7 +575,7 @@ for name, share in visits.items():
     print(name, " ".join(f"{value:.2f}" for value in share.tolist()))
 
 # %% [markdown]
-# With equal visits each expert would have 0.12. Some are hardly visited: when the training began, the router preferred others, and who gets no tokens learns nothing.
+# With equal visits each expert would have 0.125. Some are hardly visited. A usual reason: at the start of the training the router preferred others, and an expert that gets no tokens learns nothing.
 #
 # **Predict:** two of the eight experts of each layer are removed, those that are visited least. By how many percent does perplexity rise on the first text?
 
@@ -621,7 +614,7 @@ assert better(dropped["least visited"], dropped["at random"])
 assert better(dropped["at random"], dropped["most visited"])
 
 # %% [markdown]
-# The count alone tells good from bad: least visited is better than at random, and that better than most visited. But "least visited" does not mean useless. And mind what is saved: *bytes*. Each token still visits two experts, and takes as long as before.
+# The count alone tells good from bad: least visited is better than at random, and at random is better than most visited. But "least visited" does not mean useless. And mind what is saved: *bytes*. Each token still visits two experts.
 #
 # ## 7 · The ledger
 #
@@ -663,7 +656,7 @@ ax = plots.ledger(ledger)
 #
 # </details>
 #
-# Zeros and removal give the same answers; only removal saves time and bytes. That is the trade of this chapter: **structure costs more quality than single weights, and buys time on every machine**.
+# Zeros and removal give the same answers; only removal saves time and bytes.
 #
 # ## **Spot the bug**
 #
@@ -690,7 +683,7 @@ except IndexError as error:
 #
 # <details><summary>Answer</summary>
 #
-# Layers 1 and 2 were to go, so 0 and 3 should be left. But with layer 1 gone, the old layer 2 *is* number 1, and "delete number 2" takes the old layer 3. Delete from the back, or build a new list. No error tells you of *that*.
+# The 2: a 3 should stand there. Layers 1 and 2 were to go, so 0 and 3 should be left. But with layer 1 gone, the old layer 2 *is* number 1, and "delete number 2" takes the old layer 3. Delete from the back, or build a new list. No error message tells you this.
 #
 # The second one is loud: each layer keeps its old number (`layer_idx`), by which it finds its keys and values in the cache, and layer "2" of a model of two layers asks for a third place. `remove_layers_` renumbers.
 #
@@ -700,24 +693,22 @@ except IndexError as error:
 #
 # | paper | says | we measured | same? |
 # |---|---|---|---|
-# | Michel et al. 2019, 1905.10650 | most heads can go one by one, a few cannot | half of 16 heads cost less than 2 % each, one more than half | yes |
-# | Men et al. 2024, 2403.03853 | layers of little block influence stand in the deeper half but not at the end, and can go | in the middle; far better than at random | yes |
-# | Muralidharan et al. 2024, 2407.14679 | after healing, less width beats fewer layers | fewer layers won, narrowly | no |
-# | the same | healing by the teacher beats healing by text | tiny student: yes; SmolLM2: no, but its text teaches the dense model, too | in part |
-#
-# Minitron heals with billions of tokens. Our "no" is one at this size.
+# | Michel et al. 2019, 1905.10650 | most heads can go one by one, a few cannot | half of 16 heads cost less than 2 % each, one costs 74 % | yes |
+# | Men et al. 2024, 2403.03853 | layers of little block influence can go, the others cannot | better than at random; ours stand in the middle, theirs later | yes |
+# | Muralidharan et al. 2024, 2407.14679 | after much healing, less width (neurons, heads, channels) beats fewer layers | neurons alone, hardly healed: layers a little ahead | not a fair test |
+# | the same | healing by the teacher beats healing by text | tiny student: yes; SmolLM2: not decided | in part |
 #
 # ## Summary
 #
-# - **What goes.** A removed part is the same as a silenced one, in smaller matrices: bytes and time are saved in any program.
-# - **Which.** The size of outgoing weights was worse than chance. Activation and Taylor, which look at a text, were far better; scores in units of the loss may be compared over the whole model. For a few heads, measure each.
-# - **Words.** SmolLM2 lost 19 million parameters with no bit changed on texts of kept tokens.
-# - **Depth.** Four of 30 layers, chosen by block influence, cost much less than four at random; the last two layers cannot go at all.
+# - **What goes.** A removed neuron is the same as a silenced one, in smaller matrices. Neurons and layers save bytes and time; experts only bytes.
+# - **Which.** The size of outgoing weights was worse than chance. Activation and Taylor, which look at a text, were far better; both gained from a comparison over the whole model. For a few heads, measure each.
+# - **Words.** SmolLM2 lost 21.6 million parameters, and what its last layer puts out kept every bit.
+# - **Depth.** Four of 30 layers, chosen by block influence, cost less than four at random; the last two layers cannot go at all.
 # - **Healing.** The teacher heals the tiny student better than text does, and a fresh model of the same shape is nowhere near. On SmolLM2 the text looked better, until the control showed that it teaches the dense model, too.
-# - **Experts.** The count of visits chooses well; dropping experts saves bytes, not time.
+# - **Experts.** The count of visits chooses well; dropping experts saves bytes.
 #
 # ## Further reading
 #
 # - Michel, Levy & Neubig 2019, *Are Sixteen Heads Really Better than One?* (arXiv 1905.10650): section 3, one head at a time.
 # - Men et al. 2024, *ShortGPT* (arXiv 2403.03853): section 3, block influence.
-# - Muralidharan et al. 2024, *Compact Language Models via Pruning and Knowledge Distillation* (arXiv 2407.14679): the list of best practices in its introduction.
+# - Muralidharan et al. 2024, *Compact Language Models via Pruning and Knowledge Distillation* (arXiv 2407.14679): its list of best practices.
