@@ -26,7 +26,7 @@ from lightcourse.training import Recipe, train
 lightcourse.setup(threads=2)
 
 # %% [markdown]
-# Chapter 03 set single weights to zero. The model stayed as large and as slow as before, until a format or a kernel skipped the zeros. This chapter takes out **whole parts**: what is left is an ordinary model with smaller matrices or fewer of them: fewer bytes, and for most parts less time, without any special kernel. The price: a part goes as a whole, its good weights with its bad ones.
+# Chapter 03 set single weights to zero. The model stayed as large and as slow, until a format or a kernel skipped the zeros. This chapter takes out **whole parts**: what is left is an ordinary model with smaller matrices or fewer of them: fewer bytes, and for most parts less time, without any special kernel. The price: a part goes as a whole, its good weights with its bad ones.
 #
 # As in chapter 03, results are ratios of perplexity to the **dense** model, from which nothing was taken, on three **texts**; where chance plays a part, each text has a **seed** of its own. **Better** means in this chapter: by more than 3 % (chapter 03: 5 %), on each of the three. Otherwise it is *inconclusive*.
 
@@ -43,7 +43,7 @@ def better(first, second):
 #
 # ### Where the parameters are
 #
-# Three models of this course: our tiny *student* (a Llama), MiniLM (a BERT that turns sentences into vectors) and SmolLM2 (a Llama of 135 million parameters).
+# Three models: our tiny *student* (a Llama), MiniLM (a BERT) and SmolLM2 (a Llama of 135 million parameters).
 #
 # **Predict:** in which part of *MiniLM* are the most parameters?
 
@@ -74,7 +74,7 @@ ax = plots.stacked_bars(shares, "share of the parameters")
 compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 
 # %% [markdown]
-# *Figure: half of MiniLM is its table of words; most of SmolLM2 is in its layers.*
+# *Figure: half of MiniLM is its table of words, most of SmolLM2 its layers.*
 #
 # <details><summary>The figure in words</summary>
 #
@@ -143,7 +143,7 @@ print([round(value, 3) for value in by_gate.tolist()])
 assert torch.allclose(by_gate, by_sum, atol=1e-6)
 
 # %% [markdown]
-# So there are four ways to rank neurons:
+# Four ways to rank neurons:
 #
 # - **at random**: the control;
 # - **magnitude**: the norm of a neuron's outgoing weights;
@@ -216,7 +216,7 @@ for (name, where), values in found.items():
 #
 # <details><summary>The figure in words</summary>
 #
-# Seven rows with a dot for each of three texts; the axis is logarithmic. At random, per block and over the whole model: near 4. Magnitude: above 10, the furthest to the right. Activation and Taylor per block: near 2.3. Activation over the whole model: near 1.6. Taylor over the whole model: near 1.4, the furthest to the left.
+# Seven rows with a dot for each of three texts; the axis is logarithmic. At random, per block and over the whole model: between 3 and 5. Magnitude: above 10, the furthest to the right. Activation and Taylor per block: between 2 and 3. Activation over the whole model: near 1.6. Taylor over the whole model: near 1.4, the furthest to the left.
 #
 # </details>
 #
@@ -267,11 +267,11 @@ for name, three in heads.items():
     print(f"{name:10} rank correlation with the damage:", *(f"{value:+.1f}" for value in agree))
 
 # %% [markdown]
-# Half of the heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. (A rank correlation of 1: the same order; 0: no relation.) Taylor agrees best with the damage, magnitude hardly more than a lucky random draw. Where there are few parts, as here, **measure instead of guessing**.
+# Half of the heads may go for next to nothing, one costs a lot, as Michel et al. (2019, arXiv 1905.10650) found in larger models. (A rank correlation of 1: the same order; 0: no relation.) Taylor agrees best, magnitude hardly more than a lucky random draw. Where there are few parts, as here, **measure instead of guessing**.
 #
 # ## ★ 3 · Words: a cut that the layers do not notice
 #
-# A row of the table whose word never comes is never read. SmolLM2 knows 49,152 **tokens**. Suppose that it is to read and write speeches of American presidents.
+# A row of the table whose word never comes is never read. SmolLM2 knows 49,152 **tokens**. Suppose that it shall read speeches of American presidents only.
 #
 # **Predict:** what share of its tokens do 23 speeches use, the first 20,000 letters of each, in percent?
 
@@ -293,7 +293,7 @@ print(
 )
 
 # %% [markdown]
-# More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps every single byte, so that *any* text can still be written, in more and shorter tokens.
+# More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps every single byte, so that *any* text can still be written.
 #
 # The promise is strong: on texts of kept tokens, what the last layer puts out **does not change by one bit**. Hold it to that:
 
@@ -358,7 +358,7 @@ print("the four that do least:", sorted(least_first[:4]))
 #
 # </details>
 #
-# Does a small influence mean small damage? We take out the layers of **least** influence, or as many **at random** from layers 2 to 27 (the first two and the last two would be an easy win), or the **last** two.
+# We take out the layers of **least** influence, or as many **at random** from layers 2 to 27, or the **last** two.
 
 
 # %%
@@ -388,7 +388,8 @@ for k in (4, 8):
         print(f"{k} layers, {name:15} {line[k]}")
 last_two = rise_of(without_layers(small, (28, 29)))
 print(f"the last 2 layers         {last_two}")
-assert min(last_two) > 5 and better(depths["least influence"][8], depths["at random"][8])
+assert all(better(depths["least influence"][k], depths["at random"][k]) for k in (4, 8))
+assert min(last_two) > 5
 
 # %% [markdown]
 # Layers of little influence go more cheaply than layers at random. Without the last two nothing works.
@@ -485,7 +486,7 @@ for name, values in warm.items():
 #
 # <details><summary>The figure in words</summary>
 #
-# Six rows with a dot for each of three texts. Layers, cut: near 1.9; by text: near 1.6; by teacher: near 1.5. Neurons, cut: between 2 and 2.6; by teacher: near 1.7. Control, dense: at 1.
+# Six rows with a dot for each of three texts. Layers, cut: near 2; by text: near 1.7; by teacher: near 1.6. Neurons, cut: between 2 and 2.6; by teacher: near 1.7. Control, dense: at 1.
 #
 # </details>
 
@@ -552,15 +553,16 @@ mended = {
 for name, values in mended.items():
     print(f"{name:18} {values}")
 
-# %%
+# %% rtol=0.02
 cold_4, by_text, by_whole, control_30 = mended.values()
 assert all(max(a, b) < c for a, b, c in zip(by_text, by_whole, cold_4, strict=True))
 relative = [round(a / b, 2) for a, b in zip(by_text, control_30, strict=True)]
 print(f"text, its control = 1: {relative}; teacher: {by_whole}")
-assert better(control_30, [1, 1, 1])
+assert all(a < b for a, b in zip(by_whole, relative, strict=True))
+assert max(control_30) < 0.99 and not better(by_text, by_whole) and not better(by_whole, by_text)
 
 # %% [markdown]
-# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. Here the *text* comes out ahead, against the tiny student's lesson. Is it the better healer? Look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. It learns something else than what was lost, probably how speeches sound. The teacher has not learned that, and can only give back what was lost. Compared with its own control, text is no longer ahead: **without the control we would have called all of it healing.**
+# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Compared with its own control it healed less than the teacher, on each text. **Without the control we would have called all of it healing.**
 #
 # ## 6 · Experts
 #
@@ -648,7 +650,7 @@ assert times["22 layers"].median < times["4 layers of zeros"].median
 ax = plots.ledger(ledger)
 
 # %% [markdown]
-# *Figure: layers that are gone save bytes; the same layers as zeros cost the same quality and save nothing; healing wins a part of the quality back.*
+# *Figure: layers that are gone save bytes; as zeros they cost the same quality and save nothing.*
 #
 # <details><summary>The figure in words</summary>
 #
@@ -703,8 +705,8 @@ except IndexError as error:
 # - **What goes.** A removed neuron is the same as a silenced one, in smaller matrices. Neurons and layers save bytes and time; experts only bytes.
 # - **Which.** The size of outgoing weights was worse than chance. Activation and Taylor, which look at a text, were far better; both gained from a comparison over the whole model. For a few heads, measure each.
 # - **Words.** SmolLM2 lost 21.6 million parameters, and what its last layer puts out kept every bit.
-# - **Depth.** Four of 30 layers, chosen by block influence, cost less than four at random; the last two layers cannot go at all.
-# - **Healing.** The teacher heals the tiny student better than text does, and a fresh model of the same shape is nowhere near. On SmolLM2 the text looked better, until the control showed that it teaches the dense model, too.
+# - **Depth.** Four of 30 layers, chosen by block influence, cost less than four at random; the last two cannot go.
+# - **Healing.** The teacher heals the tiny student better than text does, and a fresh model of the same shape is nowhere near. On SmolLM2 both looked equal, until the control showed that the text teaches the dense model, too.
 # - **Experts.** The count of visits chooses well; dropping experts saves bytes.
 #
 # ## Further reading
