@@ -456,7 +456,7 @@ def teach(way, learning_rate, seed):
 # %% atol=0.03
 validation, test_batches = (data.ordered_batches(r, tokenizer, 12) for r in (choose, judge))
 chosen = {}
-for way, rates in {"LoRA": (1e-3, 3e-3, 1e-2), "all layers": (1e-4, 3e-4, 1e-3)}.items():
+for way, rates in {"LoRA": (1e-3, 5e-3, 2.5e-2), "all layers": (1e-4, 3e-4, 1e-3)}.items():
     for rate in rates:
         model = teach(way, rate, seed=0)
         loss = F.cross_entropy(metrics.predict(model, validation), y_choose).item()
@@ -495,11 +495,11 @@ def gaps(first, second):
 over_last = gaps("frozen, layer 6", "LoRA") + gaps("frozen, layer 6", "all layers")
 assert all(gap.decided and gap.gap > 0 for gap in over_last)
 over_lora, over_all = gaps("LoRA", "all layers"), gaps("all layers", "frozen, layer 3")
-assert all(gap.gap > 0 for gap in over_lora + over_all)
+assert not all(gap.decided for gap in over_lora) and all(gap.gap > 0 for gap in over_all)
 
 # %% [markdown]
 # - Both ways of training are better than the frozen last layer: decided, in every seed.
-# - All layers are ahead of LoRA by about four points in each seed, hardly more than their ±. A gap so close to its ± may be decided on your machine and not on ours. Say what is sure: the sign is the same three times; 384 sentences and 16 steps are little.
+# - Between LoRA and all layers: inconclusive. The gap is smaller than its ± in at least one seed; 384 sentences and 16 steps are little.
 # - The frozen *third* layer is ahead of both, in every seed, though nothing but a regression was trained. Training the encoder gave less than another layer gives for nothing.
 #
 # Hu et al. (2021, arXiv 2106.09685) report RoBERTa-base on eight tasks: 87.2 with LoRA, 86.4 with everything trained, with far more labels and steps than ours.
@@ -701,7 +701,7 @@ assert min(after) > max(before) + 0.02
 # - **The baseline and the split.** A split by row flattered a classifier by nine points of accuracy. With 64 labels a frozen encoder beat word counts in every draw; with 512 it was inconclusive; word counts with 4,096 labels were ahead of both.
 # - **The loop.** Sorted rows ruined everything; the reported accuracy was higher than that on unseen rows; batches were many times faster. Early stopping took less than a fifth of the steps and gave a much lower test loss, but no accuracy that all seeds call better.
 # - **LoRA** trained 1.5 % of the parameters. $B$ starts at zero so that the model is not damaged and still learns. It makes no model smaller or faster: it makes ten jobs 104 MB instead of 903.
-# - **A fair comparison.** Three rates for each way, chosen on validation sentences. LoRA and all layers were better than the frozen last layer, in every seed; between the two the gap was at the edge of what the test decides; a frozen third layer was ahead of both.
+# - **A fair comparison.** Three rates for each way, chosen on validation sentences. LoRA and all layers were better than the frozen last layer, in every seed; between the two it was inconclusive; a frozen third layer was ahead of both.
 # - **A new domain.** Each at its best rate, rank 64 learned less than full training and forgot less. The rate decided as much as the method.
 #
 # ## Further reading
