@@ -4,13 +4,14 @@ Whatever is measured, memory does not grow with the text: each batch is folded i
 a layer, and let go.
 """
 
-from lightcourse.calibration.observing import choose_layers, observe_inputs
+from lightcourse.calibration.observing import checking_ids, choose_layers, observe_inputs
 from lightcourse.calibration.ranges import calibrate, check_percent
 from lightcourse.calibration.sums import hessians, input_norms
 
 __all__ = [
     "calibrate",
     "check_percent",
+    "checking_ids",
     "choose_layers",
     "hessians",
     "input_norms",

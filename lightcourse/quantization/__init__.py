@@ -22,6 +22,7 @@ from lightcourse.quantization.clipping import (
     search_scale,
 )
 from lightcourse.quantization.embedding import QuantizedEmbedding
+from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.packing import pack_int4, unpack_int4
 from lightcourse.quantization.rounding import default_qparams, round_to_nearest
@@ -39,6 +40,8 @@ __all__ = [
     "dequantize_",
     "dequantize_affine",
     "fake_quantize",
+    "gptq",
+    "gptq_",
     "min_max_range",
     "into_groups",
     "mse_range",
