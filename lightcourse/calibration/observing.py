@@ -119,7 +119,9 @@ def checking_ids(model: nn.Module) -> Iterator[None]:
 def _checker(name):
     def check(table, inputs):
         ids, last = inputs[0], table.num_embeddings - 1
-        if ids.numel() and not 0 <= ids.min() <= ids.max() <= last:
+        if not ids.numel():
+            raise ValueError(f"batches holds no token for {name}; at least one is wanted")
+        if not 0 <= ids.min() <= ids.max() <= last:
             raise ValueError(
                 f"batches asks {name} for ids {ids.min()}..{ids.max()}; 0 to {last} is wanted"
             )

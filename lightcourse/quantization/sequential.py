@@ -4,7 +4,7 @@ Memory holds the inputs of one layer, and a copy of one layer: the model itself 
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import nn
@@ -36,7 +36,8 @@ class Walk:
     ------
     ValueError
         When there is no batch, no stack or more than one, a token is outside of the
-        vocabulary, a layer returns NaN or infinity, or the layers do not simply hand one tensor on to the next.
+        vocabulary, a layer returns NaN or infinity, or the layers do not simply hand one
+        tensor on to the next.
     """
 
     def __init__(self, model, batches):
