@@ -5,6 +5,12 @@ arguments first, and calls :func:`lightcourse.pretrained.watch_` at its end.
 """
 
 from lightcourse.surgery.blocks import Block, attentions, feed_forwards
+from lightcourse.surgery.norms import (
+    divide_outputs_,
+    multiply_inputs_,
+    norm_readers,
+    rescale_,
+)
 from lightcourse.surgery.rows import drop_inputs_, drop_outputs_, drop_units_, note_sizes
 from lightcourse.surgery.stacks import check_layers, layer_stacks, note_layers
 
@@ -12,11 +18,15 @@ __all__ = [
     "Block",
     "attentions",
     "check_layers",
+    "divide_outputs_",
     "drop_inputs_",
     "drop_outputs_",
     "drop_units_",
     "feed_forwards",
     "layer_stacks",
+    "multiply_inputs_",
+    "norm_readers",
     "note_layers",
     "note_sizes",
+    "rescale_",
 ]
