@@ -25,13 +25,16 @@ from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.packing import pack_int4, unpack_int4
+from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
 from lightcourse.quantization.rounding import default_qparams, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
+from lightcourse.quantization.smoothing import awq_, smooth_, synthetic_outliers_
 from lightcourse.quantization.verbs import dequantize_, quantize_
 
 __all__ = [
     "QuantizedEmbedding",
     "QuantizedLinear",
+    "awq_",
     "calibrate",
     "choose_qparams_affine",
     "choose_qparams_affine_with_min_max",
@@ -42,6 +45,7 @@ __all__ = [
     "fake_quantize",
     "gptq",
     "gptq_",
+    "hadamard",
     "min_max_range",
     "into_groups",
     "mse_range",
@@ -51,8 +55,12 @@ __all__ = [
     "quant_range",
     "quantize_",
     "quantize_affine",
+    "random_rotation",
+    "rotate_",
     "round_to_nearest",
     "save_quantized",
     "search_scale",
+    "smooth_",
+    "synthetic_outliers_",
     "unpack_int4",
 ]

@@ -12,11 +12,10 @@ from torch import nn
 from lightcourse import layers, obs
 from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import dequantize_affine, into_groups, quantize_affine
-from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.rounding import choose_grid
 from lightcourse.quantization.sequential import Walk
-from lightcourse.quantization.verbs import quantize_
+from lightcourse.quantization.verbs import check_convertible, quantize_
 
 
 def gptq(
@@ -196,8 +195,8 @@ def gptq_(
     chosen, skipped = plan_bits(model, bits, None, skip)
     chosen = {names[0]: number for names, number in chosen.items() if len(names) == 1}
     how = {"group_size": group_size, "symmetric": symmetric, "choose_qparams": choose_qparams}
-    for name, number in chosen.items():
-        _try(name, model.get_submodule(name), number, activations, how)
+    owners = {(name,): number for name, number in chosen.items()}
+    check_convertible(model, owners, activations=activations, **how)
     walk = Walk(model, batches)
     inner = {name: number for name, number in chosen.items() if walk.holds(name)}
     _check_enough(walk, model, inner, skipped)
@@ -215,17 +214,6 @@ def gptq_(
     report.skipped |= {n: f"outside of {walk.stack}" for n in chosen.keys() - inner.keys()}
     report.skipped |= {n: "the text did not reach it" for n in inner.keys() - integers.keys()}
     return report
-
-
-def _try(name, layer, bits, activations, how):
-    """Raise where a layer could not be converted: for its first row, that is told in no time."""
-    weight = layers.weight_matrix(layer)
-    try:
-        if not torch.isfinite(weight).all():
-            raise ValueError("weight holds NaN or infinity; finite values are wanted")
-        QuantizedLinear(weight[:1], None, bits, activations=activations, **how)
-    except ValueError as error:
-        raise ValueError(f"layer {name}: {error}") from error
 
 
 def _check_enough(walk, model, inner, skipped):

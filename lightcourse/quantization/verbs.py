@@ -96,6 +96,37 @@ def quantize_(
     return report
 
 
+def check_convertible(
+    model: nn.Module, chosen: Mapping[tuple[str, ...], int], **how: object
+) -> None:
+    """Raise where a layer could not be converted, before long work begins.
+
+    One row of each is rounded, in no time; the whole weight must be finite.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Unchanged.
+    chosen : mapping of tuple of str to int
+        The bits, as :func:`plan_bits` gives them.
+    **how
+        Arguments of :class:`QuantizedLinear`.
+
+    Raises
+    ------
+    ValueError
+        With the layer's name.
+    """
+    for (name, *_), bits in chosen.items():
+        weight = layers.weight_matrix(model.get_submodule(name)).detach()
+        try:
+            if not torch.isfinite(weight).all():
+                raise ValueError("weight holds NaN or infinity; finite values are wanted")
+            QuantizedLinear(weight[:1], None, bits, **how)
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+
+
 def _maker(model, names, bits, grid, integers):
     """Return what makes a layer in the place of a weight with these owners."""
     named = next((name for name in names if name in integers), None)

@@ -4,7 +4,15 @@ What the verbs of several methods stand on. None of it makes a report: a verb do
 arguments first, and calls :func:`lightcourse.pretrained.watch_` at its end.
 """
 
-from lightcourse.surgery.blocks import Block, attentions, feed_forwards
+from lightcourse.surgery.blocks import (
+    ATTENTION,
+    FEED_FORWARD,
+    Block,
+    attentions,
+    feed_forwards,
+    matches,
+    width,
+)
 from lightcourse.surgery.norms import (
     divide_outputs_,
     multiply_inputs_,
@@ -15,7 +23,9 @@ from lightcourse.surgery.rows import drop_inputs_, drop_outputs_, drop_units_, n
 from lightcourse.surgery.stacks import check_layers, layer_stacks, note_layers
 
 __all__ = [
+    "ATTENTION",
     "Block",
+    "FEED_FORWARD",
     "attentions",
     "check_layers",
     "divide_outputs_",
@@ -24,9 +34,11 @@ __all__ = [
     "drop_units_",
     "feed_forwards",
     "layer_stacks",
+    "matches",
     "multiply_inputs_",
     "norm_readers",
     "note_layers",
     "note_sizes",
     "rescale_",
+    "width",
 ]

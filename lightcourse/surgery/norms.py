@@ -39,7 +39,8 @@ def norm_readers(model: nn.Module, inputs: Mapping | None = None) -> dict[str, t
         When there is no such norm.
     """
     watch = _Watch(model)
-    inputs = {"input_ids": torch.tensor([[0, 1]])} if inputs is None else inputs
+    if inputs is None:
+        inputs = {"input_ids": torch.tensor([[0, 1]]), "attention_mask": torch.ones(1, 2).long()}
     hooks = watch.hook()
     try:
         with layers.evaluating(model), watch:
