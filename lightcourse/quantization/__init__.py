@@ -24,16 +24,19 @@ from lightcourse.quantization.clipping import (
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.outliers import split_outliers_
 from lightcourse.quantization.packing import pack_int4, unpack_int4
 from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
 from lightcourse.quantization.rounding import default_qparams, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
 from lightcourse.quantization.smoothing import awq_, smooth_, synthetic_outliers_
+from lightcourse.quantization.split import SplitLinear
 from lightcourse.quantization.verbs import dequantize_, quantize_
 
 __all__ = [
     "QuantizedEmbedding",
     "QuantizedLinear",
+    "SplitLinear",
     "awq_",
     "calibrate",
     "choose_qparams_affine",
@@ -61,6 +64,7 @@ __all__ = [
     "save_quantized",
     "search_scale",
     "smooth_",
+    "split_outliers_",
     "synthetic_outliers_",
     "unpack_int4",
 ]

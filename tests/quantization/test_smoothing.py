@@ -140,9 +140,10 @@ def outputs(model, names):
 def test_awq_loses_less_output_than_the_nearest_where_inputs_differ_in_size(group_size, symmetric):
     model = toys.llama()
     found = surgery.norm_readers(model)
+    torch.manual_seed(0)
     for norm in found:
-        model.get_submodule(norm).weight.data *= torch.linspace(0.05, 4, 16)
-    first = next(iter(found.values()))
+        model.get_submodule(norm).weight.data *= torch.linspace(0.05, 4, 16)[torch.randperm(16)]
+    first = next(iter(found.values()))[:2]  # values are divided again, for what reads them
     wanted = outputs(model, first)
     nearest, moved = model, copy.deepcopy(model)
     quantization.quantize_(nearest, 3, group_size, symmetric=symmetric)
