@@ -24,7 +24,8 @@ def split_outliers_(
 
     A layer's input channel is an outlier where it is larger than the threshold anywhere in
     the text. A layer with outliers becomes a :class:`SplitLinear`, any other a
-    :class:`QuantizedLinear` with ``activations=8``. The paper looks at each call anew; here
+    :class:`QuantizedLinear` with ``activations=8``; where all channels are, nothing is left to
+    convert, and it stays. The paper looks at each call anew; here
     the text decides once, as with :func:`calibrate`.
 
     Parameters
@@ -47,8 +48,9 @@ def split_outliers_(
     Raises
     ------
     ValueError
-        When ``threshold`` is not positive, a layer cannot be converted, all its channels are
-        outliers, or the text is refused as by :func:`calibrate`. The model is unchanged then.
+        When ``threshold`` is not positive, a layer cannot be converted, all channels of all
+        layers are outliers, or the text is refused as by :func:`calibrate`. The model is
+        unchanged then.
     """
     if not threshold > 0:
         raise ValueError(f"threshold is {threshold}; a positive number is wanted")
@@ -59,14 +61,18 @@ def split_outliers_(
     old = {names[0]: model.get_submodule(names[0]) for names in chosen if len(names) == 1}
     skipped |= {n: "shares its weight" for names in chosen if len(names) > 1 for n in names}
     report = layers.Report("quantized", "bytes saved", {}, skipped)
-    report.share = layers.share_of(model, old.values())
     if not old:
         return report.raise_if_nothing_changed("the model has no linear layer in floating point")
     largest = observe_inputs(model, batches, old, _widen)
-    new = {name: _split(name, layer, largest.get(name), threshold) for name, layer in old.items()}
+    new = {name: _split(layer, largest.get(name), threshold) for name, layer in old.items()}
+    loud = [name for name, layer in new.items() if layer is None]
+    skipped |= dict.fromkeys(loud, "all its inputs are outliers: it stays in floats")
+    new = {name: layer for name, layer in new.items() if layer is not None}
+    report.share = layers.share_of(model, (old[name] for name in new))
     for name, layer in new.items():
         report.changed[name] = old[name].weight.nbytes - stored_bytes(layer)
         layers.replace_(model, name, layer)
+    report.raise_if_nothing_changed(f"threshold is {threshold}, below all inputs of each layer")
     report.notes.append(_told(new))
     pretrained.watch_(model)
     return report
@@ -77,16 +83,14 @@ def _widen(largest, rows):
     return now if largest is None else torch.maximum(largest, now)
 
 
-def _split(name, layer, largest, threshold):
-    """Return the layer that takes this one's place; one that did not run has no outliers."""
+def _split(layer, largest, threshold):
+    """Return what takes a layer's place; None where all its inputs are outliers."""
     weight, bias = layers.weight_matrix(layer), getattr(layer, "bias", None)
     check_on_cpu(weight.device)
     none = torch.zeros(0, dtype=torch.int64)
     found = none if largest is None else (largest > threshold).nonzero().flatten()
     if len(found) == weight.shape[1]:
-        raise ValueError(
-            f"threshold is {threshold}, below all inputs of {name}; one that few exceed is wanted"
-        )
+        return None
     if len(found):
         return SplitLinear(weight, bias, outliers=found)
     return QuantizedLinear(weight, bias, 8, activations=8)

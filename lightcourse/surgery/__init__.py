@@ -1,4 +1,4 @@
-"""Taking parts out of a model: rows and columns, neurons and heads, layers; the config follows.
+"""Taking parts out of a model, and moving factors within it; the config follows.
 
 What the verbs of several methods stand on. None of it makes a report: a verb does, checks its
 arguments first, and calls :func:`lightcourse.pretrained.watch_` at its end.

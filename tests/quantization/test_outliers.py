@@ -88,6 +88,15 @@ def splits(model):
     return {n: m for n, m in model.named_modules() if isinstance(m, SplitLinear)}
 
 
+def test_a_layer_all_of_whose_inputs_are_outliers_stays_in_floats():
+    model = toys.llama()
+    name = "model.layers.1.mlp.down_proj"
+    model.get_submodule(name.replace("down", "up")).weight.data *= 1e9
+    report = split_outliers_(model, text(), threshold=1e3)
+    assert report.skipped[name] == "all its inputs are outliers: it stays in floats"
+    assert type(model.get_submodule(name)) is nn.Linear and name not in report.changed
+
+
 def test_without_outliers_it_is_the_plain_8_bit_model():
     plain, split = toys.bert(), toys.bert()
     quantization.quantize_(plain, 8, activations=8)
