@@ -273,7 +273,9 @@ for seed in range(3):
         losses.append(F.cross_entropy(model(x_test), y_test).item())
         answers.append(model(x_test).argmax(-1))
     gaps.append(metrics.paired_gap(answers[1], answers[0], y_test))
-    print(f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f}, accuracy {gaps[-1]}")
+    print(
+        f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f}, accuracy {gaps[-1]}"
+    )
     assert losses[0] < losses[1] - 0.2
 assert all(gap.decided and gap.gap < 0 for gap in gaps[:2])
 
