@@ -35,6 +35,8 @@ class Report:
         From the name of a layer, or of a matrix that no layer holds, to the reason.
     share : float, optional
         Which share of all the model's weights the changed matrices are.
+    notes : list of str
+        What else has changed about the model.
     """
 
     verb: str
@@ -42,6 +44,7 @@ class Report:
     changed: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     share: float | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def total(self) -> int:
@@ -66,7 +69,7 @@ class Report:
             text += f" (these layers hold {self.share:.0%} of the model's weights)"
         for name, why in self.skipped.items():
             text += f"\n  skipped {name}: {why}"
-        return text
+        return "\n  ".join([text, *self.notes])
 
     __repr__ = __str__
 

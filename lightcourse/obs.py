@@ -68,7 +68,7 @@ def solve(
     >>> solve(torch.tensor([[0.4, 0.4]]), torch.ones(2, 2), nearest, damping=1e-6)
     tensor([[0., 1.]])
     """
-    _check(weight, hessian, block_size, damping)
+    check(weight, hessian, block_size, damping)
     new = weight.detach().double().clone()
     factor = _inverse_factor(hessian.double(), damping)
     for start in range(0, new.shape[1], block_size):
@@ -80,7 +80,10 @@ def solve(
     return new.to(weight.dtype)
 
 
-def _check(weight, hessian, block_size, damping):
+def check(
+    weight: torch.Tensor, hessian: torch.Tensor, block_size: int = 128, damping: float = 0.01
+) -> None:
+    """Raise ``ValueError`` where :func:`solve` would refuse these arguments."""
     inputs = weight.shape[-1]
     if weight.ndim != 2:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; (outputs, inputs) is wanted")

@@ -4,6 +4,9 @@ import pytest
 
 from tests import families, family_table
 
+# The fixture tries every verb on every family: two minutes and more on a slow, busy machine.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def statuses():

@@ -13,6 +13,12 @@ MLP = "model.layers.1.mlp"
 VERBS = {
     "quantize_": lambda model, _: quantization.quantize_(model),
     "quantize_ 8": lambda model, _: quantization.quantize_(model, activations=8),
+    "gptq_": lambda model, _: quantization.gptq_(model, BATCHES),
+    "rotate_": lambda model, _: quantization.rotate_(model),
+    "smooth_": lambda model, _: quantization.smooth_(model, BATCHES),
+    "awq_": lambda model, _: quantization.awq_(model, BATCHES),
+    "split_outliers_": lambda model, _: quantization.split_outliers_(model, BATCHES),
+    "synthetic_outliers_": lambda model, _: quantization.synthetic_outliers_(model, [0]),
     "calibrate": lambda model, _: quantization.calibrate(model, BATCHES),
     "prune_": lambda model, _: pruning.prune_(model, {NAME: ~FULL}),
     "hold_masks": lambda model, _: pruning.hold_masks(model, {NAME: FULL}).__enter__(),

@@ -5,13 +5,14 @@ a layer, and let go.
 """
 
 from lightcourse.calibration.hidden import see_hidden
-from lightcourse.calibration.observing import choose_layers, observe_inputs
+from lightcourse.calibration.observing import checking_ids, choose_layers, observe_inputs
 from lightcourse.calibration.ranges import calibrate, check_percent
 from lightcourse.calibration.sums import hessians, input_norms
 
 __all__ = [
     "calibrate",
     "check_percent",
+    "checking_ids",
     "choose_layers",
     "hessians",
     "input_norms",

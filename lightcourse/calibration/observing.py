@@ -1,6 +1,7 @@
 """One run of a model over a text, in which hooks fold what each layer is given."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -38,8 +39,8 @@ def observe_inputs(
     Raises
     ------
     ValueError
-        When there is no batch, one is no dict, no layer saw an input, an input is not finite,
-        or the model lies on ``meta``.
+        When there is no batch, one is no dict, a token is outside of the vocabulary, no layer
+        saw an input, an input is not finite, or the model lies on ``meta``.
     """
     model = layers.inside(model)
     states, counted = {}, {}
@@ -92,7 +93,37 @@ def _folder(name, states, counted, fold):
 
 def _run(model, batches, counted):
     """Run the model over all batches; ``counted`` tells the hooks which tokens are real."""
-    with layers.evaluating(model):
+    with layers.evaluating(model), checking_ids(model):
         for inputs in asking.inputs_of_each(batches):
             counted["tokens"] = inputs.get("attention_mask")
             model(**inputs)
+
+
+@contextmanager
+def checking_ids(model: nn.Module) -> Iterator[None]:
+    """Raise ``ValueError`` where a model looks up what a table of it does not have.
+
+    torch's own error names neither the table nor the id.
+    """
+    hooks = [
+        table.register_forward_pre_hook(_checker(name))
+        for name, table in layers.embedding_tables(model).items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _checker(name):
+    def check(table, inputs):
+        ids, last = inputs[0], table.num_embeddings - 1
+        if not ids.numel():
+            raise ValueError(f"batches holds no token for {name}; at least one is wanted")
+        if not 0 <= ids.min() <= ids.max() <= last:
+            raise ValueError(
+                f"batches asks {name} for ids {ids.min()}..{ids.max()}; 0 to {last} is wanted"
+            )
+
+    return check

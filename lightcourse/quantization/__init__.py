@@ -22,15 +22,22 @@ from lightcourse.quantization.clipping import (
     search_scale,
 )
 from lightcourse.quantization.embedding import QuantizedEmbedding
+from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.outliers import split_outliers_
 from lightcourse.quantization.packing import pack_int4, unpack_int4
+from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
 from lightcourse.quantization.rounding import default_qparams, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
+from lightcourse.quantization.smoothing import awq_, smooth_, synthetic_outliers_
+from lightcourse.quantization.split import SplitLinear
 from lightcourse.quantization.verbs import dequantize_, quantize_
 
 __all__ = [
     "QuantizedEmbedding",
     "QuantizedLinear",
+    "SplitLinear",
+    "awq_",
     "calibrate",
     "choose_qparams_affine",
     "choose_qparams_affine_with_min_max",
@@ -39,6 +46,9 @@ __all__ = [
     "dequantize_",
     "dequantize_affine",
     "fake_quantize",
+    "gptq",
+    "gptq_",
+    "hadamard",
     "min_max_range",
     "into_groups",
     "mse_range",
@@ -48,8 +58,13 @@ __all__ = [
     "quant_range",
     "quantize_",
     "quantize_affine",
+    "random_rotation",
+    "rotate_",
     "round_to_nearest",
     "save_quantized",
     "search_scale",
+    "smooth_",
+    "split_outliers_",
+    "synthetic_outliers_",
     "unpack_int4",
 ]

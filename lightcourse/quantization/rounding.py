@@ -61,13 +61,38 @@ def round_to_nearest(
         raise ValueError(f"weight has shape {tuple(weight.shape)}; at least one value is wanted")
     weight = weight.detach().float().cpu()
     groups = into_groups(weight, weight.shape[1] if group_size is None else group_size)
-    scale, zero_point = _grid(groups, bits, symmetric, choose_qparams or default_qparams)
-    scale = storable(scale, bits)
+    scale, zero_point = choose_grid(groups, bits, symmetric, choose_qparams)
     q = quantize_affine(groups, scale, zero_point, bits).reshape(weight.shape)
     return q, scale.squeeze(-1), None if symmetric else zero_point.squeeze(-1)
 
 
-def _grid(groups, bits, symmetric, choose):
+def choose_grid(
+    groups: torch.Tensor, bits: int, symmetric: bool, choose_qparams: Callable | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Choose the grid of each group, as it will be stored.
+
+    Parameters
+    ----------
+    groups : Tensor of float32, shape (..., size)
+    bits, symmetric, choose_qparams
+        As in :func:`round_to_nearest`.
+
+    Returns
+    -------
+    scale : Tensor of float32, shape (..., 1)
+        :func:`lightcourse.integers.storable`.
+    zero_point : Tensor of int32, shape (..., 1)
+
+    Raises
+    ------
+    ValueError
+        When ``choose_qparams`` is no function, or gives no grid for these groups.
+    """
+    scale, zero_point = _checked_grid(groups, bits, symmetric, choose_qparams or default_qparams)
+    return storable(scale, bits), zero_point
+
+
+def _checked_grid(groups, bits, symmetric, choose):
     """Return what the caller's function chooses, or raise where it is no grid for the groups."""
     if not callable(choose):
         raise ValueError(f"choose_qparams is a {type(choose).__name__}; a function is wanted")

@@ -10,8 +10,9 @@ from lightcourse import checkpoints, files, layers, pretrained
 from lightcourse.integers import IntegerMatrix, integer_matrices
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.split import SplitLinear
 
-KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding}
+KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding, "split": SplitLinear}
 
 
 def save_quantized(model: nn.Module, path: str | Path) -> Path:
@@ -45,7 +46,7 @@ def save_quantized(model: nn.Module, path: str | Path) -> Path:
 
 def noted(layer: IntegerMatrix) -> dict:
     """Return what a header tells of a layer: its kind and its settings."""
-    kind = "embedding" if isinstance(layer, QuantizedEmbedding) else "linear"
+    kind = next(name for name, kind in KINDS.items() if type(layer) is kind)
     dtype = dtype_name(layer.dtype)
     return {"kind": kind, "symmetric": layer.symmetric} | layer.settings() | {"dtype": dtype}
 

@@ -96,6 +96,37 @@ def quantize_(
     return report
 
 
+def check_convertible(
+    model: nn.Module, chosen: Mapping[tuple[str, ...], int], **how: object
+) -> None:
+    """Raise where a layer could not be converted, before long work begins.
+
+    One row of each is rounded, in no time; the whole weight must be finite.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Unchanged.
+    chosen : mapping of tuple of str to int
+        The bits, as :func:`plan_bits` gives them.
+    **how
+        Arguments of :class:`QuantizedLinear`.
+
+    Raises
+    ------
+    ValueError
+        With the layer's name.
+    """
+    for (name, *_), bits in chosen.items():
+        weight = layers.weight_matrix(model.get_submodule(name)).detach()
+        try:
+            if not torch.isfinite(weight).all():
+                raise ValueError("weight holds NaN or infinity; finite values are wanted")
+            QuantizedLinear(weight[:1], None, bits, **how)
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+
+
 def _maker(model, names, bits, grid, integers):
     """Return what makes a layer in the place of a weight with these owners."""
     named = next((name for name in names if name in integers), None)
@@ -112,10 +143,10 @@ def _put_in(model, chosen, new, report):
     for name, layer in new.items():
         old = model.get_submodule(name)
         layers.replace_(model, name, layer)
-        report.changed[name] = old.weight.nbytes - _stored_bytes(layer)
+        report.changed[name] = old.weight.nbytes - stored_bytes(layer)
     for first, *others in chosen:
         for name in others:  # the weight and the integers are counted once, at the first name
-            report.changed[name] = _stored_bytes(new[first]) - _stored_bytes(new[name])
+            report.changed[name] = stored_bytes(new[first]) - stored_bytes(new[name])
 
 
 def _check_by_name(argument, given):
@@ -171,14 +202,14 @@ def _inputs_of(name, device, activations, ranges):
     if ranges is not None and name not in ranges:
         raise ValueError("activation_ranges lacks it; calibrate it, or name it in skip")
     if ranges is None and activations == 8:
-        _check_device(device)
+        check_on_cpu(device)
     return {
         "activations": activations,
         "activation_range": None if ranges is None else ranges[name],
     }
 
 
-def _check_device(device):
+def check_on_cpu(device: torch.device) -> None:
     """Raise where a layer lies that no integer kernel reaches."""
     if device.type != "cpu":
         raise ValueError(
@@ -187,7 +218,8 @@ def _check_device(device):
         )
 
 
-def _stored_bytes(layer):
+def stored_bytes(layer: IntegerMatrix) -> int:
+    """Return the bytes of a layer's integers and scales, its bias left out."""
     buffers = dict(layer.named_buffers())
     return sum(buffer.nbytes for name, buffer in buffers.items() if name != "bias")
 
@@ -224,7 +256,7 @@ def dequantize_(model: nn.Module) -> layers.Report:
         if module.qweight.data_ptr() not in weights:
             weight = module.dequantize().to(module.dtype)
             weights[module.qweight.data_ptr()] = nn.Parameter(weight, requires_grad=False)
-            added = weight.nbytes - _stored_bytes(module)
+            added = weight.nbytes - stored_bytes(module)
         layers.replace_(model, name, _as_floats(module, weights[module.qweight.data_ptr()]))
         report.changed[name] = added
     return report.raise_if_nothing_changed("no layer of the model stores integers")
