@@ -273,14 +273,12 @@ for seed in range(3):
         losses.append(F.cross_entropy(model(x_test), y_test).item())
         answers.append(model(x_test).argmax(-1))
     gaps.append(metrics.paired_gap(answers[1], answers[0], y_test))
-    print(
-        f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f}, accuracy {gaps[-1]}"
-    )
+    print(f"stopped after {shares[0]:.0%} of the steps: test loss {losses[0]:.3f}; {gaps[-1]}")
     assert losses[0] < losses[1] - 0.2
 assert all(gap.decided and gap.gap < 0 for gap in gaps[:2])
 
 # %% [markdown]
-# By the loss, the stopped network is better in all three seeds. By accuracy it is not: in two seeds it is about three points *worse*, and in the third even the sign of the gap changes with the processor that computes it. The network that is trained to the end makes no more mistakes; its loss is higher, so it must be surer of them. So stop by the measure that you care about. And a caution: the validation texts have now been *used*, to choose with. What you report must come from texts that were not used to choose anything: the test set.
+# By the loss, the stopped network is better in all three seeds. By accuracy (the gap behind the loss) it is not: in two seeds it is about three points *worse*, and in the third the gap's sign changes with the processor. The network that is trained to the end makes no more mistakes; its loss is higher, so it must be surer of them. So stop by the measure that you care about. And a caution: the validation texts have now been *used*, to choose with. Report by texts that chose nothing: the test set.
 #
 # ## ★ 4 · LoRA: two thin matrices beside a frozen one
 #
@@ -499,7 +497,7 @@ assert not all(gap.decided for gap in over_lora) and all(gap.gap > 0 for gap in 
 
 # %% [markdown]
 # - Both ways of training are better than the frozen last layer: decided, in every seed.
-# - Between LoRA and all layers: inconclusive. The gap is smaller than its ± in at least one seed; 384 sentences and 16 steps are little.
+# - Between LoRA and all layers: inconclusive. The gap is smaller than its ± in at least one seed.
 # - The frozen *third* layer is ahead of both, in every seed, though nothing but a regression was trained. Training the encoder gave less than another layer gives for nothing.
 #
 # Hu et al. (2021, arXiv 2106.09685) report RoBERTa-base on eight tasks: 87.2 with LoRA, 86.4 with everything trained, with far more labels and steps than ours.
@@ -692,7 +690,7 @@ assert min(after) > max(before) + 0.02
 #
 # <details><summary>Answer</summary>
 #
-# The effect has the wrong sign. More examples can support *more* parameters, not fewer: there is more to be known from them, and less danger of learning them by heart. Tested at 64 passages only, the rule would look harmless. What is known, for language models trained from nothing, is that parameters and data should grow *together* (Hoffmann et al. 2022, *Chinchilla*, arXiv 2203.15556).
+# The effect has the wrong sign. More examples can support *more* parameters, not fewer: there is more to be known from them, and less danger of learning them by heart. What is known, for language models trained from nothing, is that parameters and data should grow *together* (Hoffmann et al. 2022, *Chinchilla*, arXiv 2203.15556).
 #
 # </details>
 #

@@ -327,7 +327,7 @@ assert max(right["shuffled"]) < min(right["teacher's layers"]) - 0.1
 # - **Without any teacher**, two layers of plain MiniLM and 32 labels are far behind, in all three draws. The second row shows how much of this gap the teacher's layers make up; its answers to more texts make up the rest.
 # - **Shuffled answers ruin the student.** They are as soft as the right ones. What is in them counts.
 #
-# None of this came for free: the teacher itself once learned from 11,560 labels. Distillation hands on what somebody paid for.
+# None of this came for free: the teacher itself once learned from 11,560 labels.
 #
 # ## 4 · A language model: what softness is worth
 #
@@ -574,7 +574,7 @@ contest = {
 compare(guess, 100 * metrics.size_in_bytes(student) / metrics.size_in_bytes(teacher), "percent")
 
 # %% [markdown]
-# Every model answers the test texts. Then each is timed with one thread, as our kernels have one unless told otherwise:
+# Every model answers the test texts. Then each is timed with one thread:
 
 # %%
 one = {name: judge[0][name][:1] for name in ("input_ids", "attention_mask")}
@@ -614,7 +614,7 @@ limits, ticks = ax.set_xlim(left=-18), ax.set_xticks(range(0, 101, 20))
 #
 # - **Two of six layers are 31 % fewer bytes, not 67 %:** the table of embeddings is half of this model and stays whole. The *time* falls with the layers.
 # - **Integers take the rest:** with the table in 8 bits too, the student stores less than a fifth of the teacher's bytes, and its answers are nearly all those of the student in floats (flips above). Distillation and quantization save in different places, so they add up.
-# - **The price:** some points of accuracy, and about one answer in ten that is not the teacher's. DistilBERT (Sanh et al. 2019, arXiv 1910.01108) reports the same kind of deal: 77.0 on GLUE against its teacher's 79.5, 40 % smaller, 60 % faster (that is 1.6 times as fast). The ledger shows the deal; it does not make it.
+# - **The price:** some points of accuracy, and about one answer in ten that is not the teacher's. DistilBERT (Sanh et al. 2019, arXiv 1910.01108) reports the same kind of deal: 77.0 on GLUE against its teacher's 79.5, 40 % smaller, 60 % faster (that is 1.6 times as fast).
 #
 # ## **Spot the bug:** three versions that circulate
 #
