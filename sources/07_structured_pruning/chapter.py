@@ -100,7 +100,7 @@ compare(guess, max(shares["MiniLM"], key=shares["MiniLM"].get))
 #
 # ### A neuron is a row and a column
 #
-# A feed-forward block computes $y = W_2\, f(W_1 x)$. Neuron $n$ is row $n$ of $W_1$ and column $n$ of $W_2$. (A Llama has two matrices in front, `gate_proj` and `up_proj`; a neuron is a row of both.) Take both away, and the result is the same as if its output had been set to zero:
+# A feed-forward block computes $y = W_2\, f(W_1 x)$. Neuron $n$ is row $n$ of $W_1$ and column $n$ of $W_2$. (A Llama has two matrices in front, `gate_proj` and `up_proj`; a neuron is a row of both.) Without both, the result is as if its output had been set to zero:
 
 # %%
 torch.manual_seed(0)
@@ -581,7 +581,7 @@ assert all(a < b for a, b in zip(by_whole, relative, strict=True))
 assert max(control_30) < 0.99 and not better(by_text, by_whole) and not better(by_whole, by_text)
 
 # %% [markdown]
-# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Compared with its own control it healed less than the teacher, on each text. **Without the control we would have called all of it healing.**
+# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Against its own control it healed less than the teacher, on each text. **Without the control we would call all of it healing.**
 #
 # ## 6 · Experts
 #
