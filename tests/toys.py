@@ -1,5 +1,7 @@
 """Small models of several families, random and quick, for tests."""
 
+import copy
+
 import torch
 import transformers
 from torch import nn
@@ -70,6 +72,23 @@ def logits(model):
     ids = torch.arange(1, 17).view(2, 8)
     with torch.no_grad():
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+
+def reloaded(model, folder):
+    """Return a toy model as ``save_pretrained`` and ``from_pretrained`` give it back."""
+    if hasattr(model, "encoder"):  # our classifier around a BERT: that is what is saved
+        again = copy.deepcopy(model)
+        model.encoder.save_pretrained(folder)
+        again.encoder = type(model.encoder).from_pretrained(folder, add_pooling_layer=False)
+        return again
+    model.save_pretrained(folder)
+    return type(model).from_pretrained(folder)
+
+
+def written(model, ids):
+    """Return what a causal model writes, with a cache of keys and values and without."""
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    return [model.generate(ids, **settings, use_cache=cache) for cache in (True, False)]
 
 
 def correlated(seed, outputs=5, inputs=8, tokens=40):

@@ -5,7 +5,12 @@ a layer, and let go.
 """
 
 from lightcourse.calibration.hidden import see_hidden
-from lightcourse.calibration.observing import checking_ids, choose_layers, observe_inputs
+from lightcourse.calibration.observing import (
+    checking_ids,
+    choose_layers,
+    observe_inputs,
+    run_hooked,
+)
 from lightcourse.calibration.ranges import calibrate, check_percent
 from lightcourse.calibration.sums import hessians, input_norms
 
@@ -17,5 +22,6 @@ __all__ = [
     "hessians",
     "input_norms",
     "observe_inputs",
+    "run_hooked",
     "see_hidden",
 ]

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from lightcourse import asking, layers
+from lightcourse.calibration.observing import run_hooked
 
 
-@torch.no_grad()
 def see_hidden(
     model: nn.Module,
     batches: Iterable[dict],
@@ -33,22 +32,15 @@ def see_hidden(
     Raises
     ------
     ValueError
-        When there is no batch, one is no dict, or a module gives another shape than it is
-        given, or NaN, or infinity.
+        As :func:`run_hooked`, or when a module gives another shape than it is given, or NaN,
+        or infinity.
     """
     asked = {}
     hooks = [
         model.get_submodule(name).register_forward_hook(_shower(name, asked, see), with_kwargs=True)
         for name in names
     ]
-    try:
-        with layers.evaluating(model):
-            for inputs in asking.inputs_of_each(batches):
-                asked["inputs"] = inputs
-                model(**inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(model, batches, hooks, asked)
 
 
 def _shower(name, asked, see):

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from lightcourse import asking, layers
 
 
-@torch.no_grad()
 def observe_inputs(
     model: nn.Module,
     batches: Iterable[dict],
@@ -43,16 +43,12 @@ def observe_inputs(
         saw an input, an input is not finite, or the model lies on ``meta``.
     """
     model = layers.inside(model)
-    states, counted = {}, {}
+    states, asked = {}, {}
     hooks = [
-        layer.register_forward_pre_hook(_folder(name, states, counted, fold))
+        layer.register_forward_pre_hook(_folder(name, states, asked, fold))
         for name, layer in observed.items()
     ]
-    try:
-        _run(model, batches, counted)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    run_hooked(model, batches, hooks, asked)
     if not states:
         raise ValueError("model ran, but no linear layer saw an input; its own layers are wanted")
     return states
@@ -76,10 +72,10 @@ def choose_layers(
     return {name: layer for name, layer in found.items() if name in names}
 
 
-def _folder(name, states, counted, fold):
+def _folder(name, states, asked, fold):
     def observe(_, inputs):
         rows = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
-        tokens = counted["tokens"]
+        tokens = asked["inputs"].get("attention_mask")
         # A layer behind the pooling sees one row a text: padding is gone there already.
         if tokens is not None and tokens.numel() == len(rows):
             rows = rows[tokens.flatten().bool()]
@@ -91,12 +87,35 @@ def _folder(name, states, counted, fold):
     return observe
 
 
-def _run(model, batches, counted):
-    """Run the model over all batches; ``counted`` tells the hooks which tokens are real."""
-    with layers.evaluating(model), checking_ids(model):
-        for inputs in asking.inputs_of_each(batches):
-            counted["tokens"] = inputs.get("attention_mask")
-            model(**inputs)
+@torch.no_grad()
+def run_hooked(
+    model: nn.Module, batches: Iterable[dict], hooks: Iterable[RemovableHandle], asked: dict
+) -> None:
+    """Run a model once over batches while hooks watch it, and remove the hooks.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Runs in evaluation mode, without gradients.
+    batches : iterable of dict
+        Keyword arguments for the model; ``labels`` are left out.
+    hooks : iterable of torch.utils.hooks.RemovableHandle
+        Registered already; removed whatever happens.
+    asked : dict
+        Its entry ``"inputs"`` tells the hooks what the model is asked at the time.
+
+    Raises
+    ------
+    ValueError
+        When there is no batch, one is no dict, or a token is outside of the vocabulary.
+    """
+    try:
+        with layers.evaluating(model), checking_ids(model):
+            for asked["inputs"] in asking.inputs_of_each(batches):
+                model(**asked["inputs"])
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from lightcourse import asking, layers, pretrained
+from lightcourse import calibration, layers, pretrained
 from lightcourse.pruning.masks import check_masks
 
 # What configurations and modules call the number of experts.
@@ -38,19 +38,16 @@ def expert_shares(model: nn.Module, batches: Iterable[dict]) -> dict[str, torch.
     Raises
     ------
     ValueError
-        When the model has no experts of a known kind, there is no batch, or one is no dict.
+        When the model has no experts of a known kind, there is no batch, one is no dict, or a
+        token is outside of the vocabulary.
     """
     model = layers.inside(model)
-    counts, told = {}, {}
+    counts, asked = {}, {}
     hooks = [
-        block.gate.register_forward_hook(_counter(name, counts, told))
+        block.gate.register_forward_hook(_counter(name, counts, asked))
         for name, block in _mixtures(model).items()
     ]
-    try:
-        _run(model, batches, told)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calibration.run_hooked(model, batches, hooks, asked)
     return {name: count / count.sum() for name, count in counts.items()}
 
 
@@ -115,26 +112,18 @@ def _is_mixture(module):
     return same and set(experts.state_dict()) == {"gate_up_proj", "down_proj"}
 
 
-def _counter(name, counts, told):
+def _counter(name, counts, asked):
     """Return a hook that adds up how many tokens a router sends to each expert."""
 
     def count(router, _, answer):
         chosen = answer[2]  # (tokens, visited experts)
-        if told["mask"] is not None:
-            chosen = chosen[told["mask"].flatten().bool()]
+        mask = asked["inputs"].get("attention_mask")
+        if mask is not None:
+            chosen = chosen[mask.flatten().bool()]
         found = torch.bincount(chosen.flatten(), minlength=len(router.weight)).float()
         counts[name] = counts.get(name, 0) + found
 
     return count
-
-
-@torch.no_grad()
-def _run(model, batches, told):
-    """Run the model over all batches; ``told`` tells the hooks which tokens are real."""
-    with layers.evaluating(model):
-        for inputs in asking.inputs_of_each(batches):
-            told["mask"] = inputs.get("attention_mask")
-            model(**inputs)
 
 
 def _check(masks, found):

@@ -1,7 +1,5 @@
 """Layers that go: how much each one turns, and what is left without some."""
 
-import copy
-
 import pytest
 import torch
 
@@ -98,19 +96,9 @@ def test_one_of_two_stacks_may_lose_a_layer(name, tmp_path):
 def test_saved_loaded_and_written_on(family, tmp_path):
     model = toys.ALL[family]()
     pruning.remove_layers_(model, [0])
-    if family == "bert":
-        model.encoder.save_pretrained(tmp_path)
-        again = copy.deepcopy(model)
-        again.encoder = type(model.encoder).from_pretrained(tmp_path, add_pooling_layer=False)
-    else:
-        model.save_pretrained(tmp_path)
-        again = type(model).from_pretrained(tmp_path)
-        settings = {"max_new_tokens": 6, "min_new_tokens": 6, "do_sample": False}
-        texts = [
-            model.generate(IDS, **settings, use_cache=cache, pad_token_id=0)
-            for cache in (True, False)
-        ]
-        assert torch.equal(*texts)
+    again = toys.reloaded(model, tmp_path)
+    if family != "bert":
+        assert torch.equal(*toys.written(model, IDS))
     assert torch.equal(toys.logits(again.eval()), toys.logits(model))
     assert again.config.num_hidden_layers == len(again.get_submodule(STACKS[family]))
 
@@ -160,4 +148,11 @@ def test_what_has_no_layers_or_no_numbers_is_refused():
     model.model.layers[1].mlp.down_proj.weight.data[0] = float("nan")
     with pytest.raises(ValueError, match="model.layers.1 gives NaN"):
         pruning.block_influence(model, [batch()])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_token_outside_of_the_vocabulary_is_named():
+    model = toys.llama()
+    with pytest.raises(ValueError, match=r"asks model.embed_tokens for ids 50\.\.50; 0 to 49"):
+        pruning.block_influence(model, [{"input_ids": torch.full((1, 4), 50)}])
     assert not any(module._forward_hooks for module in model.modules())

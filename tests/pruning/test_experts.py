@@ -205,6 +205,14 @@ def deepseek():
     return transformers.DeepseekV3ForCausalLM(config)
 
 
+def test_a_token_outside_of_the_vocabulary_is_named():
+    model, inputs = make("Mixtral")
+    wrong = inputs | {"input_ids": inputs["input_ids"] + 1000}
+    with pytest.raises(ValueError, match=r"asks model.embed_tokens for ids 1003\.\.1018"):
+        pruning.expert_shares(model, [wrong])
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 @pytest.mark.parametrize("make_other", [toys.llama, toys.mlp, deepseek])
 def test_a_model_without_known_experts_is_refused(make_other):
     for call in (pruning.expert_shares, pruning.drop_experts_):
