@@ -13,7 +13,7 @@ from lightcourse import layers, obs
 from lightcourse.integers import quant_range
 from lightcourse.quantization.affine import dequantize_affine, into_groups, quantize_affine
 from lightcourse.quantization.plan import plan_bits
-from lightcourse.quantization.rounding import choose_grid
+from lightcourse.quantization.rounding import choose_grid, read_back
 from lightcourse.quantization.sequential import Walk
 from lightcourse.quantization.verbs import check_convertible, quantize_
 
@@ -239,7 +239,5 @@ def _settled(layer, name, hessian, bits, how):
         q, scale, zero_point = gptq(weight, hessian, bits, **how)
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from error
-    zero = torch.zeros_like(scale, dtype=torch.int32) if zero_point is None else zero_point
-    groups = q.unflatten(1, (scale.shape[1], -1))
-    weight.copy_(dequantize_affine(groups, scale[..., None], zero[..., None]).view_as(weight))
+    weight.copy_(read_back(q, scale, zero_point))
     return q, scale, zero_point

@@ -11,6 +11,7 @@ import torch
 from lightcourse.integers import quant_range, storable
 from lightcourse.quantization.affine import (
     choose_qparams_affine,
+    dequantize_affine,
     into_groups,
     quantize_affine,
 )
@@ -106,6 +107,22 @@ def _checked_grid(groups, bits, symmetric, choose):
     if symmetric and found[1].any():
         raise ValueError("choose_qparams gave zero points; with these symmetric=False is wanted")
     return found
+
+
+def read_back(
+    q: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the float32 matrix that :func:`round_to_nearest`'s three tensors stand for.
+
+    Examples
+    --------
+    >>> q, scale, zero_point = round_to_nearest(torch.tensor([[-1.0, 0.0, 1.0]]))
+    >>> read_back(q, scale, zero_point).round(decimals=4).tolist()
+    [[-1.0, 0.0, 1.0]]
+    """
+    groups = q.unflatten(1, (scale.shape[1], -1))
+    zero = 0 if zero_point is None else zero_point[..., None]
+    return dequantize_affine(groups, scale[..., None], zero).flatten(1)
 
 
 def default_qparams(

@@ -10,9 +10,8 @@ from torch import nn
 
 from lightcourse import asking, layers, surgery
 from lightcourse.calibration import checking_ids, observe_inputs
-from lightcourse.quantization.affine import dequantize_affine
 from lightcourse.quantization.plan import plan_bits
-from lightcourse.quantization.rounding import round_to_nearest
+from lightcourse.quantization.rounding import read_back, round_to_nearest
 from lightcourse.quantization.verbs import check_convertible, quantize_
 
 LEAST = 1e-5  # of a factor: what is smaller is as good as never there
@@ -236,10 +235,8 @@ def _best_factors(weight, seen, bits, how):
     for power in POWERS:
         factors = mean**power
         factors = factors / (factors.max() * factors.min()).sqrt()
-        q, scale, zero_point = round_to_nearest(weight * factors, bits, **how)
-        groups = q.unflatten(1, (scale.shape[1], -1))
-        zero = 0 if zero_point is None else zero_point[..., None]
-        apart = dequantize_affine(groups, scale[..., None], zero).flatten(1) / factors - weight
+        rounded = read_back(*round_to_nearest(weight * factors, bits, **how))
+        apart = rounded / factors - weight
         error = ((apart @ products) * apart).sum().item()
         if error < least:
             least, best = error, factors
