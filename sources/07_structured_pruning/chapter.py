@@ -299,7 +299,7 @@ print(
 )
 
 # %% [markdown]
-# More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps every single byte, so that *any* text can still be written.
+# More are kept than used: this tokenizer (BPE) builds a long token out of shorter ones, and needs those. It also keeps the tokenizer's single bytes, for words that never came.
 #
 # The promise is strong: on texts of kept tokens, what the last layer puts out **does not change by one bit**. Hold it to that:
 
