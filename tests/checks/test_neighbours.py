@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import itertools
 import math
 from functools import partial
 
@@ -94,6 +95,8 @@ EQUIVALENT = {
     "compare_answers": {"Gt: p_value >= 0.05", "GtE: gained > lost"},
     # All rows are of one length; and two scales that leave the same error are equally good.
     "clipped_scale": {"mean: (q * scale - x).square().sum", "LtE: error < least"},
+    # The only dimension is the last one.
+    "leaked": {"-1: 0"},
     # No loss is the limit itself.
     "match_answers": {"Lt: losses.min() <= limit"},
     # Bytes wrap round to what is wanted.
@@ -351,7 +354,54 @@ def largest_that_fit(shape, tied, target):
     return torch.tensor([deep, wide])
 
 
+def settled_as_pruned(weight, inverse, scale):
+    """Move all columns at once: the first one's share is 1, so that it comes to lie on the grid."""
+    weight, inverse, scale = (part.double().numpy() for part in (weight, inverse, scale))
+    error = weight[:, 0] - scale * np.floor(weight[:, 0] / scale + 0.5)
+    return weight - np.outer(error, inverse[:, 0]) / inverse[0, 0]
+
+
+def smoothed_channel_by_channel(norm_weight, weight, largest, alpha):
+    norm, columns = [], []
+    for n, column, most in zip(norm_weight.tolist(), weight.T, largest.tolist(), strict=True):
+        shares = alpha * math.log(most), (1 - alpha) * math.log(column.abs().max().item())
+        factor = math.exp(shares[0] - shares[1])
+        norm.append(n / factor)
+        columns.append(column * factor)
+    return [torch.tensor(norm), torch.stack(columns, dim=1)]
+
+
+def turned_by_its_inverse(writer, reader, rotation):
+    """Write what is between in the columns of the rotation as axes."""
+    axes = rotation.double().numpy()
+    return np.linalg.inv(axes) @ writer.double().numpy(), reader.double().numpy() @ axes
+
+
+def found_place_by_place(windows, test, run):
+    text, found = test.tolist(), []
+    for window in windows.tolist():
+        pairs = itertools.product(range(len(window) - run + 1), range(len(text) - run + 1))
+        found.append(any(window[i : i + run] == text[j : j + run] for i, j in pairs))
+    return found
+
+
+def product_of_integers(x, weight, threshold):
+    """Set the outliers to zero for the integers, and all others for the floats."""
+    loud, integers, scales = x.abs().amax(0) > threshold, [], []
+    for part in (x * ~loud, weight * ~loud):
+        largest = part.abs().amax(1, keepdim=True)
+        largest[largest == 0] = 127
+        integers.append((part * 127 / largest + 0.5).floor().to(torch.int32))
+        scales.append(largest.double() / 127)
+    return (integers[0] @ integers[1].T) * (scales[0] @ scales[1].T) + (x * loud) @ weight.T
+
+
 ORACLES = {
+    "settle_column": [settled_as_pruned],
+    "smoothed": [smoothed_channel_by_channel],
+    "turned": [turned_by_its_inverse],
+    "leaked": [found_place_by_place],
+    "mixed_product": [product_of_integers],
     "without_neurons": [
         lambda up, bias, down, mask: [
             np.delete(part.numpy(), np.flatnonzero(~mask.numpy()), axis)
