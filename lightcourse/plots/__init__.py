@@ -25,7 +25,7 @@ from lightcourse.plots.pictures import (
     weight_maps,
 )
 from lightcourse.plots.pruning import layer_bars, pruning_steps, sparse_formats
-from lightcourse.plots.quantization import number_line
+from lightcourse.plots.quantization import channel_bars, number_line
 from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
 
@@ -35,6 +35,7 @@ __all__ = [
     "byte_grid",
     "bytes_moved",
     "call_times",
+    "channel_bars",
     "class_bars",
     "curves",
     "integer_grid",

@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 from lightcourse.ledger import Ledger
+from lightcourse.plots.labels import apart
 from lightcourse.plots.palette import COLOURS
 
 GREY = "#666666"
@@ -89,7 +90,7 @@ def _label(ax, rows, away):
     """Name points in one column, ``away`` to their left (below 0) or right; none overlap."""
     rows = sorted(rows, key=lambda row: row.quality)
     low, high = ax.get_ylim()
-    heights = _apart([row.quality for row in rows], (high - low) * 0.06)
+    heights = apart([row.quality for row in rows], (high - low) * 0.06)
     edge = (max if away > 0 else min)(map(_megabytes, rows), default=0)
     for row, height in zip(rows, heights, strict=True):
         ax.annotate(
@@ -103,12 +104,3 @@ def _label(ax, rows, away):
             style="italic" if row.control_of else "normal",
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkB": 4},
         )
-
-
-def _apart(heights, gap):
-    """Move sorted heights so that neighbours differ by ``gap`` at least, around their middle."""
-    spread = []
-    for height in heights:
-        spread.append(max(height, spread[-1] + gap) if spread else height)
-    excess = sum(spread) - sum(heights)
-    return [height - excess / max(1, len(heights)) for height in spread]

@@ -1,5 +1,6 @@
 """Curves and dots: one value against another, with a mark for each seed."""
 
+from lightcourse.plots.labels import apart
 from lightcourse.plots.palette import COLOURS
 
 
@@ -22,6 +23,7 @@ def curves(lines: dict[str, dict[float, float | list[float]]], xlabel: str, ylab
     import numpy as np
 
     ax = ax or plt.subplots(figsize=(8, 4), layout="constrained")[1]
+    ends = []
     for index, (name, points) in enumerate(lines.items()):
         x, values = list(points), [np.atleast_1d(value) for value in points.values()]
         y = [value.mean() for value in values]
@@ -30,13 +32,22 @@ def curves(lines: dict[str, dict[float, float | list[float]]], xlabel: str, ylab
         if any(len(value) > 1 for value in values):
             low, high = [v.min() for v in values], [v.max() for v in values]
             ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.annotate(f"  {name}", (x[-1], y[-1]), color=colour, va="center", fontsize=12)
+        ends.append((y[-1], x[-1], name, colour))
+    _name_ends(ax, sorted(ends))
     ticks = sorted({x for points in lines.values() for x in points})
     ax.set_xscale("log", base=2)
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set(xlabel=xlabel, ylabel=ylabel, xlim=(ticks[0] * 0.8, ticks[-1] * 4))
     ax.grid(alpha=0.3)
     return ax
+
+
+def _name_ends(ax, ends):
+    """Write each line's name at its end: none covers another."""
+    low, high = ax.get_ylim()
+    heights = apart([y for y, *_ in ends], gap=(high - low) * 0.07)
+    for height, (_, x, name, colour) in zip(heights, ends, strict=True):
+        ax.annotate(f"  {name}", (x, height), color=colour, va="center", fontsize=12)
 
 
 def sparsity_curves(lines: dict[str, dict[float, list[float]]], ylabel: str, ax=None):

@@ -1,4 +1,6 @@
-"""Numbers on a grid: the number line."""
+"""Numbers on a grid, and how large they are: the number line, the sizes of channels."""
+
+from collections.abc import Sequence
 
 from lightcourse.plots.palette import COLOURS
 
@@ -39,3 +41,29 @@ def number_line(x, scale: float, zero_point: int, quant_min: int, quant_max: int
     ax.set(ylim=(-1.1, 1.6), yticks=[-0.73, -0.32, 1], yticklabels=["real", "integer", "number"])
     ax.set(xticks=[], frame_on=False)
     return ax
+
+
+def channel_bars(panels: dict[str, Sequence[float]], ylabel: str):
+    """Draw how large each channel is, in panels over one logarithmic axis.
+
+    Parameters
+    ----------
+    panels : dict of str to sequence of float
+        From a panel's title to a positive value for each channel.
+    ylabel : str
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes
+        One for each panel.
+    """
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (3.2 * len(panels), 2.8), "layout": "constrained"}
+    axes = plt.subplots(1, len(panels), sharey=True, squeeze=False, **size)[1][0]
+    for ax, (title, values) in zip(axes, panels.items(), strict=True):
+        ax.bar(range(len(values)), [float(value) for value in values], color=COLOURS[0], width=1)
+        ax.set(title=title, xlabel="channel", yscale="log")
+        ax.grid(alpha=0.3, axis="y")
+    axes[0].set_ylabel(ylabel)
+    return axes

@@ -27,7 +27,7 @@ from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.outliers import split_outliers_
 from lightcourse.quantization.packing import pack_int4, unpack_int4
 from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
-from lightcourse.quantization.rounding import default_qparams, round_to_nearest
+from lightcourse.quantization.rounding import default_qparams, read_back, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
 from lightcourse.quantization.smoothing import awq_, smooth_, synthetic_outliers_
 from lightcourse.quantization.split import SplitLinear
@@ -59,6 +59,7 @@ __all__ = [
     "quantize_",
     "quantize_affine",
     "random_rotation",
+    "read_back",
     "rotate_",
     "round_to_nearest",
     "save_quantized",

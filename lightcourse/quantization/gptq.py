@@ -11,7 +11,7 @@ from torch import nn
 
 from lightcourse import layers, obs
 from lightcourse.integers import quant_range
-from lightcourse.quantization.affine import dequantize_affine, into_groups, quantize_affine
+from lightcourse.quantization.affine import into_groups
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.rounding import choose_grid, read_back
 from lightcourse.quantization.sequential import Walk
@@ -122,7 +122,7 @@ class _Grid:
     def __init__(self, weight, bits, group_size, symmetric, choose_qparams):
         self.size = weight.shape[1] if group_size is None else group_size
         groups = into_groups(weight, self.size).shape[1]
-        self.how, self.bits = (bits, symmetric, choose_qparams), bits
+        self.how, self.ends = (bits, symmetric, choose_qparams), quant_range(bits)
         self.scale = torch.ones(len(weight), groups)
         self.zero_point = torch.zeros(len(weight), groups, dtype=torch.int32)
 
@@ -136,8 +136,9 @@ class _Grid:
         """Return a column's nearest integers, and the floats that they stand for."""
         group = column // self.size
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
-        q = quantize_affine(values, scale, zero_point, self.bits)
-        return q, dequantize_affine(q, scale, zero_point)
+        # quantize_affine, without asking of each column whether it is finite.
+        levels = (values.float() / scale).round_().add_(zero_point).clamp_(*self.ends)
+        return levels, (levels - zero_point) * scale
 
 
 @torch.no_grad()
@@ -204,8 +205,8 @@ def gptq_(
     integers = {}
     for place in walk:
         for names in place.turns(inner):
-            hessians = place.observe(names, _add_products)
-            for name, hessian in hessians.items():
+            hessian = place.observe(names[0], _add_products)
+            for name in names:
                 integers[name] = _settled(place.layer(name), name, hessian, inner[name], how)
     report = quantize_(
         model, {name: inner[name] for name in integers}, activations=activations, integers=integers

@@ -4,7 +4,9 @@ Memory holds the inputs of one layer, and a copy of one layer: the model itself 
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -79,6 +81,7 @@ class Place:
 
     def __init__(self, name, block, steps, index):
         self.name, self.block, self._steps, self._index = name, block, steps, index
+        self._twice = set()
 
     def turns(self, names: Collection[str]) -> list[list[str]]:
         """Return the linear layers among ``names``, those together that get the same input.
@@ -98,13 +101,24 @@ class Place:
         finally:
             for hook in hooks:
                 hook.remove()
+        counts = Counter(name for _, name in order)
+        self._twice = {name for name, times in counts.items() if times > 1}
         return _neighbours(order)
 
-    def observe(self, names: Collection[str], fold: Callable) -> dict[str, object]:
-        """Fold the inputs of some linear layers, as ``observe_inputs`` does for a model."""
+    def observe(self, name: str, fold: Callable) -> object:
+        """Fold the inputs of a linear layer, as ``observe_inputs`` does for a model.
+
+        What comes behind it in the transformer layer is not run, unless it runs twice.
+        """
+        found = self._linear([name])
         replayed = _Replay(self.block, self._index)
         batches = [{"step": step, "attention_mask": step.mask} for step in self._steps]
-        return observe_inputs(replayed, batches, self._linear(names), fold)
+        hooks = [] if name in self._twice else [self.layer(name).register_forward_hook(_stop)]
+        try:
+            return observe_inputs(replayed, batches, found, fold)[name]
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def layer(self, name: str) -> nn.Module:
         """Return the copy of a linear layer by its name in the model."""
@@ -120,8 +134,17 @@ class _Replay(nn.Module):
         self.block, self.index = block, index
 
     def forward(self, step, attention_mask):
-        """Run the layer on a batch; the mask is for whoever observes."""
-        return step.after(self.block, self.index)
+        """Run the layer on a batch until all is seen; the mask is for whoever observes."""
+        with suppress(_Seen):
+            step.after(self.block, self.index)
+
+
+class _Seen(Exception):
+    """Nothing that comes later in the layer is asked for."""
+
+
+def _stop(layer, inputs, output):
+    raise _Seen
 
 
 class _Step:

@@ -666,7 +666,7 @@ compare(guess, "less" if results["rank 64"][0][2] < results["full"][0][2] else "
 # **Predict:** from 1,024 to 4,096 passages the whole model's error falls from 5 % to under 3 %. What does the error of the model that follows the rule do?
 
 # %%
-guess = ...  # "falls", "stays the same" or "rises"
+guess = ...  # "falls" or "rises"
 lines = {"by the rule": {}, "every word": errors["TF-IDF"]}
 for n in (64, 256, 1024, 4096):
     lines["by the rule"][n] = []

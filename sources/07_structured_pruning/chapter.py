@@ -331,6 +331,7 @@ print(
     "all words: ", [round(metrics.perplexity(smollm2, text, window=64), 1) for text in ids_before]
 )
 print("few words: ", [round(value, 1) for value in full])
+del smollm2  # half a gigabyte that nothing needs any more
 
 # %% [markdown]
 # ## ★ 4 · Depth: which layers do little?
@@ -513,7 +514,7 @@ compare(guess, "teacher" if better(whole_healed, text_healed) else "inconclusive
 # - **The teacher heals better than the text**, on each text, with a seed of its own: at every position it judges *all* 2,048 tokens, and the text names one.
 # - **Fewer layers stay ahead** of fewer neurons, by little.
 # - It is really healing: the dense model does not gain from the same text.
-# - **A fresh model of the same shape** is nowhere near after these steps: more than 10 times. What is left of the old weights is worth far more than these steps. (With a long training the lead may vanish: Liu et al. 2019, arXiv 1810.05270.)
+# - **A fresh model of the same shape** is nowhere near after these steps: more than 10 times. (With a long training the lead may vanish: Liu et al. 2019, arXiv 1810.05270.)
 #
 # ### The same with SmolLM2
 #
@@ -581,7 +582,7 @@ assert all(a < b for a, b in zip(by_whole, relative, strict=True))
 assert max(control_30) < 0.99 and not better(by_text, by_whole) and not better(by_whole, by_text)
 
 # %% [markdown]
-# Four steps on 64 tokens each, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model, from which nothing was taken, gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Against its own control it healed less than the teacher, on each text. **Without the control we would call all of it healing.**
+# Four steps, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Against its own control it healed less than the teacher, on each text. **Without the control we would call all of it healing.**
 #
 # ## 6 · Experts
 #

@@ -121,6 +121,13 @@ def test_curves_draw_every_point_and_name_each_line():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["4", "16", "64"]
 
 
+def test_names_of_lines_that_end_together_do_not_cover_each_other():
+    ax = plots.curves({"a": {4: 9.0, 16: 1.0}, "b": {4: 5.0, 16: 1.0}}, "window", "perplexity")
+    low, high = ax.get_ylim()
+    heights = [text.get_position()[1] for text in ax.texts]
+    assert heights[1] - heights[0] > 0.05 * (high - low) and sum(heights) == pytest.approx(2)
+
+
 def test_a_roof_is_bandwidth_times_intensity_and_then_the_peak():
     ax = plots.roofline({"machine": (10e9, 80e9)}, {"write": 0.5, "read": 64.0})
     x, y = ax.lines[0].get_data()
@@ -205,6 +212,13 @@ def test_answers_are_one_bar_for_each_class_and_label():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y", "z"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(said)
     assert {round(bar.get_y() + 0.5) for bar in ax.patches} == {0, 1, 2}
+
+
+def test_channels_are_drawn_in_panels_over_one_axis():
+    axes = plots.channel_bars({"quiet": [1.0, 2.0], "loud": torch.tensor([1.0, 200.0])}, "size")
+    assert [ax.get_title() for ax in axes] == ["quiet", "loud"]
+    assert [bar.get_height() for bar in axes[1].patches] == [1.0, 200.0]
+    assert axes[0].get_ylim() == axes[1].get_ylim() and axes[0].get_yscale() == "log"
 
 
 def test_a_number_line_marks_its_levels_and_what_it_clamps():
