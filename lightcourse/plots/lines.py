@@ -45,7 +45,9 @@ def curves(lines: dict[str, dict[float, float | list[float]]], xlabel: str, ylab
 def _name_ends(ax, ends):
     """Write each line's name at its end: none covers another."""
     low, high = ax.get_ylim()
-    heights = apart([y for y, *_ in ends], gap=(high - low) * 0.07)
+    gap = (high - low) * 0.07
+    heights = apart([y for y, *_ in ends], gap)
+    ax.set_ylim(min(low, heights[0] - gap), max(high, heights[-1] + gap))
     for height, (_, x, name, colour) in zip(heights, ends, strict=True):
         ax.annotate(f"  {name}", (x, height), color=colour, va="center", fontsize=12)
 

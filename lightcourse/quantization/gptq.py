@@ -157,10 +157,10 @@ def gptq_(
 ) -> layers.Report:
     """Round the linear layers of a stack by :func:`gptq`, from first to last, in place.
 
-    Each layer's Hessian is measured behind layers that store integers already: what comes
-    later makes up for what was lost before. Memory holds the inputs of one transformer layer
-    and a copy of it. What lies outside of the stack (tables, an output layer) stays in floats,
-    as in the paper.
+    Each layer's Hessian is measured behind layers that are rounded already, on the inputs
+    that it will really get; its weights are compared with the old ones on these. Memory holds
+    the inputs of one transformer layer and a copy of it. What lies outside of the stack
+    (tables, an output layer) stays in floats, as in the paper.
 
     Parameters
     ----------

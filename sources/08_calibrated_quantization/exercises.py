@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 08 · Calibrated quantization: exercises — a column, a norm, a turn, a leak, a split
 #
-# Five functions, 80 minutes together: one step of GPTQ, factors that move between a norm and a matrix, a turn that changes nothing, a search for test text among the calibration text, and a product in two parts. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works in a real model, beside a control. Nothing here needs more than chapter 08.
+# Five functions, 80 minutes together: one step of GPTQ, factors that move between a norm and a matrix, a turn that changes nothing, a search for test text among the calibration text, and a product in two parts. Each is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works in a real model, beside a control. Nothing here needs more than chapters 03, 04 and 08.
 #
 # From the command line, `lightcourse check exercises/08_calibrated_quantization.ipynb` tells which checks pass.
 
@@ -49,7 +49,7 @@ def told(numbers, digits=1):
 #
 # Optimal Brain Surgeon of chapter 03 knows how far to move. There, weight $q$ went to 0, so that it changed by $-w_q$, and all weights changed by $-\frac{w_q}{[H^{-1}]_{qq}}\, H^{-1}_{:,q}$. Here a weight changes by something else.
 #
-# **Predict** first: two inputs are always equal, both weights are 0.4, and the step is 1. What becomes of the two if each is rounded to the nearest? And if your function settles one after the other?
+# **Predict** first: two inputs are nearly always equal, both weights are 0.4, and the step is 1. What becomes of the two if each is rounded to the nearest? And if your function settles one after the other?
 #
 # <details><summary>Hint 1</summary>By how much does the first weight of a row change when it is rounded? Put that in the place of $-w_q$.</details>
 # <details><summary>Hint 2</summary>The first column is $q = 0$. The other columns take <code>inverse[0, 1:] / inverse[0, 0]</code> of that change. These shares are the same in each row.</details>
@@ -74,7 +74,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the real model.** Your function goes through all columns of all 28 matrices. Once a column is settled, its input is left out: `inverse` becomes the inverse of $H$ without that row and column, by one step of elimination. A little is added to the diagonal of $H$ first (the damping of chapter 03), so that it has an inverse.
+# **In the real model.** Your function goes through all columns of all 28 matrices. Once a column is settled, its input is left out: `inverse` becomes the inverse of $H$ without that row and column. (The chapter inverted `H[q:, q:]` anew. The line `gone`, one step of elimination, finds the same numbers faster.) A little is added to the diagonal of $H$ first (the damping of chapter 03), so that it has an inverse.
 
 
 # %%
@@ -95,7 +95,7 @@ def to_nearest(weight, hessian, scale):
 
 
 # %% [markdown]
-# Both get the same scales, one a row, over the full range of 3 bits. Three measures: how far the weights are off, how far the outputs are off (both as a share of the squares, the mean of all matrices), and the perplexity.
+# Both get the same scales, one a row, over the full range of 3 bits. Three measures: how far the weights are off, how far the outputs are off (both as a share of the squares, the mean of all matrices, on the calibration text), and the perplexity on other text.
 
 
 # %%
@@ -129,7 +129,7 @@ else:
     print("First solve this exercise: then your matrices stand here.")
 
 # %% [markdown] tags=["solution"]
-# **Why.** To the nearest, both weights become 0, and the output is wrong by 0.8 of the input. Settled one after the other, the first becomes 0, the second takes over its 0.4 and is 0.8, and then it becomes 1: the output is wrong by 0.2 only. The second weight is farther from where it was, 0.6 instead of 0.4. The real model shows the same: the weights of GPTQ are *farther* from the old ones, and its outputs are nearer.
+# **Why.** To the nearest, both weights become 0, and the output is wrong by 0.8 of the input. Settled one after the other, the first becomes 0, the second takes over its 0.4 and is 0.8, and then it becomes 1: the output is wrong by 0.2 only. The second weight is farther from where it was, 0.6 instead of 0.4. The real model shows the same: the weights of GPTQ must be *farther* from the old ones, and its outputs are nearer.
 #
 # The formula is the surgeon's, with another change in it: removing is rounding to a grid whose only mark is 0. The library clamps as well, since 3 bits hold no more than eight levels; the others make up for what the clamp cut off, too. With the full range that happens seldom, so that its integers are nearly all the same as yours.
 
@@ -158,7 +158,7 @@ print(f"the same integers: more than 99 %, {bool(same > 0.99)}")
 #
 # $$s_j = \frac{\text{largest}_j^{\,\alpha}}{\big(\max_i |w_{ij}|\big)^{1-\alpha}}$$
 #
-# No channel is always 0, and no column of the matrix.
+# No channel is 0 on the whole text, and no column of the matrix is all zeros.
 #
 # **Predict** first: a channel reaches 100, and the largest weight of its column is 1. What will the two be after smoothing with an alpha of 0.5? And with 1?
 #
@@ -183,7 +183,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the real model.** Large language models have channels that are a hundred times as loud as the others. The student has none, so **synthetic** ones are made by hand: behind each norm, channels 3 and 97 are made 100 times as large, and the columns that read them 100 times as small. The answers stay, and 8-bit activations suffer.
+# **In the real model.** Large language models have channels that are far louder than the others. The student has none, so **synthetic** ones are made by hand: behind each norm, channels 3 and 97 are made 100 times as large, and the columns that read them 100 times as small. The answers stay, and 8-bit activations suffer.
 
 # %%
 loud = copy.deepcopy(student)
@@ -296,7 +296,7 @@ def stands_out(model):
 
 
 # %% [markdown]
-# Your function turns head by head. The control is a permutation: orthogonal as well, but it mixes nothing.
+# Your function turns head by head: head $k$ makes channels $32 k$ to $32 k + 31$ of the values, and attention mixes tokens, not channels. The control is a permutation: orthogonal as well, but it mixes nothing.
 
 
 # %%
@@ -356,7 +356,7 @@ for name, model in {"as trained": student, "turned": head_by_head(student, rotat
 # - `run`: how many tokens in a row must be the same, not more than length or n;
 # - returns a mask of bool, shape (count,): True for each window that somewhere holds `run` tokens **in a row** that also stand, in the same order and in a row, somewhere in the test text.
 #
-# **Predict** first: in speeches of presidents, how long may a run be that two speeches share without any leak: 4 tokens, 8, or 16?
+# **Predict** first: presidents' speeches share turns of phrase. How long is the longest run that you expect two different speeches to have in common: about 4 tokens, 8, or 16?
 #
 # <details><summary>Hint 1</summary><code>test.unfold(0, run, 1)</code> has a row for each place where a run may start: shape (n - run + 1, run). <code>windows.unfold(1, run, 1)</code> has the shape (count, length - run + 1, run).</details>
 # <details><summary>Hint 2</summary>A set knows at once whether it holds something. Lists cannot be in a set; tuples can.</details>
@@ -380,7 +380,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the real model.** GPTQ rounds the student to 2 bits. The control is calibrated on 16 clean windows. Then these are mixed with 16 pieces of a test text, your function tells them apart, and GPTQ is calibrated on those that leaked, as many. This is done for each of the three texts. The perplexities are divided by the control's: a number below 1 says that the leak made the student look better.
+# **In the real model.** GPTQ rounds the student to 2 bits. The control is calibrated on 16 clean windows, of 64 tokens each. Then these are mixed with 16 pieces of a test text, and your function tells them apart, by runs of 24 tokens. GPTQ is calibrated on the 16 that it finds. This is done for each of the three texts. The perplexities are divided by the control's: a number below 1 says that the leak made the student look better.
 
 # %%
 clean, length = batch["input_ids"][:16, :64], 16 * 64
@@ -410,7 +410,7 @@ print("" if passed else "First solve this exercise: then the leaks stand here.",
 # %% [markdown] tags=["solution"]
 # **Why.** A leak makes a method look better than it is, here by about a tenth, and only on the text that leaked. On the other two texts hardly anything was won, or something was lost. They tell that it is a leak: windows that were simply better would have helped there, too.
 #
-# How long must a run be? Speeches share turns of phrase. None of the validation speeches is a test speech, and yet their first 64 windows share runs with the three texts:
+# How long must a run be? Speeches share turns of phrase. None of the validation speeches is a test speech, and yet a run of 16 tokens occurs in both: a president's form of address. So 16 would raise a false alarm, and the cell above asks for 24. The first 64 windows of 128 tokens, against all three texts:
 
 # %% tags=["solution"]
 windows, seen = learn[: 64 * 128].view(64, 128), torch.cat(texts)
@@ -421,7 +421,7 @@ print("such as", repr(tokenizer.decode(windows[0, :16])))
 # %% [markdown]
 # ## Exercise 5 · The outliers stay in floats ★★★ (20 minutes)
 #
-# **LLM.int8** moves nothing. It takes the loud channels out, multiplies them in floats, and all others in 8-bit integers. Write `mixed_product(x, weight, threshold)`:
+# **LLM.int8** moves nothing. It takes the loud channels out, multiplies them in floats, and all others in 8-bit integers. As in the paper, and unlike the chapter's `split_outliers_`, your function looks for them anew in the inputs that it is given. Write `mixed_product(x, weight, threshold)`:
 #
 # - `x`: shape (tokens, inputs); `weight`: shape (outputs, inputs);
 # - an input channel in which any token is **greater in size than the threshold** is an outlier: its column of `x` and its column of `weight` are multiplied in floats. At least one channel is no outlier;
@@ -496,7 +496,7 @@ print("" if passed else "First solve this exercise: then your products stand her
 # %% [markdown] tags=["solution"]
 # **Why.** The scale with 60 in it is 60 / 127, nearly 0.5: so 0.5 becomes 1 step and −0.3 becomes −1 (from −0.6), wrong by more than half. Without it, the scale is 0.5 / 127, and the two become 127 and −76: next to nothing is lost.
 #
-# One or two channels of a matrix in floats are enough. A lower threshold takes out more, which costs time and wins nothing: here 6, the paper's choice for large models, hits many plain channels in the feed-forward blocks. For the student as trained, the split wins nothing at all. That the outliers are *columns*, the same for all tokens, is what makes the method cheap: a few columns are cut out of both matrices, and what is left is an ordinary product.
+# On average one channel of a hundred in floats is enough. A lower threshold takes out more, which costs time and wins nothing: 6, the paper's choice for large models, takes out nearly as many channels of the student as trained, which has no outliers. For the student as trained, the split wins nothing at all. That the outliers are *columns*, the same for all tokens, is what makes the method cheap: a few columns are cut out of both matrices, and what is left is an ordinary product.
 
 # %% tags=["solution"]
 x = torch.tensor([[0.5, -0.3, 60.0]])
