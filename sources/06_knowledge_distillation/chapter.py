@@ -213,7 +213,7 @@ print(f"the teacher's mean entropy: {torch.special.entr(p).sum(-1).mean():.2f} n
 print(f"the mean probability of its first choice: {p.amax(-1).mean():.2f}")
 
 # %% [markdown]
-# Two of the teacher's layers, *not trained at all* after the cut, are right in four of five texts. Whoever reports only the final accuracy of such a student gives distillation the credit for what the copied layers brought along.
+# Two of the teacher's layers, *not trained at all* after the cut, are right in four of five texts. To report only the final accuracy gives distillation the credit for what the copied layers brought along.
 #
 # The last two lines matter as well. This teacher is nearly always sure, so its answers are hardly softer than labels, and this job *cannot* show what softness is worth. The language model of section 4 can.
 #
@@ -380,7 +380,7 @@ ways = {
 }
 
 # %% [markdown]
-# Each way gets the same search again: three learning rates in run 0, judged on a text of the validation speeches. Two more runs take the best rate. Run 0, 1 and 2 differ in the order of the batches, and each is judged by an unseen text of its own. Texts are not equally hard, so compare a run only with the same run of another way.
+# Each way gets the same search again: three learning rates in run 0, judged on a text of the validation speeches. Two more runs take the best rate. The runs differ in the order of the batches, and each is judged by an unseen text of its own. Texts are not equally hard, so compare a run only with the same run of another way.
 
 
 # %%
@@ -432,7 +432,7 @@ compare(guess, "worse" if worse else "better")
 #
 # ### High temperature, squared error: one finding
 #
-# Many tutorials take T = 4. Others match logits by their squared error (Ba and Caruana 2013, arXiv 1312.6184). Section 2 showed that KL *becomes* such a squared error when the temperature is high. So these are not three methods but points on one line: T = 1, 4, 100, and squared error at its end (but for a shift of all logits, which KL cannot see and `logit_mse` can). We train a student at each.
+# Many tutorials take T = 4. Others match logits by their squared error (Ba and Caruana 2013, arXiv 1312.6184). Section 2 showed that KL *becomes* such a squared error when the temperature is high. So these are points on one line: T = 1, 4, 100, and squared error at its end (but for a shift of all logits, which KL cannot see and `logit_mse` can). We train a student at each.
 #
 # The squared error of *probabilities* is something else. Its gradient has the factor $q_i$ in front: a class that the student thinks impossible gets no push, even if the teacher is sure of it. Here the teacher says class 0, and the student is more and more sure of class 1:
 

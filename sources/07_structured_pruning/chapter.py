@@ -225,7 +225,7 @@ for (name, where), values in found.items():
 #
 # Magnitude is *worse than chance*. Chapter 03 found the size of a single weight to tell a lot. But double a neuron's row in front and halve its column behind: the model computes the same, with half of the score. **The size of outgoing weights alone cannot be a neuron's importance**; it does not know how strongly the neuron fires.
 #
-# Compare "each block" with "whole model" in the figure. In chapter 03 a global comparison of sizes ruined two matrices, because the sizes of different matrices are not on one scale. Taylor's scores *are* on one scale, that of the loss: a neuron of block 0 and one of block 3 may be compared. Activation's turn out to be comparable, too. Which blocks lose most is then the model's own answer; Taylor spares block 0:
+# In chapter 03 a global comparison of sizes ruined two matrices, because the sizes of different matrices are not on one scale. Taylor's scores *are* on one scale, that of the loss: a neuron of block 0 and one of block 3 may be compared. Activation's turn out to be comparable, too. Which blocks lose most is then the model's own answer; Taylor spares block 0:
 
 # %% atol=0.05
 kept = pruning.global_mask(neurons["Taylor"][0], 0.5)
@@ -449,7 +449,7 @@ assert times["layers"].median < 0.85 * times["dense"].median
 # %% [markdown]
 # ### Healing: by text, or by the teacher
 #
-# A model that has lost a part can be trained for a while, to **heal**: by **text** (the next token, as in its first training), or by its **teacher**, the whole model that it was a part of. Then the loss is the divergence of the two predictions at every position (chapter 06; temperature 1); Minitron heals in this way (Muralidharan et al. 2024, arXiv 2407.14679).
+# A model that has lost a part can be trained for a while, to **heal**: by **text** (the next token, as in its first training), or by its **teacher**, the whole model that it was a part of. The loss is the divergence of the two predictions at every position (chapter 06; temperature 1); Minitron heals in this way (Muralidharan et al. 2024, arXiv 2407.14679).
 #
 # Two **controls**: a **fresh** model of the same shape, with random numbers, gets the same steps; and the **dense** model gets them, to see what the text teaches without any cut. Sixteen steps of 4 windows of 64 tokens each. Each way has the better of two rates, chosen on validation text with one seed. (The dense control has the lower of the two, the fresh one a rate for new models, 3e-3.) The thinner model ("neurons") is healed by the teacher, too.
 #
@@ -582,7 +582,7 @@ assert all(a < b for a, b in zip(by_whole, relative, strict=True))
 assert max(control_30) < 0.99 and not better(by_text, by_whole) and not better(by_whole, by_text)
 
 # %% [markdown]
-# Four steps, three layers of 26, and a part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Against its own control it healed less than the teacher, on each text. **Without the control we would call all of it healing.**
+# A part of the damage is gone. By these figures text and teacher are equal: *inconclusive*. But look at the control: the whole model gains from the same four steps of layers 12 to 14, too. The text teaches something else than what was lost, probably how speeches sound. Against its own control it healed less than the teacher, on each text. **Without the control we would call all of it healing.**
 #
 # ## 6 · Experts
 #

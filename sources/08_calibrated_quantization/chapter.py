@@ -9,7 +9,7 @@
 # - compare methods bit by bit, and say where none is needed;
 # - treat outliers of the activations, on outliers that you made yourself.
 #
-# **You need:** chapters 01, 03 and 04. **Time:** 61 minutes of reading, 23 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+# **You need:** chapters 01, 03 and 04. **Time:** 63 minutes of reading, 22 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
 #
 # Below each **Predict**, write your guess into the next cell, in place of the dots.
 
@@ -60,7 +60,7 @@ def windows(tokens, count, seed=0):
 calibrating, judging = learn[:200_000], learn[200_000:]
 text_of = [windows(calibrating, 16, seed) for seed in seeds]
 
-# %% [markdown]#
+# %% [markdown]
 # ## ★ 1 · Round one column, and let the others make up for it
 #
 # ### By hand
@@ -282,12 +282,13 @@ leaked = models_of["leaked"]
 elsewhere = rise([leaked[2], leaked[0], leaked[1]])
 print("leaked, judged by another text:", *(f"{value:.2f}" for value in elsewhere))
 assert better(domains["leaked"], domains["speeches"]) and better(domains["leaked"], elsewhere)
+assert better(domains["leaked"], domains["one place"])
 assert better(domains["speeches"], domains["nearest, no text"])
 assert all(better(domains["speeches"], domains[name]) for name in ("random", "Factbook"))
 assert not better(elsewhere, domains["speeches"])
 
 # %% [markdown]
-# - **The lead is gone** where the text is another one, and more than the lead: text from one place teaches less than text from many (*one place*). A calibration text must not touch the texts that judge; exercise 4 finds out whether it does.
+# - **The lead is gone** where the text is another one. Nor did it come from being in one piece: *one place* has no such lead. A calibration text must not touch the texts that judge; exercise 4 finds out whether it does.
 # - **The right words in the wrong order**: against speeches, shuffled speeches are inconclusive. $H$ only knows which inputs are large and which go together.
 # - **The domain matters:** the Factbook, short facts full of numbers, and random tokens are worse than speeches; against no text at all they are inconclusive.
 #
@@ -333,15 +334,15 @@ assert torch.equal(R @ R.T, torch.eye(16).double())
 #
 # In a Llama (our student is one), each layer *adds* its result to one vector for each token, which runs through the whole model: the **stream**. Its 128 numbers are the **channels**. **QuaRot** (Ashkboos et al. 2024, arXiv 2404.00456) turns the stream: a matrix $V$ that writes into it becomes $R^\top V$, a matrix $W$ that reads it becomes $W R$. The norms stand in the way, for each of their weights belongs to one channel. So they are moved into the matrices behind, as a factor. What is left of such a norm divides by the length of the vector, which no rotation changes. (`rotate_` does both, with random signs in $R$. QuaRot turns more, inside of attention and before `down_proj`, partly while the model runs.)
 #
-# **Predict:** how large is the largest change of any logit, when the whole model is turned? Logits reach about 20.
+# **Predict:** the whole model is turned. In which decimal place do its logits change: the first, the third, the fifth?
 
 # %%
-guess = ...  # a number
+guess = ...  # a whole number
 turned = copy.deepcopy(dense)
 print(str(quantization.rotate_(turned)).splitlines()[0])
 with torch.no_grad():
     before, after = (model(texts[0][None, :128]).logits for model in (dense, turned))
-compare(guess, (before - after).abs().max().item())
+compare(guess, round(-(before - after).abs().max().log10().item()), "th decimal place")
 assert torch.allclose(before, after, atol=1e-3)
 
 # %% [markdown]
