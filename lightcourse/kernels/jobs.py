@@ -1,7 +1,7 @@
 """A *job* tells a core what to compute, as a list of addresses and sizes.
 
 A **core** computes the panels from ``first`` to ``last`` of a job. All cores are called in the
-same way, so one parallel function shares the panels of any of them among threads.
+same way, so the threads of one pool share the panels of any of them.
 """
 
 import functools
@@ -9,12 +9,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import cfunc, njit, prange, types
-from numba.extending import intrinsic
+from numba import cfunc, njit, types
 
-from lightcourse.kernels import caching
-from lightcourse.kernels.writer import I64, POINTER
+from lightcourse.kernels import caching, pool
 from lightcourse.panels import OUTPUTS
 
 CACHE = caching.ready()
@@ -69,7 +66,7 @@ def launch(core, threads, panels, job) -> None:
     if threads == 1:
         _run(address(core), panels, job)
     else:
-        _share(address(core), panels, job, threads)
+        pool.share(address(core), job, panels, threads)
 
 
 @functools.cache
@@ -83,32 +80,9 @@ def address(core) -> int:
     return compiled(core).address
 
 
-@intrinsic
-def _call(context, core, job, first, last):
-    """Call the core at an address."""
-
-    def emit(context, builder, signature, arguments):
-        core, *rest = arguments
-        kind = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64])
-        core = builder.inttoptr(core, ir.PointerType(kind))
-        rest[0] = builder.inttoptr(rest[0], POINTER)
-        builder.call(core, rest)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), emit
-
-
 @njit(cache=CACHE, nogil=True)
 def _run(core, panels, job):
-    _call(core, job.ctypes.data, 0, panels)
-
-
-# Called from Python alone: a compiled caller, read from Numba's cache, would not start the
-# threads that this function needs, and jump to nowhere.
-@njit(cache=CACHE, nogil=True, parallel=True)
-def _share(core, panels, job, threads):
-    for t in prange(threads):
-        _call(core, job.ctypes.data, panels * t // threads, panels * (t + 1) // threads)
+    pool.call(core, job.ctypes.data, 0, panels)
 
 
 # --- describing jobs ------------------------------------------------------------------------

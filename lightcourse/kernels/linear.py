@@ -3,7 +3,7 @@
 import numpy as np
 
 from lightcourse import panels, reference
-from lightcourse.kernels import paths, portable
+from lightcourse.kernels import paths, rows
 from lightcourse.kernels.jobs import Operands
 
 
@@ -27,7 +27,7 @@ def quantize_rows(x):
         When ``x`` is not two-dimensional.
     """
     x = reference.as_rows(x)
-    q, _, scale = _quantize(x, x.shape[1], 1, x.shape[1], threads=1)
+    q, _, scale = rows.quantize(x, x.shape[1], 1, x.shape[1], threads=1)
     return q, scale
 
 
@@ -134,26 +134,13 @@ def _multiply(kind, x, columns, groups, weights, bias):
     outputs, bias = len(bias), _filled(bias)
     y = np.empty((len(x), len(bias)), np.float32)
     path = paths.serving(kind)
-    threads = paths.claim(len(x) * columns * len(bias))
+    threads = paths.claim(len(x), columns * len(bias))
     try:
-        rows = _quantize(x, _row_bytes(columns), groups, columns // groups, threads)
-        path.multiply(kind, path.cores[kind], threads, Operands(*rows, weights, bias, y))
+        quantized = rows.quantize(x, _row_bytes(columns), groups, columns // groups, threads)
+        path.multiply(kind, path.cores[kind], threads, Operands(*quantized, weights, bias, y))
     finally:
-        if threads > 1:
-            paths.release()
+        paths.release(threads)
     return y if outputs == len(bias) else np.ascontiguousarray(y[:, :outputs])
-
-
-def _quantize(x, row_bytes, groups, width, threads):
-    """Return the int8 rows, filled up with zeros, the sums of their groups, and their scales."""
-    rows = len(x)
-    q, sums = np.empty((rows, row_bytes), np.int8), np.empty((rows, groups), np.int32)
-    x, x_scale = np.ascontiguousarray(x), np.empty(rows, np.float32)
-    if threads == 1 or rows < 2 * threads:
-        portable.quantize(x, q, sums, x_scale, width, 0, rows)
-    else:
-        portable.quantize_parallel(x, q, sums, x_scale, width, threads)
-    return q, sums, x_scale
 
 
 def _row_bytes(columns):

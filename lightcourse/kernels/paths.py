@@ -11,15 +11,14 @@ from pathlib import Path
 import numba
 from llvmlite import binding
 
-from lightcourse.kernels import table
+from lightcourse.kernels import pool, table
 
-# Multiply-adds that one thread does sooner than two could share them. To share costs 7 to 10 us a
-# call on a Xeon (Emerald Rapids): with one row, whose weights are all read for it, two threads
-# were even with one between 2^20 and 2^21, with 16 rows above 2^23.
+# Multiply-adds that one thread does sooner than two could share them: to share costs about 2 us on
+# a Xeon with AMX. There one row by 2^19 weights took two threads as long as one.
 LITTLE_WORK = 2**20
 
 _threads = 1
-_sharing, _before = threading.Lock(), [1]
+_sharing = threading.Lock()
 
 # Numba shares loops out by TBB where it finds it, and else by OpenMP, which stalls for
 # milliseconds on a busy machine. It does not find what pip has installed: show it.
@@ -112,21 +111,31 @@ def set_threads(count: int) -> None:
     _threads = int(count)
 
 
-def claim(work: int) -> int:
-    """Return how many threads a call with so many multiply-adds should use.
+def claim(rows: int, weights: int) -> int:
+    """Return how many threads a product of so many rows and weights should use.
 
     One call at a time is shared. A call that comes meanwhile from another Python thread
-    runs on that thread alone: the processor is busy already, and not every threading
-    layer of Numba's bears two callers. Who was given more than one calls :func:`release`.
+    runs on that thread alone: the processor is busy already, and neither our own pool nor
+    every threading layer of Numba's bears two callers. :func:`release` is told the answer
+    when the product is done.
     """
-    if _threads == 1 or work < LITTLE_WORK or not _sharing.acquire(blocking=False):
+    if _threads == 1 or rows * weights < LITTLE_WORK or not pool.is_worth_it(rows, weights):
         return 1
-    _before[0] = numba.get_num_threads()
-    numba.set_num_threads(_threads)
-    return _threads
+    return _threads if _sharing.acquire(blocking=False) else 1
 
 
-def release() -> None:
-    """Give the threads back."""
-    numba.set_num_threads(_before[0])
-    _sharing.release()
+def release(threads: int) -> None:
+    """Give back as many threads as :func:`claim` gave."""
+    pool.note_end()
+    if threads > 1:
+        _sharing.release()
+
+
+def _forget():
+    """Start anew in a child process: a thread that shared at its birth is not there."""
+    global _sharing
+    _sharing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

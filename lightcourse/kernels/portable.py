@@ -1,5 +1,6 @@
 """Kernels in plain ``@njit`` Python: readable, and for any processor that Numba knows."""
 
+import numba
 import numpy as np
 from numba import njit, prange
 
@@ -56,14 +57,6 @@ def _add(q):
     for j in range(len(q)):
         total = np.int32(total + np.int32(q[j]))
     return total
-
-
-@njit(cache=CACHE, nogil=True, parallel=True)
-def quantize_parallel(x, q, sums, scale, width, threads):
-    """Quantize all rows, each thread its share of them."""
-    for t in prange(threads):
-        first, last = len(x) * t // threads, len(x) * (t + 1) // threads
-        quantize(x, q, sums, scale, width, first, last)
 
 
 @njit(cache=CACHE, nogil=True)
@@ -180,9 +173,16 @@ def multiply(kind, core, threads, operands) -> None:
     """Run a core, which is a pair of a serial and a parallel function, on all panels."""
     q, sums, x_scale, weights, bias, y = operands
     serial, parallel = core
-    run, start = (serial, 0) if threads == 1 else (parallel, threads)
-    weights = READABLE[kind](*weights)
-    run(start, len(bias) // OUTPUTS, q, sums, x_scale, weights, bias, y)
+    rest = len(bias) // OUTPUTS, q, sums, x_scale, READABLE[kind](*weights), bias, y
+    if threads == 1:
+        serial(0, *rest)
+        return
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        parallel(threads, *rest)
+    finally:
+        numba.set_num_threads(before)
 
 
 def _words_w8(qweight, scale):

@@ -10,7 +10,7 @@ import pytest
 from numba import config
 
 from lightcourse import kernels
-from lightcourse.kernels import paths
+from lightcourse.kernels import paths, pool
 
 
 def on_every_path(test):
@@ -35,6 +35,7 @@ class use:
     def __enter__(self):
         self.patch.setattr(paths, "path", lambda: self.path)
         self.patch.setattr(paths, "LITTLE_WORK", 0)
+        self.patch.setattr(pool, "WORTH_WAKING", 0)
         kernels.set_threads(self.threads)
 
     def __exit__(self, *error):

@@ -74,11 +74,6 @@ def test_portable_kernels_are_cached_apart():
     """A serial and a parallel function of one body would be served one and the same binary."""
     if config.DISABLE_JIT:
         pytest.skip("nothing is compiled")
-    for serial, parallel in (
-        portable.W8,
-        portable.W4,
-        portable.SPARSE,
-        (portable.quantize, portable.quantize_parallel),
-    ):
+    for serial, parallel in portable.W8, portable.W4, portable.SPARSE:
         assert serial.py_func.__code__.co_code != parallel.py_func.__code__.co_code
         assert not serial.targetoptions.get("parallel") and parallel.targetoptions["parallel"]

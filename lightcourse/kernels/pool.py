@@ -1,0 +1,277 @@
+"""Threads of our own that share a job's panels: between calls they spin for a while, then sleep.
+
+Numba's threads sleep as soon as a call is over, and to wake one takes longer than many products
+do. Here a worker looks for the next job for about half a millisecond before it sleeps, as the
+threads of other libraries do. A job is cut into pieces, and each thread, the caller's too, takes
+the next one until none is left: who is late finds fewer.
+
+All that threads tell each other stands on one *board* of 64-bit numbers. One caller at a time
+may use it (:func:`lightcourse.kernels.paths.claim`)::
+
+    caller                                   worker
+    closes the old job, describes the new    looks at ROUND until it has changed
+    opens it, and raises ROUND               reads the job, takes pieces while NEXT is this
+    takes pieces, too                        round's, and counts each in DONE
+    waits until DONE counts all of them
+"""
+
+import os
+import platform
+import threading
+import time
+from enum import IntEnum
+
+import numpy as np
+from llvmlite import ir
+from numba import config, njit, types
+from numba.extending import intrinsic
+
+from lightcourse.kernels import caching
+from lightcourse.kernels.writer import I64, POINTER
+
+CACHE = caching.ready()
+PIECES = 4  # for each thread: with fewer, all wait for one that is late
+GRAIN = 6  # panels of a piece, or a multiple: tiles take two or three side by side
+# Of the board, before a worker sleeps: about the time that follows, on a Xeon with AMX.
+LOOKS = 20_000
+AWAKE_FOR = 5e-4  # seconds
+# Multiply-adds that gain more by a second thread than the 40 us that it takes to wake one there.
+# One row of x counts as eight: the weights must be read for it all the same.
+WORTH_WAKING = 2**26
+IS_X86 = platform.machine() in ("x86_64", "AMD64")
+CLOSED = 2**31  # more pieces than there are
+
+
+class Place(IntEnum):
+    """Places of the board; each on a cache line of its own, so that no write disturbs another."""
+
+    ROUND, NEXT, DONE, CORE, JOB, PANELS, PIECE, WORKERS, AWAKE = range(0, 72, 8)
+
+
+# --- one number, seen by all threads ---------------------------------------------------------
+
+
+@intrinsic
+def _look(context, board, place):
+    """Read a number of the board."""
+
+    def emit(context, builder, signature, arguments):
+        pointer = _pointer(builder, *arguments)
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def _write(context, board, place, value):
+    """Write a number to the board."""
+
+    def emit(context, builder, signature, arguments):
+        *where, value = arguments
+        builder.store_atomic(value, _pointer(builder, *where), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def _add(context, board, place, value):
+    """Add to a number of the board."""
+
+    def emit(context, builder, signature, arguments):
+        *where, value = arguments
+        builder.atomic_rmw("add", _pointer(builder, *where), value, "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def _swap(context, board, place, old, new):
+    """Write a number if the old one still stands there, and tell whether it did."""
+
+    def emit(context, builder, signature, arguments):
+        *where, old, new = arguments
+        pointer = _pointer(builder, *where)
+        found = builder.cmpxchg(pointer, old, new, "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(*[types.int64] * 4), emit
+
+
+def _pointer(builder, board, place):
+    address = builder.add(board, builder.mul(place, I64(8)))
+    return builder.inttoptr(address, ir.PointerType(I64))
+
+
+@intrinsic
+def _pause(context):
+    """Let the other thread of this core go first, where there is such a thing."""
+
+    def emit(context, builder, signature, arguments):
+        if IS_X86:
+            name, kind = "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])
+            pause = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+            builder.call(pause, [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
+def call(context, core, job, first, last):
+    """Call the core at an address."""
+
+    def emit(context, builder, signature, arguments):
+        core, *rest = arguments
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, I64, I64])
+        core = builder.inttoptr(core, ir.PointerType(kind))
+        rest[0] = builder.inttoptr(rest[0], POINTER)
+        builder.call(core, rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), emit
+
+
+# --- what threads do --------------------------------------------------------------------------
+
+
+@njit(cache=CACHE, nogil=True)
+def _take_pieces(board, round):
+    """Compute pieces of a round's job until none is left, or another round has begun."""
+    core, job = _look(board, Place.CORE), _look(board, Place.JOB)
+    panels, piece = _look(board, Place.PANELS), _look(board, Place.PIECE)
+    while True:
+        old = _look(board, Place.NEXT)
+        first = (old - (round << 32)) * piece
+        if old >> 32 != round or first >= panels:
+            return
+        if _swap(board, Place.NEXT, old, old + 1):
+            call(core, job, first, min(first + piece, panels))
+            _add(board, Place.DONE, 1)
+
+
+@njit(cache=CACHE, nogil=True)
+def _serve(board, number, round):
+    """Help with each new round until none has come for a while; return the last one seen."""
+    looks = 0
+    while True:
+        now = _look(board, Place.ROUND)
+        if now != round:
+            round, looks = now, 0
+            if number < _look(board, Place.WORKERS):
+                _take_pieces(board, round)
+        elif looks > LOOKS:
+            _write(board, Place.AWAKE + number, 0)
+            if _look(board, Place.ROUND) == round:
+                return round
+            _write(board, Place.AWAKE + number, 1)
+        else:
+            looks += 1
+            _pause()
+
+
+@njit(cache=CACHE, nogil=True)
+def _share(board, core, job, panels, piece, workers):
+    """Put a job on the board, help with it, and wait until all of it is done."""
+    board, job = board.ctypes.data, job.ctypes.data
+    round, pieces = _look(board, Place.ROUND) + 1, -(-panels // piece)
+    # Closed first: a worker that reads half of the old job and half of the new takes nothing.
+    _write(board, Place.NEXT, round << 32 | CLOSED)
+    _write(board, Place.CORE, core)
+    _write(board, Place.JOB, job)
+    _write(board, Place.PANELS, panels)
+    _write(board, Place.PIECE, piece)
+    _write(board, Place.WORKERS, workers)
+    _write(board, Place.DONE, 0)
+    _write(board, Place.NEXT, round << 32)
+    _write(board, Place.ROUND, round)
+    _take_pieces(board, round)
+    while _look(board, Place.DONE) < pieces:
+        _pause()
+
+
+class Pool:
+    """The workers of this process.
+
+    Parameters
+    ----------
+    most : int
+        Threads at most, the caller's included.
+    """
+
+    def __init__(self, most):
+        self.board = np.zeros(Place.AWAKE + most, np.int64)
+        self.bells, self.most = [], most
+
+    def share(self, core, job, panels, threads):
+        """Compute all panels of a job with so many threads; ``core`` is an address."""
+        workers = min(threads, self.most) - 1
+        self._wake(workers)
+        piece = -(-panels // (PIECES * threads)) or 1
+        if panels >= GRAIN * threads:
+            piece = -(-piece // GRAIN) * GRAIN
+        _share(self.board, core, job, panels, piece, workers)
+
+    def _wake(self, workers):
+        """Start the workers that are missing, and wake those that sleep."""
+        while len(self.bells) < workers:
+            self._start(len(self.bells))
+        for number in range(workers):
+            if not self.board[Place.AWAKE + number]:
+                self.board[Place.AWAKE + number] = 1
+                self.bells[number].release()
+
+    def _start(self, number):
+        bell = threading.Semaphore(0)
+        self.bells.append(bell)
+        name = f"lightcourse kernels {number + 1}"
+        arguments = self.board, number, bell
+        threading.Thread(target=_work, args=arguments, name=name, daemon=True).start()
+
+
+def _work(board, number, bell):
+    """Sleep until the bell rings, then serve; for ever."""
+    round = 0
+    while True:
+        bell.acquire()
+        round = _serve(board.ctypes.data, number, round)
+
+
+_pool, _last_call = None, 0.0
+
+
+def is_worth_it(rows, weights) -> bool:
+    """Tell whether workers are awake, as after a call just before, or worth waking.
+
+    Parameters
+    ----------
+    rows, weights : int
+        Of a product that is about to be shared.
+    """
+    awake = time.perf_counter() - _last_call < AWAKE_FOR
+    return awake or max(rows, 8) * weights >= WORTH_WAKING
+
+
+def note_end() -> None:
+    """Note that a product is done, shared or not: the next one may come soon."""
+    global _last_call
+    _last_call = time.perf_counter()
+
+
+def share(core, job, panels, threads) -> None:
+    """Compute all panels of a job with several threads: one caller at a time."""
+    global _pool
+    if _pool is None:
+        _pool = Pool(config.NUMBA_NUM_THREADS)
+    _pool.share(core, job, panels, threads)
+
+
+def _forget():
+    """Start anew in a child process, which has none of its parent's workers."""
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,86 @@
+"""Each panel is computed once, whoever is late, asleep or not there any more."""
+
+import time
+
+import numpy as np
+import pytest
+from numba import carray, config
+
+from lightcourse.kernels import jobs, pool, rows
+from lightcourse.kernels.jobs import LENGTH, Slot
+from tests.kernels.every_path import ask
+
+pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+MOST = config.NUMBA_NUM_THREADS
+
+
+def count(job, first, last):
+    """Count how often each panel is computed."""
+    job = carray(job, LENGTH)
+    times = carray(rows._ints(job[Slot.Y]), (job[Slot.ROWS],))
+    for panel in range(first, last):
+        times[panel] += 1
+
+
+def shared(panels, threads):
+    """Return how often each of so many panels was computed."""
+    times, job = np.zeros(panels + 1, np.int32), np.zeros(LENGTH, np.int64)
+    job[Slot.Y], job[Slot.ROWS] = times.ctypes.data, panels + 1
+    pool.share(jobs.address(count), job, panels, threads)
+    assert times[-1] == 0
+    return times[:-1]
+
+
+@pytest.mark.parametrize("threads", range(1, MOST + 1))
+@pytest.mark.parametrize("panels", [0, 1, 2, 5, 6, 7, 12, 23, 24, 100, 1000])
+def test_every_panel_is_computed_once(panels, threads):
+    assert (shared(panels, threads) == 1).all()
+
+
+def test_one_job_after_the_other_without_a_pause():
+    """A worker that is late for a job must not take pieces of the next one for it."""
+    draw = np.random.default_rng(0)
+    for _ in range(5000):
+        assert (shared(int(draw.integers(0, 40)), int(draw.integers(1, MOST + 1))) == 1).all()
+
+
+@pytest.mark.skipif(MOST < 2, reason="there is one thread")
+def test_workers_sleep_after_a_while_and_wake_again():
+    for _ in range(3):
+        assert (shared(48, 2) == 1).all()
+        asleep, end = False, time.monotonic() + 30
+        while not asleep and time.monotonic() < end:
+            time.sleep(0.01)
+            asleep = not pool._pool.board[pool.Place.AWAKE]
+        assert asleep
+
+
+def test_a_sleeping_pool_is_woken_for_large_work_and_by_a_call_soon_after_another(monkeypatch):
+    monkeypatch.setattr(pool, "_last_call", 0.0)
+    assert not pool.is_worth_it(8, pool.WORTH_WAKING // 8 - 1)
+    assert pool.is_worth_it(8, pool.WORTH_WAKING // 8) and pool.is_worth_it(
+        1, pool.WORTH_WAKING // 8
+    )
+    pool.note_end()
+    assert pool.is_worth_it(1, 1)
+
+
+@pytest.mark.skipif(MOST < 2, reason="there is one thread")
+def test_a_child_process_has_workers_of_its_own():
+    code = """
+import os
+import numpy as np
+from lightcourse import kernels, panels
+from lightcourse.kernels import paths, pool
+paths.LITTLE_WORK = pool.WORTH_WAKING = 0
+kernels.set_threads(2)
+x, weight = np.ones((64, 512), np.float32), panels.pack_w8(np.ones((160, 512), int))
+right = lambda: np.allclose(kernels.linear_w8a8(x, weight, np.ones(160, np.float32)), 512)
+assert right()
+child = os.fork()
+if not child:
+    os._exit(0 if right() and right() else 1)
+assert os.waitpid(child, 0)[1] == 0 and right()
+"""
+    answer = ask(code)
+    assert answer.returncode == 0, answer.stderr
