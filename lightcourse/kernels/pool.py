@@ -31,7 +31,7 @@ from lightcourse.kernels.writer import I64, POINTER
 
 CACHE = caching.ready()
 PIECES = 4  # for each thread: with fewer, all wait for one that is late
-GRAIN = 6  # panels of a piece, or a multiple: tiles take two or three side by side
+GRAIN = 12  # panels of a piece, or a multiple: tiles take two to four side by side
 # Of the board, before a worker sleeps: about the time that follows, on a Xeon with AMX.
 LOOKS = 20_000
 AWAKE_FOR = 5e-4  # seconds
