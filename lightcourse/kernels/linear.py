@@ -132,7 +132,7 @@ def linear_sparse(x, weight, scale, bias=None):
 def _multiply(kind, x, columns, groups, weights, bias):
     """Quantize ``x``, let this machine's path multiply, and cut the padding off."""
     outputs, bias = len(bias), _filled(bias)
-    y = np.empty((len(x), len(bias)), np.float32)
+    y = rows.room((len(x), len(bias)), np.float32)
     path = paths.serving(kind)
     threads = paths.claim(len(x), columns * len(bias))
     try:

@@ -7,7 +7,7 @@ machine has, the kernels, the peak in ``limits``, the doctor, the tests.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightcourse.kernels import avx2, jobs, portable, vnni
+from lightcourse.kernels import amx, avx2, jobs, portable, vnni
 
 
 def nothing_to_do() -> bool:
@@ -63,11 +63,21 @@ class KernelPath:
     prepare: Callable[[], bool] = nothing_to_do
 
 
+# Vectors of 64 bytes, vpdpbusd, and vpexpandb for sparse weights.
+VNNI = frozenset({"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"})
+
 PATHS = (  # the fastest first; the last one has cores for all kinds, and needs nothing
     KernelPath(
+        "amx",
+        VNNI | {"amx-tile", "amx-int8"},
+        {"w8": amx.w8, "w4": amx.w4, "z4": amx.z4, "sparse": amx.sparse},
+        amx.multiply,
+        Peak(amx.peak, amx.PEAK_PRODUCTS),
+        amx.prepare,
+    ),
+    KernelPath(
         "vnni",
-        # Vectors of 64 bytes, vpdpbusd, and vpexpandb for sparse weights.
-        frozenset({"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"}),
+        VNNI,
         {"w8": vnni.w8, "w4": vnni.w4, "z4": vnni.z4, "sparse": vnni.sparse},
         jobs.multiply,
         Peak(vnni.peak, vnni.PEAK_PRODUCTS),

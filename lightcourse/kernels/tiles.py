@@ -130,7 +130,7 @@ def w8(products, rows, panels, chains=1, ahead=0):
         def step(k, sums):
             return _step_w8(code, products, weights, inputs, k, sums, ahead)
 
-        start = [_start(code, job, code.plus(row, m)) for m in range(rows)]
+        start = [row_start(code, job, code.plus(row, m)) for m in range(rows)]
         sums = [value for value in start for _ in range(panels)]
         sums = _chained(code, job.blocks, sums, step, chains)
         for i, total in enumerate(sums):
@@ -147,7 +147,7 @@ def inputs_of(code, job, row, rows):
     return [code.at(job.x, code.times(code.plus(row, m), job.x_stride)) for m in range(rows)]
 
 
-def _start(code, job, row):
+def row_start(code, job, row):
     """Return what the sums start from: minus the weights' offset, times the row's sum."""
     total = code.load(I32, job.x_sum, code.times(row, 4))
     return code.everywhere(code.b.mul(total, I32(-OFFSET_W8)))
@@ -218,8 +218,7 @@ def w4(products, rows, zero_points):
             if len(sums) > rows:
                 pairs = zip(sums[:rows], sums[rows:], strict=True)
                 sums = [code.b.add(one, two) for one, two in pairs]
-            halves = code.load(ir.VectorType(ir.HalfType(), 16), job.scale, code.times(here, 32))
-            scale = code.b.fpext(halves, FLOATS)
+            scale = group_scale(code, job, here)
             return [
                 code.call("llvm.fma.v16f32", FLOATS, code.b.sitofp(s, FLOATS), scale, total)
                 for s, total in zip(sums, totals, strict=True)
@@ -230,6 +229,12 @@ def w4(products, rows, zero_points):
             finish(code, job, total, code.plus(row, m), panel)
 
     return write
+
+
+def group_scale(code, job, place):
+    """Return the scales of a group, one for each of a panel's outputs."""
+    halves = code.load(ir.VectorType(ir.HalfType(), 16), job.scale, code.times(place, 32))
+    return code.b.fpext(halves, FLOATS)
 
 
 def _start_group(code, job, row, rows, g, place):

@@ -17,9 +17,12 @@ def wrong() -> list[str]:
 
 
 def arguments() -> dict[str, list[tuple]]:
-    """Return arguments for each kernel, of every kind of weight that it takes."""
+    """Return arguments for each kernel, of every kind of weight that it takes.
+
+    With as many rows as paths want that multiply few and many rows in different ways.
+    """
     rng = np.random.default_rng(0)
-    x, q = rng.standard_normal((5, 64)).astype(np.float32), rng.integers(-7, 8, (20, 64))
+    x, q = rng.standard_normal((20, 64)).astype(np.float32), rng.integers(-7, 8, (20, 64))
     scale, bias = rng.random((2, 20), np.float32)
     halves = panels.pack_groups(rng.random((20, 2)).astype(np.float16))
     points, w4 = rng.integers(0, 16, halves.shape).astype(np.uint8), panels.pack_w4(q)

@@ -33,7 +33,7 @@ def _tile_sparse(rows):
             k, (at, *sums) = code.plus(first, k), carried
             mask = code.load(I64, job.masks, code.times(k, 8))
             column = code.b.sext(code.load(I32, job.columns, code.times(k, 4)), I64)
-            weights = _expand(code, code.load(BYTES, job.w, at), mask)
+            weights = expand(code, code.load(BYTES, job.w, at), mask)
             for m, pointer in enumerate(inputs):
                 x = _load_unsigned(code, pointer, code.times(column, 4))
                 sums[m] = _dot(code, sums[m], x, weights)
@@ -55,7 +55,7 @@ def _load_unsigned(code, pointer, place):
     return code.everywhere(code.b.xor(code.load(I32, pointer, place), I32(0x80808080)))
 
 
-def _expand(code, packed, mask):
+def expand(code, packed, mask):
     """Spread the stored weights over the places that the mask names; zeros elsewhere."""
     bits = code.b.bitcast(mask, ir.VectorType(ir.IntType(1), VECTOR))
     name = "llvm.x86.avx512.mask.expand.v64i8"

@@ -29,6 +29,10 @@ class Code:
         """Multiply integers, the second of which may be a Python integer."""
         return self.b.mul(a, I64(b) if isinstance(b, int) else b)
 
+    def least(self, a, b):
+        """Return the smaller of two integers."""
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
     def load(self, kind, pointer, offset=0):
         """Read a value of any kind, aligned or not."""
         return self.b.load(self.at(pointer, offset), typ=kind, align=1)
@@ -48,6 +52,18 @@ class Code:
         vector = ir.Constant(ir.VectorType(value.type, 16), ir.Undefined)
         vector = self.b.insert_element(vector, value, I32(0))
         return self.b.shuffle_vector(vector, vector, ir.Constant(INTS, [0] * 16))
+
+    def room(self, size, name=""):
+        """Return so many bytes of the stack, from the start of a cache line on.
+
+        Who asks for a name again, in the same core, gets the same bytes.
+        """
+        first = self.b.function.entry_basic_block  # in a loop, each round would take more
+        known = [value for value in first.instructions if name and value.name == name]
+        with self.b.goto_entry_block():
+            pointer = known[0] if known else self.b.alloca(ir.ArrayType(I8, size), name=name)
+            pointer.align = VECTOR
+            return self.b.inttoptr(self.b.ptrtoint(pointer, I64), POINTER)  # an untyped one
 
     def prefetch(self, pointer, offset):
         """Ask for memory that is needed soon."""

@@ -10,7 +10,21 @@ import pytest
 from numba import config
 
 from lightcourse import kernels
-from lightcourse.kernels import paths, pool
+from lightcourse.kernels import paths, pool, table
+
+# One test for each path of the table; those that this machine has not are skipped by name.
+each_path = pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            row.name,
+            marks=pytest.mark.skipif(
+                row.name not in paths.available(), reason=f"this machine has no path {row.name}"
+            ),
+        )
+        for row in table.PATHS
+    ],
+)
 
 
 def on_every_path(test):

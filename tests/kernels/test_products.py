@@ -126,6 +126,14 @@ def test_packed_bytes_are_what_the_format_promises():
     assert len(panels.pack_sparse(q).masks) == 16
 
 
+def test_packed_weights_start_where_a_line_of_the_cache_starts():
+    for _ in range(5):
+        q = np.ones((16, 40), np.int8)
+        for packed in (panels.pack_w8(q), panels.pack_w4(q), panels.aligned((3, 5), np.float32)):
+            assert packed.ctypes.data % 64 == 0 and packed.flags.c_contiguous
+    assert panels.aligned((0, 5), np.float32).shape == (0, 5)
+
+
 @pytest.mark.parametrize("pack, wrong", [(panels.pack_w8, 128), (panels.pack_w4, 8)])
 def test_what_does_not_fit_is_not_packed(pack, wrong):
     with pytest.raises(ValueError, match=f"q spans 0..{wrong}"):
