@@ -40,6 +40,7 @@ AWAKE_FOR = 5e-4  # seconds
 WORTH_WAKING = 2**26
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 CLOSED = 2**31  # more pieces than there are
+ROUNDS = 2**30  # then they are counted anew, for NEXT has 32 bits for them
 
 
 class Place(IntEnum):
@@ -175,7 +176,7 @@ def _serve(board, number, round):
 def _share(board, core, job, panels, piece, workers):
     """Put a job on the board, help with it, and wait until all of it is done."""
     board, job = board.ctypes.data, job.ctypes.data
-    round, pieces = _look(board, Place.ROUND) + 1, -(-panels // piece)
+    round, pieces = (_look(board, Place.ROUND) + 1) % ROUNDS, -(-panels // piece)
     # Closed first: a worker that reads half of the old job and half of the new takes nothing.
     _write(board, Place.NEXT, round << 32 | CLOSED)
     _write(board, Place.CORE, core)

@@ -44,6 +44,14 @@ def test_one_job_after_the_other_without_a_pause():
         assert (shared(int(draw.integers(0, 40)), int(draw.integers(1, MOST + 1))) == 1).all()
 
 
+def test_rounds_are_counted_anew_before_their_number_grows_too_large():
+    assert (shared(48, MOST) == 1).all()
+    pool._pool.board[pool.Place.ROUND] = pool.ROUNDS - 3
+    for _ in range(6):
+        assert (shared(48, MOST) == 1).all()
+    assert pool._pool.board[pool.Place.ROUND] == 3
+
+
 @pytest.mark.skipif(MOST < 2, reason="there is one thread")
 def test_workers_sleep_after_a_while_and_wake_again():
     for _ in range(3):
