@@ -15,6 +15,8 @@ may use it (:func:`lightcourse.kernels.paths.claim`)::
     waits until DONE counts all of them
 """
 
+import contextlib
+import ctypes
 import os
 import platform
 import threading
@@ -203,7 +205,7 @@ class Pool:
 
     def __init__(self, most):
         self.board = np.zeros(Place.AWAKE + most, np.int64)
-        self.bells, self.most = [], most
+        self.bells, self.threads, self.most = [], [], most
 
     def share(self, core, job, panels, threads):
         """Compute all panels of a job with so many threads; ``core`` is an address."""
@@ -221,6 +223,7 @@ class Pool:
         for number in range(workers):
             if not self.board[Place.AWAKE + number]:
                 self.board[Place.AWAKE + number] = 1
+                _keep_away(self.threads[number])
                 self.bells[number].release()
 
     def _start(self, number):
@@ -228,7 +231,21 @@ class Pool:
         self.bells.append(bell)
         name = f"lightcourse kernels {number + 1}"
         arguments = self.board, number, bell
-        threading.Thread(target=_work, args=arguments, name=name, daemon=True).start()
+        self.threads.append(threading.Thread(target=_work, args=arguments, name=name, daemon=True))
+        self.threads[-1].start()
+
+
+def _keep_away(thread):
+    """Let a thread that is about to wake run on any processor but the caller's.
+
+    Linux may put it there, in front of a caller that waits for it, and let them take turns for a
+    millisecond or more: 32 rows by (2048, 8192), after a pause, took two threads 1.5 ms on a Xeon
+    with AMX, and 0.45 ms kept apart. One thread takes 1.0.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # no Linux, or a processor that is gone
+        others = os.sched_getaffinity(0) - {ctypes.CDLL(None).sched_getcpu()}
+        if others:
+            os.sched_setaffinity(thread.native_id, others)
 
 
 def _work(board, number, bell):

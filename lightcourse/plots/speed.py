@@ -67,7 +67,8 @@ def roofline(
     if not seen:
         raise ValueError("work and points are empty; at least one of them is wanted")
     ax = ax or plt.subplots(figsize=(9, 4.8), layout="constrained")[1]
-    x = np.geomspace(min(seen) / 4, max(seen) * 4, 200)
+    corners = [peak / bandwidth for bandwidth, peak in machines.values()]
+    x = np.geomspace(min(seen) / 4, max(*seen, *corners) * 4, 200)
     for index, (name, (bandwidth, peak)) in enumerate(machines.items()):
         roof = np.minimum(bandwidth * x, peak) / 1e9
         style = {"color": COLOURS[index], "linestyle": ("-", "--", "-.")[index % 3]}

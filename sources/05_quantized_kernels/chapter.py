@@ -9,7 +9,7 @@
 # - tell from two divisions whether a layer waits for the memory or for the arithmetic;
 # - say what 4 bits and zeros gain, and what they cost in quality.
 #
-# **You need:** chapters 01, 03 and 04. **Time:** 57 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about half a minute.
+# **You need:** chapters 01, 03 and 04. **Time:** 61 minutes of reading, 24 for the parts marked ★ (the fast path); the whole notebook runs in about half a minute.
 #
 # Below each **Predict**, write your answer in place of the dots before you run the cell.
 
@@ -268,6 +268,19 @@ assert (byte & 15) - 8 == pair[0, 0] and (byte >> 4) - 8 == pair[0, 4]
 #
 # Why does input 0 share with input 4, not with input 1? One `and` with 15 leaves inputs 0 to 3 of all 16 outputs in the order of the panel above; one shift and the same `and` leave inputs 4 to 7.
 #
+# ### Tiles
+#
+# VNNI multiplies 64 bytes of weights by 4 inputs of *one* row. Intel's server processors since 2023 have **AMX**, too: registers of 16 rows by 64 bytes, called **tiles**. A tile of x holds 64 inputs of 16 rows, a tile of weights 16 blocks of a panel. One instruction adds all their products to 16 × 16 sums: 16,384 multiplications. In NumPy it does this (without the offset, which leaves the sum as before):
+
+# %%
+x, w = rng.integers(-127, 128, (2, 16, 64))
+tile = panels.pack_w8(w)[0]  # 16 blocks, 16 outputs, 4 inputs: just as it lies in memory
+sums = np.einsum("rki,koi->ro", x.reshape(16, 16, 4), tile.astype(int))
+assert np.array_equal(sums - 128 * x.sum(1, keepdims=True), x @ w.T)
+
+# %% [markdown]
+# So panels are what tiles want, and nothing is stored anew. With one row of x, 15 of 16 rows of the tile would be idle: below 3 rows the library takes VNNI's instruction. On a Xeon with AMX, 128 rows by a matrix of (2048, 8192) took a quarter of the time on tiles, and one row as long as before.
+#
 # ## 4 · Batch 1 is bandwidth, batch 128 is arithmetic
 #
 # Chapter 01 drew rooflines for floats. The two limits for int8, on one thread, are `stream_read`, the bytes that your machine reads from memory in a second, and `int8_peak`, the operations that it does in a second when it need not wait for any byte.
@@ -333,7 +346,23 @@ for side, name in {"right": "waits for memory  ", "left": "  waits for arithmeti
 #
 # </details>
 #
-# Where the bytes come from should matter less at batch 128 than at batch 1, because the kernel waits for them less. (Compare "cache" with "memory"; if both differ as much, something else used your processor.) So *why* int8 helps depends on the batch. A decoder that writes for one user has a batch of 1: it gains because it reads a quarter of the bytes. An encoder, or a prompt, is a batch of hundreds: it gains because one instruction multiplies more bytes than floats. (A real kernel reaches neither limit near the corner. Without VNNI or AVX2, plain loops wait for the arithmetic at a small batch already.)
+# Where the bytes come from should matter less at batch 128 than at batch 1, because the kernel waits for them less. (Compare "cache" with "memory"; if both differ as much, something else used your processor.) So *why* int8 helps depends on the batch. A decoder that writes for one user has a batch of 1: it gains because it reads a quarter of the bytes. An encoder, or a prompt, is a batch of hundreds: it gains because one instruction multiplies more bytes than floats. (A real kernel reaches neither limit near the corner. Without VNNI or AVX2, plain loops wait for the arithmetic at a small batch already. With AMX the arithmetic's limit is so high that a batch of 128 still waits for memory.)
+#
+# ### Two threads
+#
+# Two cores can share the panels, so that each reads and multiplies half of the weights. But a thread that sleeps must be woken, and that can take longer than the whole product. Therefore the library's threads stay awake for half a millisecond after each product, and what is too small is not shared at all.
+
+# %% clock=true
+for batch in (1, 128):
+    x = rng.standard_normal((batch, K)).astype(np.float32)
+    for threads in (1, min(2, kernels.max_threads())):
+        kernels.set_threads(threads)
+        run = metrics.latency(lambda x=x: kernels.linear_w8a8(x, packed, scale), warmup=20)
+        print(f"batch {batch:3}, kernels on {threads}: {1e3 * run.median:.3f} ms")
+kernels.set_threads(1)
+
+# %% [markdown]
+# With two free cores the second line of each pair should be little more than half of the first; on a Xeon it was 0.5 to 0.6. If yours is not, another program has your second core, or there is none.
 #
 # ## 5 · Fewer bytes: four bits, and zeros
 #
@@ -591,4 +620,4 @@ for name, function in {
 # - Goto & van de Geijn 2008, *Anatomy of High-Performance Matrix Multiplication*, ACM TOMS 34(3): why kernels pack panels.
 # - Williams, Waterman & Patterson 2009, *Roofline*, Communications of the ACM 52(4).
 # - Mishra et al. 2021, *Accelerating Sparse Deep Neural Networks* (arXiv 2104.08378): section 2, what 2:4 needs from the hardware. On GPUs made for it, 2:4 doubles the speed of the multiplication; no CPU has such a unit.
-# - In this repository: `lightcourse/kernels/portable.py`, the kernels as plain loops, then `tiles.py` and `vnni.py`, which write the instruction down that compilers do not find.
+# - In this repository: `lightcourse/kernels/portable.py`, the kernels as plain loops, then `tiles.py` and `vnni.py`, which write the instruction down that compilers do not find, `amx_tiles.py` and `pool.py`, the threads.

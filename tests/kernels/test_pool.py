@@ -1,5 +1,6 @@
 """Each panel is computed once, whoever is late, asleep or not there any more."""
 
+import os
 import time
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_a_sleeping_pool_is_woken_for_large_work_and_by_a_call_soon_after_anothe
     )
     pool.note_end()
     assert pool.is_worth_it(1, 1)
+
+
+@pytest.mark.skipif(
+    MOST < 2 or not hasattr(os, "sched_setaffinity"), reason="one thread, or no Linux"
+)
+def test_a_worker_that_wakes_leaves_the_callers_processor_to_the_caller():
+    before = os.sched_getaffinity(0)
+    assert (shared(48, 2) == 1).all()
+    pool._pool.board[pool.Place.AWAKE] = 0  # whatever it does: it is told where to run
+    assert (shared(48, 2) == 1).all()
+    allowed = os.sched_getaffinity(pool._pool.threads[0].native_id)
+    assert allowed < before if len(before) > 1 else allowed == before
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.skipif(MOST < 2, reason="there is one thread")
