@@ -13,9 +13,12 @@ from llvmlite import binding
 
 from lightcourse.kernels import pool, table
 
-# Multiply-adds that one thread does sooner than two could share them: to share costs about 2 us on
-# a Xeon with AMX. There one row by 2^19 weights took two threads as long as one.
-LITTLE_WORK = 2**20
+# One thread does so little sooner than two could share it. On a Xeon with AMX: 32 rows by 2^19
+# weights took 30 us on one thread and 37 on two, 128 rows 92 and 74; one row by 2^21 weights 67
+# and 27, for its weights must be read all the same. A worker that was asleep may be late by ten
+# times as much.
+LITTLE_WORK = 2**25  # multiply-adds
+LITTLE_WEIGHTS = 2**20
 
 _threads = 1
 _sharing = threading.Lock()
@@ -119,7 +122,8 @@ def claim(rows: int, weights: int) -> int:
     every threading layer of Numba's bears two callers. :func:`release` is told the answer
     when the product is done.
     """
-    if _threads == 1 or rows * weights < LITTLE_WORK or not pool.is_worth_it(rows, weights):
+    little = weights < LITTLE_WEIGHTS and rows * weights < LITTLE_WORK
+    if _threads == 1 or little or not pool.is_worth_it(rows, weights):
         return 1
     return _threads if _sharing.acquire(blocking=False) else 1
 
