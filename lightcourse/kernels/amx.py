@@ -69,6 +69,12 @@ PEAK, PEAK_PRODUCTS = inlined(amx_tiles.peak), amx_tiles.PEAK_PRODUCTS
 
 
 @njit
+def _tall(rows):
+    """Return where blocks of 32 rows end, of which the last one may start earlier."""
+    return (rows + 15) // 32 * 32 if rows >= 32 else 0
+
+
+@njit
 def _pair(panel, last):
     """Return the first of two panels, of which one is ``panel``; there are two at least."""
     return max(0, min(panel, last - WIDE))
@@ -78,7 +84,7 @@ def w8(job, first, last):
     """Int8 weights: 32 rows by two panels at a time, then 16 rows."""
     fields = carray(job, LENGTH)
     rows = fields[Slot.ROWS]
-    tall = (rows + 15) // 32 * 32 if rows >= 32 else 0
+    tall = _tall(rows)
     band = max(BAND // fields[Slot.X_STRIDE] // 32 * 32, 32)
     START(job, 0, 0)
     for top in range(0, rows, band):
@@ -94,7 +100,7 @@ def w8(job, first, last):
 def sparse(job, first, last):
     """Int8 weights of which the zeros are not stored."""
     rows = carray(job, LENGTH)[Slot.ROWS]
-    tall = (rows + 15) // 32 * 32 if rows >= 32 else 0
+    tall = _tall(rows)
     START(job, 0, 0)
     for panel in range(first, last, WIDE):
         pair = _pair(panel, last)

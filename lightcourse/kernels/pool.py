@@ -29,7 +29,7 @@ from numba import config, njit, types
 from numba.extending import intrinsic
 
 from lightcourse.kernels import caching
-from lightcourse.kernels.writer import I64, POINTER
+from lightcourse.kernels.writer import I64, POINTER, Code
 
 CACHE = caching.ready()
 PIECES = 4  # for each thread: with fewer, all wait for one that is late
@@ -46,7 +46,7 @@ ROUNDS = 2**30  # then they are counted anew, for NEXT has 32 bits for them
 
 
 class Place(IntEnum):
-    """Places of the board; each on a cache line of its own, so that no write disturbs another."""
+    """Places of the board, a cache line apart; from AWAKE on there is one number a worker."""
 
     ROUND, NEXT, DONE, CORE, JOB, PANELS, PIECE, WORKERS, AWAKE = range(0, 72, 8)
 
@@ -113,9 +113,7 @@ def _pause(context):
 
     def emit(context, builder, signature, arguments):
         if IS_X86:
-            name, kind = "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])
-            pause = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-            builder.call(pause, [])
+            Code(builder).call("llvm.x86.sse2.pause", ir.VoidType())
         return context.get_dummy_value()
 
     return types.void(), emit

@@ -216,11 +216,11 @@ def quantize_affine(
         of range.
     """
     quant_min, quant_max = quant_range(bits)
-    levels = _levels(checked_finite(x), scale, zero_point)
+    levels = nearest_levels(checked_finite(x), scale, zero_point)
     return levels.clamp(quant_min, quant_max).to(torch.int8)
 
 
-def _levels(x, scale, zero_point):
+def nearest_levels(x, scale, zero_point):
     """Return the nearest whole numbers, as floats, before they are clamped."""
     return (x.float() / scale).round() + zero_point
 
@@ -286,7 +286,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, scale, zero_point, bits):
         quant_min, quant_max = quant_range(bits)
-        levels = _levels(x, scale, zero_point)
+        levels = nearest_levels(x, scale, zero_point)
         clamped = levels.clamp(quant_min, quant_max)
         ctx.save_for_backward(levels == clamped)
         rounded = (clamped - zero_point) * scale

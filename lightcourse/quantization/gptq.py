@@ -11,7 +11,7 @@ from torch import nn
 
 from lightcourse import layers, obs
 from lightcourse.integers import quant_range
-from lightcourse.quantization.affine import into_groups
+from lightcourse.quantization.affine import into_groups, nearest_levels
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.rounding import choose_grid, read_back
 from lightcourse.quantization.sequential import Walk
@@ -136,8 +136,8 @@ class _Grid:
         """Return a column's nearest integers, and the floats that they stand for."""
         group = column // self.size
         scale, zero_point = self.scale[:, group], self.zero_point[:, group]
-        # quantize_affine, without asking of each column whether it is finite.
-        levels = (values.float() / scale).round_().add_(zero_point).clamp_(*self.ends)
+        # Not quantize_affine, which would ask of each column whether it is finite.
+        levels = nearest_levels(values, scale, zero_point).clamp_(*self.ends)
         return levels, (levels - zero_point) * scale
 
 
