@@ -362,7 +362,7 @@ for batch in (1, 128):
 kernels.set_threads(1)
 
 # %% [markdown]
-# With two free cores the second line of each pair should be little more than half of the first; on a Xeon it was 0.5 to 0.6. If yours is not, another program has your second core, or there is none.
+# With two free cores the second line of each pair should be about half of the first; on a Xeon it was 0.4 to 0.6. If yours is not, another program has your second core, or there is none.
 #
 # ## 5 · Fewer bytes: four bits, and zeros
 #
