@@ -18,6 +18,7 @@ A tile is a function ``write(code, job, panel, row)`` that writes instructions; 
 makes of it what compiled code can call.
 """
 
+from itertools import product
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -195,38 +196,49 @@ def finish(code, job, total, row, panel):
     code.store(value, out, code.times(panel, VECTOR))
 
 
-def w4(products, rows, zero_points):
-    """Return the tile of 4-bit weights in groups: ``rows`` of x by one panel.
+def w4(products, rows, zero_points, panels=1, ahead=0):
+    """Return the tile of 4-bit weights in groups: ``rows`` of x by ``panels`` of 16 outputs.
 
-    A job's ``blocks`` counts those of one group, 32 inputs each.
+    A job's ``blocks`` counts those of one group, 32 inputs each. ``ahead`` is how many bytes
+    early weights are asked for, and scales, of which there are fewer, a quarter of it.
     """
 
     def write(code, job, panel, row):
-        inputs, before = inputs_of(code, job, row, rows), code.times(panel, job.groups)
+        inputs = inputs_of(code, job, row, rows)
+        before = [code.times(code.plus(panel, n), job.groups) for n in range(panels)]
+        chains = 2 if rows * panels < 4 else 1  # so few sums need a second chain
 
         def group(g, totals):
-            here = code.plus(before, g)
-            sums = _start_group(code, job, row, rows, g, here if zero_points else None)
-            sums += [ZERO] * (rows if rows < 4 else 0)  # so few sums need a second chain
+            here = [code.plus(first, g) for first in before]
+            sums = _start_group(code, job, row, rows, g, here if zero_points else [None] * panels)
+            sums += [ZERO] * (rows * panels * (chains - 1))
+            starts = [
+                code.at(job.w, code.times(code.times(h, job.blocks), 4 * VECTOR)) for h in here
+            ]
 
             def step(i, values):
                 block = code.plus(code.times(g, job.blocks), i)
-                weights = code.at(job.w, code.times(code.times(before, job.blocks), 4 * VECTOR))
-                return _step_w4(code, products, weights, inputs, block, values)
+                places = [code.at(start, code.times(i, 4 * VECTOR)) for start in starts]
+                for place, line in product(places, range(4)) if ahead else ():
+                    code.prefetch(place, ahead + line * VECTOR)
+                return _step_w4(code, products, places, inputs, block, values)
 
             sums = code.loop(job.blocks, sums, step)
-            if len(sums) > rows:
-                pairs = zip(sums[:rows], sums[rows:], strict=True)
-                sums = [code.b.add(one, two) for one, two in pairs]
-            scale = group_scale(code, job, here)
+            if chains == 2:
+                half = len(sums) // 2
+                sums = [code.b.add(*pair) for pair in zip(sums[:half], sums[half:], strict=True)]
+            scales = [group_scale(code, job, h) for h in here] * rows
+            for h in here if ahead else ():
+                code.prefetch(job.scale, code.plus(code.times(h, 32), ahead // 4))
             return [
                 code.call("llvm.fma.v16f32", FLOATS, code.b.sitofp(s, FLOATS), scale, total)
-                for s, total in zip(sums, totals, strict=True)
+                for s, scale, total in zip(sums, scales, totals, strict=True)
             ]
 
-        totals = code.loop(job.groups, [ir.Constant(FLOATS, None)] * rows, group)
-        for m, total in enumerate(totals):
-            finish(code, job, total, code.plus(row, m), panel)
+        totals = code.loop(job.groups, [ir.Constant(FLOATS, None)] * (rows * panels), group)
+        for i, total in enumerate(totals):
+            m, n = divmod(i, panels)
+            finish(code, job, total, code.plus(row, m), code.plus(panel, n))
 
     return write
 
@@ -237,35 +249,45 @@ def group_scale(code, job, place):
     return code.b.fpext(halves, FLOATS)
 
 
-def _start_group(code, job, row, rows, g, place):
-    """Return minus the zero point (8, where none are stored) times each row's sum of the group."""
+def _start_group(code, job, row, rows, g, places):
+    """Return minus the zero point (8, where none are stored) times each row's sum of the group.
+
+    For every row with every panel; ``places`` are those of the panels' zero points, or None.
+    """
     starts = []
     for m in range(rows):
         index = code.plus(code.times(code.plus(row, m), job.groups), g)
         total = code.b.neg(code.load(I32, job.x_sum, code.times(index, 4)))
-        if place is None:
-            starts.append(code.everywhere(code.b.mul(total, I32(OFFSET_W4))))
-        else:
-            points = code.load(ir.VectorType(I8, 16), job.zero, code.times(place, 16))
-            starts.append(code.b.mul(code.b.zext(points, INTS), code.everywhere(total)))
+        for place in places:
+            if place is None:
+                starts.append(code.everywhere(code.b.mul(total, I32(OFFSET_W4))))
+            else:
+                points = code.load(ir.VectorType(I8, 16), job.zero, code.times(place, 16))
+                starts.append(code.b.mul(code.b.zext(points, INTS), code.everywhere(total)))
     return starts
 
 
 def _step_w4(code, products, weights, inputs, block, values):
-    """Add the products of 32 inputs: four vectors, each of two halves."""
-    values, rows = list(values), len(inputs)
+    """Add the products of 32 inputs: of each panel four vectors, each of two halves."""
+    values, size = list(values), len(inputs) * len(weights)
     nibble = ir.Constant(BYTES, [15] * VECTOR)
     for u in range(8):
         if u % 2 == 0:
-            both = code.load(BYTES, weights, code.plus(code.times(block, 4 * VECTOR), u * 32))
-        words = code.b.lshr(code.b.bitcast(both, WORDS), ir.Constant(WORDS, [u % 2 * 4] * 32))
-        quarter = code.b.bitcast(code.b.and_(code.b.bitcast(words, BYTES), nibble), INTS)
+            both = [code.load(BYTES, place, u * 32) for place in weights]
         place = code.times(code.plus(code.times(block, 8), u), products.x_bytes)
-        for m, pointer in enumerate(inputs):
-            at = (m + u % 2 * rows) % len(values)
-            x = products.load_x(code, pointer, place)
-            values[at] = products.dot(code, values[at], quarter, x)
+        operands = [products.load_x(code, pointer, place) for pointer in inputs]
+        quarters = [_half(code, vector, u % 2, nibble) for vector in both]
+        for i in range(size):
+            m, n = divmod(i, len(weights))
+            at = (i + u % 2 * size) % len(values)
+            values[at] = products.dot(code, values[at], quarters[n], operands[m])
     return values
+
+
+def _half(code, both, which, nibble):
+    """Return the low or the high half of each byte."""
+    words = code.b.lshr(code.b.bitcast(both, WORDS), ir.Constant(WORDS, [which * 4] * 32))
+    return code.b.bitcast(code.b.and_(code.b.bitcast(words, BYTES), nibble), INTS)
 
 
 def peak(products, count, operand):
