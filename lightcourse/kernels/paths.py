@@ -13,11 +13,10 @@ from llvmlite import binding
 
 from lightcourse.kernels import pool, table
 
-# One thread does so little sooner than two could share it. On a Xeon with AMX: 32 rows by 2^19
-# weights took 30 us on one thread and 37 on two, 128 rows 92 and 74; one row by 2^21 weights 67
-# and 27, for its weights must be read all the same. A worker that was asleep may be late by ten
-# times as much.
-LITTLE_WORK = 2**25  # multiply-adds
+# So few weights one thread reads sooner than two could share them: on a Xeon with AMX one row by
+# 2^21 weights took 67 us on one thread and 27 on two, on one without AMX 76 and 33, and there by
+# 2^20 weights 18 and 23. What work is little the path tells (``KernelPath.little``). A worker that
+# was asleep may be late by ten times as much.
 LITTLE_WEIGHTS = 2**20
 
 _threads = 1
@@ -122,7 +121,7 @@ def claim(rows: int, weights: int) -> int:
     every threading layer of Numba's bears two callers. :func:`release` is told the answer
     when the product is done.
     """
-    little = weights < LITTLE_WEIGHTS and rows * weights < LITTLE_WORK
+    little = weights < LITTLE_WEIGHTS and rows * weights < chosen().little
     if _threads == 1 or little or not pool.is_worth_it(rows, weights):
         return 1
     return _threads if _sharing.acquire(blocking=False) else 1

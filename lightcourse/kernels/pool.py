@@ -37,9 +37,10 @@ GRAIN = 12  # panels of a piece, or a multiple: tiles take two to four side by s
 # Of the board, before a worker sleeps: about the time that follows, on a Xeon with AMX.
 LOOKS = 20_000
 AWAKE_FOR = 5e-4  # seconds
-# Multiply-adds that gain more by a second thread than the 40 us that it takes to wake one there.
-# One row of x counts as eight: the weights must be read for it all the same.
-WORTH_WAKING = 2**26
+# Multiply-adds that gain more by a second thread than it takes to wake one: 40 us on that Xeon,
+# 100 to 250 on one without AMX, where 2^26 took 318 us on one thread and 344 on two, 2^27 689 and
+# 467. One row of x counts as eight: the weights must be read for it all the same.
+WORTH_WAKING = 2**27
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 CLOSED = 2**31  # more pieces than there are
 ROUNDS = 2**30  # then they are counted anew, for NEXT has 32 bits for them

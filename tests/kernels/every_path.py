@@ -48,7 +48,7 @@ class use:
 
     def __enter__(self):
         self.patch.setattr(paths, "path", lambda: self.path)
-        self.patch.setattr(paths, "LITTLE_WORK", 0)
+        self.patch.setattr(paths, "LITTLE_WEIGHTS", 0)
         self.patch.setattr(pool, "WORTH_WAKING", 0)
         kernels.set_threads(self.threads)
 

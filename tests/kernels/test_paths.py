@@ -176,7 +176,7 @@ import gc
 import numpy as np
 from lightcourse import kernels, panels
 from lightcourse.kernels import paths, pool
-paths.LITTLE_WORK = pool.WORTH_WAKING = 0
+paths.LITTLE_WEIGHTS = pool.WORTH_WAKING = 0
 x, one = np.ones((4, 32), np.float32), np.ones(16, np.float32)
 w8, w4 = panels.pack_w8(np.ones((16, 32), int)), panels.pack_w4(np.ones((16, 32), int))
 for threads in {first, then}:

@@ -94,7 +94,7 @@ import os
 import numpy as np
 from lightcourse import kernels, panels
 from lightcourse.kernels import paths, pool
-paths.LITTLE_WORK = pool.WORTH_WAKING = 0
+paths.LITTLE_WEIGHTS = pool.WORTH_WAKING = 0
 kernels.set_threads(2)
 x, weight = np.ones((64, 512), np.float32), panels.pack_w8(np.ones((160, 512), int))
 right = lambda: np.allclose(kernels.linear_w8a8(x, weight, np.ones(160, np.float32)), 512)
