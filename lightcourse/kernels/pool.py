@@ -17,6 +17,7 @@ may use it (:func:`lightcourse.kernels.paths.claim`)::
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import threading
@@ -205,6 +206,7 @@ class Pool:
     def __init__(self, most):
         self.board = np.zeros(Place.AWAKE + most, np.int64)
         self.bells, self.threads, self.most = [], [], most
+        self.allowed = []  # processors that each worker was told to run on
 
     def share(self, core, job, panels, threads):
         """Compute all panels of a job with so many threads; ``core`` is an address."""
@@ -222,7 +224,7 @@ class Pool:
         for number in range(workers):
             if not self.board[Place.AWAKE + number]:
                 self.board[Place.AWAKE + number] = 1
-                _keep_away(self.threads[number])
+                self._keep_away(number)
                 self.bells[number].release()
 
     def _start(self, number):
@@ -232,19 +234,25 @@ class Pool:
         arguments = self.board, number, bell
         self.threads.append(threading.Thread(target=_work, args=arguments, name=name, daemon=True))
         self.threads[-1].start()
+        self.allowed.append(None)
+
+    def _keep_away(self, number):
+        """Let a worker that is about to wake run on any processor but the caller's.
+
+        Linux may put it there, in front of a caller that waits for it, and let them take turns for
+        a millisecond or more: 32 rows by (2048, 8192), after a pause, took two threads 1.5 ms on a
+        Xeon with AMX, and 0.45 ms kept apart. One thread takes 1.0.
+        """
+        with contextlib.suppress(AttributeError, OSError):  # no Linux, or a processor that is gone
+            others = os.sched_getaffinity(0) - {_libc().sched_getcpu()}
+            if others and others != self.allowed[number]:
+                os.sched_setaffinity(self.threads[number].native_id, others)
+                self.allowed[number] = others
 
 
-def _keep_away(thread):
-    """Let a thread that is about to wake run on any processor but the caller's.
-
-    Linux may put it there, in front of a caller that waits for it, and let them take turns for a
-    millisecond or more: 32 rows by (2048, 8192), after a pause, took two threads 1.5 ms on a Xeon
-    with AMX, and 0.45 ms kept apart. One thread takes 1.0.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # no Linux, or a processor that is gone
-        others = os.sched_getaffinity(0) - {ctypes.CDLL(None).sched_getcpu()}
-        if others:
-            os.sched_setaffinity(thread.native_id, others)
+@functools.cache
+def _libc():
+    return ctypes.CDLL(None)
 
 
 def _work(board, number, bell):
