@@ -36,6 +36,12 @@ def fp32(inputs, threads):
     return _torch(models.load_minilm(), inputs, threads)
 
 
+def bf16(inputs, threads):
+    """Run the model in bfloat16."""
+    call = _torch(models.load_minilm().to(torch.bfloat16), inputs, threads)
+    return lambda: call().float()
+
+
 def dynamic_x86(inputs, threads):
     """Run torch's dynamic int8, a scale a channel."""
     return _torch(dynamic(models.load_minilm(), "x86"), inputs, threads)
@@ -74,6 +80,7 @@ ENCODERS = {
     "lightcourse W8A8": ours_w8a8,
     "lightcourse W4A8": ours_w4a8,
     "torch fp32": fp32,
+    "torch bf16": bf16,
     "torch dynamic, x86": dynamic_x86,
     "torch dynamic, oneDNN": dynamic_onednn,
     "ONNX Runtime fp32": onnx_fp32,
