@@ -4,9 +4,9 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
-from lightcourse.kernels import avx2_sparse, caching, jobs, tiles
+from lightcourse.kernels import caching, jobs, sparse_tiles, tiles
 from lightcourse.kernels.tiles import Products, all_rows, inlined
-from lightcourse.kernels.writer import I32, INTS, WORDS, ZERO
+from lightcourse.kernels.writer import I8, I32, INTS, WORDS, ZERO
 
 CACHE = caching.ready()
 
@@ -48,6 +48,11 @@ def _dot_signed(code, sums, weights, pairs):
     return _multiply(code, sums, (even, odd), pairs)
 
 
+def shuffle(code, values, places):
+    """Bring bytes to other places; zeros where a place is not among them."""
+    return code.call("llvm.x86.ssse3.pshuf.b.128", ir.VectorType(I8, 16), values, places)
+
+
 def _zeros(code, job, panel):
     return ZERO
 
@@ -80,7 +85,7 @@ def _widen(q, pairs):
 W8 = inlined(all_rows((4, tiles.w8(AVX2, 4, 1)), (1, tiles.w8(AVX2, 1, 1, chains=2))))
 W4 = inlined(all_rows(*[(rows, tiles.w4(AVX2, rows, False)) for rows in (2, 1)]))
 Z4 = inlined(all_rows(*[(rows, tiles.w4(AVX2, rows, True)) for rows in (2, 1)]))
-SPARSE = inlined(avx2_sparse.sparse(SIGNED, _zeros, [(4, 1), (1, 2)]))
+SPARSE = inlined(sparse_tiles.sparse(SIGNED, _zeros, shuffle, [(4, 1), (1, 2)]))
 PEAK_SUMS = 4  # eight registers; the weights, in two halves of even and odd bytes, take four
 PEAK_PRODUCTS = PEAK_SUMS * 16 * 4  # in a step
 PEAK = inlined(tiles.peak(AVX2, PEAK_SUMS, lambda total: [total, total]))

@@ -4,7 +4,7 @@ import numpy as np
 from llvmlite import ir
 from numba import carray
 
-from lightcourse.kernels import avx2_sparse, jobs, tiles, vnni
+from lightcourse.kernels import avx2, jobs, sparse_tiles, tiles, vnni
 from lightcourse.kernels.jobs import LENGTH, Slot
 from lightcourse.kernels.tiles import Products, all_rows, inlined
 from lightcourse.kernels.writer import I32, INTS
@@ -60,7 +60,9 @@ W8_ROW = inlined(tiles.w8(AVXVNNI, 1, ROW_PANELS))
 # With 4 bits six rows were 1.2 times as fast as two, and 1.1 times as four.
 W4 = inlined(all_rows(*[(rows, tiles.w4(AVXVNNI, rows, False)) for rows in (6, 2, 1)]))
 Z4 = inlined(all_rows(*[(rows, tiles.w4(AVXVNNI, rows, True)) for rows in (6, 2, 1)]))
-SPARSE = inlined(avx2_sparse.sparse(SIGNED, tiles.panel_start, [(6, 1), (2, 2), (1, 4)]))
+SPARSE = inlined(
+    sparse_tiles.sparse(SIGNED, tiles.panel_start, avx2.shuffle, [(6, 1), (2, 2), (1, 4)])
+)
 PEAK_SUMS = 6
 PEAK_PRODUCTS = PEAK_SUMS * 16 * 4  # in a step
 PEAK = inlined(tiles.peak(AVXVNNI, PEAK_SUMS, lambda total: total))

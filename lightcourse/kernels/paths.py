@@ -11,7 +11,7 @@ from pathlib import Path
 import numba
 from llvmlite import binding
 
-from lightcourse.kernels import pool, table
+from lightcourse.kernels import neon, pool, table
 
 # One thread does so little sooner than two could share it. On a Xeon with AMX: 32 rows by 2^19
 # weights took 30 us on one thread and 37 on two, 128 rows 92 and 74; one row by 2^21 weights 67
@@ -85,8 +85,8 @@ def _features():
     try:
         found = binding.get_host_cpu_features()
     except RuntimeError:  # some ARM machines do not tell
-        return set()
-    return {feature for feature, there in found.items() if there}
+        found = {}
+    return {feature for feature, there in found.items() if there} | neon.features()
 
 
 def threads() -> int:

@@ -7,7 +7,7 @@ machine has, the kernels, the peak in ``limits``, the doctor, the tests.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightcourse.kernels import amx, avx2, avxvnni, jobs, portable, vnni
+from lightcourse.kernels import amx, avx2, avxvnni, jobs, neon, portable, vnni
 
 
 def nothing_to_do() -> bool:
@@ -97,6 +97,13 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
         {"w8": avx2.w8, "w4": avx2.w4, "z4": avx2.z4, "sparse": avx2.sparse},
         avx2.multiply,
         Peak(avx2.peak, avx2.PEAK_PRODUCTS),
+    ),
+    KernelPath(
+        "neon",
+        frozenset({"neon", "dotprod"}),
+        {"w8": neon.w8, "w4": neon.w4, "z4": neon.z4, "sparse": neon.sparse},
+        neon.multiply,
+        Peak(neon.peak, neon.PEAK_PRODUCTS),
     ),
     KernelPath(
         "portable",

@@ -1,12 +1,12 @@
-"""Products of sparse weights without AVX-512: some blocks of a panel are unpacked for all rows.
+"""Tiles of sparse weights without AVX-512: some blocks of a panel are unpacked for all rows.
 
-AVX-512 spreads 64 stored weights over their places in one instruction, ``vpexpandb``. Here
-``vpshufb`` spreads eight; a table has its operand for each of the 256 masks of eight bits::
+AVX-512 spreads 64 stored weights over their places in one instruction, ``vpexpandb``. Here a
+shuffle spreads eight; a table tells it where to, for each of the 256 masks of eight bits::
 
     8 bits of a block's mask     1 0 0 1 0 1 0 0
     weights that are stored      a b c . . . . .      as many as there are bits, then others
     from which place             0 - - 1 - 2 - -
-    vpshufb                      a 0 0 b 0 c 0 0
+    shuffled                     a 0 0 b 0 c 0 0
 
 ``pdep`` can do that without a table, but took 1.3 times as long for one row (a Xeon, Emerald
 Rapids), and would take far longer on a Zen 1 or 2, which have it in microcode.
@@ -36,7 +36,7 @@ def _places(mask):
 PLACES = [*map(_places, range(256)), 0]  # read 16 bytes at a time: one more follows the last
 
 
-def sparse(products, start, heights):
+def sparse(products, start, shuffle, heights):
     """Return what multiplies all rows of x by one panel.
 
     Parameters
@@ -45,6 +45,8 @@ def sparse(products, start, heights):
         Its ``dot`` takes weights that are signed.
     start : function (code, job, panel) -> sums
         What the sums of a row start from.
+    shuffle : function (code, bytes, places) -> bytes
+        Brings each of 16 bytes from its place; from the place :data:`NOTHING` comes a 0.
     heights : pairs of int
         How many rows are multiplied at a time, from many down to one, and their chains.
     """
@@ -59,7 +61,7 @@ def sparse(products, start, heights):
             done = code.times(i, BLOCKS)
             here = code.plus(first, done)
             size = code.least(code.b.sub(count, done), I64(BLOCKS))
-            at = _unpack(code, job, here, size, *carried)
+            at = _unpack(code, job, here, size, *carried, shuffle)
             columns = code.at(job.columns, code.times(here, 4))
             tile = [
                 (rows, _tile(products, rows, chains, columns, size)) for rows, chains in heights
@@ -114,25 +116,25 @@ def _unpacked(code):
     return code.room(BLOCKS * VECTOR, "unpacked")
 
 
-def _unpack(code, job, first, size, at):
+def _unpack(code, job, first, size, at, shuffle):
     """Write so many blocks, zeros where no weight is stored; return where the next one starts."""
-    table = code.table("places", I64, PLACES)
 
     def block(k, carried):
         (at,), masks = carried, code.at(job.masks, code.times(code.plus(first, k), 8))
         counts = _counts(code, code.load(I64, masks))
         out = code.at(_unpacked(code), code.times(k, VECTOR))
         for i in range(8):
-            mask = code.b.zext(code.load(I8, masks, i), I64)
-            before = _byte(code, counts, i - 1) if i else I64(0)
-            eight = code.load(SIXTEEN, job.w, code.plus(at, before))
-            places = code.load(SIXTEEN, table, code.times(mask, 8))
-            _store_eight(
-                code, code.call("llvm.x86.ssse3.pshuf.b.128", SIXTEEN, eight, places), out, i
-            )
+            place = code.plus(at, _byte(code, counts, i - 1) if i else 0)
+            eight = code.load(SIXTEEN, job.w, place)
+            _store_eight(code, shuffle(code, eight, _places_of(code, masks, i)), out, i)
         return [code.plus(at, _byte(code, counts, 7))]
 
     return code.loop(size, [at], block)[0]
+
+
+def _places_of(code, masks, i):
+    mask = code.b.zext(code.load(I8, masks, i), I64)
+    return code.load(SIXTEEN, code.table("places", I64, PLACES), code.times(mask, 8))
 
 
 def _store_eight(code, vector, pointer, i):
