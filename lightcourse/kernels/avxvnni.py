@@ -46,7 +46,8 @@ def multiply(kind, core, threads, operands) -> None:
 # ``chains``: with two rows two chains gained a seventh, with one row four or more chains gained
 # three quarters with 0.6 MB of weights, a tenth with 2 MB.
 # ``ROW_PANELS``: one row read weights from memory at 16 GB/s one panel at a time, 22 two, 25 four,
-# 26 six. Four are eight sums that do not wait for each other: more chains gained nothing.
+# 26 six. Four are eight sums that do not wait for each other: more chains gained nothing, nor did
+# asking early.
 AHEAD, ROW_PANELS = 3072, 4
 W8 = inlined(
     all_rows(

@@ -13,6 +13,11 @@ Rapids), and would take far longer on a Zen 1 or 2, which have it in microcode.
 
 It is work enough to be done but once: the unpacked blocks stay in the first cache, while all rows
 are multiplied by them. Then come the next blocks; sums wait in y meanwhile.
+
+Beside dense int8 weights on the path avxvnni, on that Xeon and compiled as for an Alder Lake: where
+three of four blocks are gone, one row took 0.7 to 1.0 of the time and 128 rows a third to a half.
+Zeros that are strewn, however many, take the time of all their blocks: with one row 2.3 to 3 times
+that of dense weights, with 128 rows 1.1 to 1.2 times.
 """
 
 from llvmlite import ir
