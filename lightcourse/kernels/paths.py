@@ -11,7 +11,7 @@ from pathlib import Path
 import numba
 from llvmlite import binding
 
-from lightcourse.kernels import pool, table
+from lightcourse.kernels import neon, pool, table
 
 # So few weights one thread reads sooner than two could share them: on a Xeon with AMX one row by
 # 2^21 weights took 67 us on one thread and 27 on two, on one without AMX 76 and 33, and there by
@@ -84,8 +84,8 @@ def _features():
     try:
         found = binding.get_host_cpu_features()
     except RuntimeError:  # some ARM machines do not tell
-        return set()
-    return {feature for feature, there in found.items() if there}
+        found = {}
+    return {feature for feature, there in found.items() if there} | neon.features()
 
 
 def threads() -> int:

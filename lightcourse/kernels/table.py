@@ -7,7 +7,7 @@ machine has, the kernels, the peak in ``limits``, the doctor, the tests.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lightcourse.kernels import amx, avx2, jobs, portable, vnni
+from lightcourse.kernels import amx, avx2, avxvnni, jobs, neon, portable, vnni
 
 
 def nothing_to_do() -> bool:
@@ -69,6 +69,8 @@ class KernelPath:
 
 # Vectors of 64 bytes, vpdpbusd, and vpexpandb for sparse weights.
 VNNI = frozenset({"avx512f", "avx512bw", "avx512vnni", "avx512vbmi2"})
+# vpmaddwd, one rounding for a product and a sum, and scales in half precision.
+AVX2 = frozenset({"avx2", "fma", "f16c"})
 
 PATHS = (  # the fastest first; the last one has cores for all kinds, and needs nothing
     KernelPath(
@@ -88,12 +90,25 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
         Peak(vnni.peak, vnni.PEAK_PRODUCTS),
     ),
     KernelPath(
+        "avxvnni",
+        AVX2 | {"avxvnni"},
+        {"w8": avxvnni.w8, "w4": avxvnni.w4, "z4": avxvnni.z4, "sparse": avxvnni.sparse},
+        avxvnni.multiply,
+        Peak(avxvnni.peak, avxvnni.PEAK_PRODUCTS),
+    ),
+    KernelPath(
         "avx2",
-        # vpmaddwd, one rounding for a product and a sum, and scales in half precision.
-        frozenset({"avx2", "fma", "f16c"}),
-        {"w8": avx2.w8, "w4": avx2.w4, "z4": avx2.z4},
+        AVX2,
+        {"w8": avx2.w8, "w4": avx2.w4, "z4": avx2.z4, "sparse": avx2.sparse},
         avx2.multiply,
         Peak(avx2.peak, avx2.PEAK_PRODUCTS),
+    ),
+    KernelPath(
+        "neon",
+        frozenset({"neon", "dotprod"}),
+        {"w8": neon.w8, "w4": neon.w4, "z4": neon.z4, "sparse": neon.sparse},
+        neon.multiply,
+        Peak(neon.peak, neon.PEAK_PRODUCTS),
     ),
     KernelPath(
         "portable",

@@ -133,7 +133,7 @@ def w8(products, rows, panels, chains=1, ahead=0):
 
         start = [row_start(code, job, code.plus(row, m)) for m in range(rows)]
         sums = [value for value in start for _ in range(panels)]
-        sums = _chained(code, job.blocks, sums, step, chains)
+        sums = chained(code, job.blocks, sums, step, chains)
         for i, total in enumerate(sums):
             m, n = divmod(i, panels)
             place = code.times(code.plus(panel, n), VECTOR)
@@ -154,6 +154,12 @@ def row_start(code, job, row):
     return code.everywhere(code.b.mul(total, I32(-OFFSET_W8)))
 
 
+def panel_start(code, job, panel):
+    """Return what the sums start from where it is x that has an offset: minus that, times w's."""
+    sums = code.load(INTS, job.w_sum, code.times(panel, VECTOR))
+    return code.b.mul(sums, ir.Constant(INTS, [-OFFSET_W8] * 16))
+
+
 def _step_w8(code, products, weights, inputs, k, sums, ahead):
     """Add the products of block ``k``: every row with every panel."""
     place = code.times(k, VECTOR)
@@ -169,7 +175,7 @@ def _step_w8(code, products, weights, inputs, k, sums, ahead):
     return new
 
 
-def _chained(code, count, sums, step, chains):
+def chained(code, count, sums, step, chains):
     """Write a loop over blocks whose sums run in several chains, and add those up."""
     size, rounds = len(sums), code.b.sdiv(count, I64(chains))
 

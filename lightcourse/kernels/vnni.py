@@ -7,10 +7,10 @@ from lightcourse.kernels import tiles
 from lightcourse.kernels.jobs import LENGTH, Slot
 from lightcourse.kernels.tiles import Products, all_rows, inlined
 from lightcourse.kernels.writer import BYTES, FLOATS, I32, I64, INTS, VECTOR
-from lightcourse.panels import OFFSET_W8
 
 
-def _load(code, pointer, offset):
+def load(code, pointer, offset):
+    """Read four inputs, for all 16 outputs."""
     return code.everywhere(code.load(I32, pointer, offset))
 
 
@@ -18,7 +18,7 @@ def _dot(code, sums, unsigned, signed):
     return code.call("llvm.x86.avx512.vpdpbusd.512", INTS, sums, unsigned, signed)
 
 
-VNNI = Products(4, _load, _dot)
+VNNI = Products(4, load, _dot)
 
 
 def _tile_sparse(rows):
@@ -39,8 +39,7 @@ def _tile_sparse(rows):
                 sums[m] = _dot(code, sums[m], x, weights)
             return [code.plus(at, code.call("llvm.ctpop.i64", I64, mask)), *sums]
 
-        vector = code.load(INTS, job.w_sum, code.times(panel, VECTOR))
-        sums = [code.b.mul(vector, ir.Constant(INTS, [-OFFSET_W8] * 16))] * rows
+        sums = [tiles.panel_start(code, job, panel)] * rows
         _, *sums = code.loop(code.b.sub(last, first), [start, *sums], step)
         scale = code.load(FLOATS, job.scale, code.times(panel, VECTOR))
         for m, total in enumerate(sums):

@@ -65,6 +65,15 @@ class Code:
             pointer.align = VECTOR
             return self.b.inttoptr(self.b.ptrtoint(pointer, I64), POINTER)  # an untyped one
 
+    def table(self, name, kind, values):
+        """Return the address of a table of constants, one of each name in a core's module."""
+        known = self.b.module.globals.get(name)
+        if known is None:
+            known = ir.GlobalVariable(self.b.module, ir.ArrayType(kind, len(values)), name)
+            known.linkage, known.global_constant = "internal", True
+            known.initializer = ir.Constant(known.value_type, values)
+        return self.b.bitcast(known, POINTER)
+
     def prefetch(self, pointer, offset):
         """Ask for memory that is needed soon."""
         values = self.at(pointer, offset), I32(0), I32(3), I32(1)

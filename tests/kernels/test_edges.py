@@ -112,6 +112,23 @@ def test_the_largest_sums(path, weight, sign):
 
 @pytest.mark.skipif(config.DISABLE_JIT, reason="too large for Python's own loops")
 @each_path
+@pytest.mark.parametrize("inputs", [1020, 1024, 1028, 65_536])
+def test_many_sparse_blocks(path, inputs):
+    """More blocks than are unpacked at a time, and sums as large as they can be."""
+    rng = np.random.default_rng(0)
+    for count in (1, 5, 17):
+        x = np.full((count, inputs), 127, np.float32) * rng.choice([-1, 1], (count, 1))
+        q = np.full((48, inputs), -128, np.int8)
+        q[1::2], q[16:32] = 127, np.where(rng.random((16, inputs)) < 0.9, 0, 127)
+        for threads in THREADS:
+            with use(path, threads):
+                got = kernels.linear_sparse(x, panels.pack_sparse(q), np.full(48, 2.0**-20, "f"))
+                want = product(x, q).astype(np.float32) * np.float32(2.0**-20)
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="too large for Python's own loops")
+@each_path
 def test_arrays_may_start_anywhere(path):
     """Weights from a file lie where they lie, and nothing behind them is read."""
     rng = np.random.default_rng(0)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import itertools
 import threading
 import time
 
@@ -100,7 +101,8 @@ def test_a_peak_is_above_what_kernels_reach_and_falls_from_path_to_path():
                 reached = 2 * 128 * 768 * 512 / limits._best(call, 50)
                 peaks.append(limits.int8_peak())
             assert reached < 1.1 * peaks[-1]
-    assert peaks == sorted(peaks, reverse=True)
+    # Some processors multiply 64 bytes in the time of twice 32: those two paths are even there.
+    assert all(later < 1.1 * before for before, later in itertools.pairwise(peaks))
 
 
 def test_what_a_path_has_no_core_for_the_last_one_takes(add):
