@@ -1,0 +1,29 @@
+"""What a causal language model writes, token by token, with its cache of keys and values.
+
+Not ``model.generate`` of transformers: what stands in ``model.generation_config``, such as a
+penalty for repetition or an end token, would change the text unseen, and its dice are torch's
+global ones.
+"""
+
+from lightcourse.generation.choosing import certain, drawn, likeliest, probabilities, sampled
+from lightcourse.generation.foretelling import surprise
+from lightcourse.generation.prompts import pad, unpad
+from lightcourse.generation.sessions import TorchSession, begin
+from lightcourse.generation.streams import generate, stream
+from lightcourse.generation.text import write
+
+__all__ = [
+    "TorchSession",
+    "begin",
+    "certain",
+    "drawn",
+    "generate",
+    "likeliest",
+    "pad",
+    "probabilities",
+    "sampled",
+    "stream",
+    "surprise",
+    "unpad",
+    "write",
+]
