@@ -7,6 +7,7 @@ global ones.
 
 from lightcourse.generation.choosing import certain, drawn, likeliest, probabilities, sampled
 from lightcourse.generation.foretelling import surprise
+from lightcourse.generation.kv_cache import kv_bytes, quantized_cache, window_cache
 from lightcourse.generation.prompts import pad, unpad
 from lightcourse.generation.sessions import TorchSession, begin
 from lightcourse.generation.streams import generate, stream
@@ -18,12 +19,15 @@ __all__ = [
     "certain",
     "drawn",
     "generate",
+    "kv_bytes",
     "likeliest",
     "pad",
     "probabilities",
+    "quantized_cache",
     "sampled",
     "stream",
     "surprise",
     "unpad",
+    "window_cache",
     "write",
 ]
