@@ -124,15 +124,15 @@ def sampled(
     return choose
 
 
-def drawn(distribution: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+def drawn(distribution: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Return an id drawn from each row of a distribution.
 
     Parameters
     ----------
     distribution : Tensor of floats, shape (n, vocabulary)
         Not negative; a row need not sum to 1.
-    generator : torch.Generator, optional
-        Torch's global one without it.
+    generator : torch.Generator
+        On the device of the distribution.
 
     Returns
     -------

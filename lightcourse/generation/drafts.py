@@ -20,13 +20,13 @@ class ModelDraft:
     Parameters
     ----------
     model : nn.Module, or object with ``begin``
-        As in :func:`stream`, of the target's vocabulary.
+        As in :func:`stream`, in evaluation mode and of the target's vocabulary.
     distribution : callable
         From logits to the probabilities that a token is drawn from: :func:`certain`, or such
         as ``partial(probabilities, temperature=0.8)``. The closer to the target's, the more is
         accepted; what is written has the target's distribution with any.
     generator : torch.Generator, optional
-        Torch's global one without it.
+        One of its own without it, of seed 1. It may be the target's, but not one of equal seed.
     """
 
     def __init__(
@@ -48,6 +48,8 @@ class ModelDraft:
         count : int
             At least 1.
         """
+        if self.generator is None:
+            self.generator = torch.Generator(ids.device).manual_seed(1)
         self._rewind(ids)
         tokens, shares = [], []
         for _ in range(count):

@@ -5,14 +5,16 @@ makes the caches.
 """
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer, get_layer_types_and_kwargs
+from transformers.cache_utils import Cache, DynamicLayer
 
 from lightcourse.generation.kv_packing import joined, round_and_pack, unpacked
 
 
 def check_attention(config) -> None:
     """Raise ``ValueError`` unless all layers of a model look at the whole text."""
-    kinds, _ = get_layer_types_and_kwargs(config)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:  # older kinds of models have one setting for all layers
+        kinds = ["sliding_attention"] if getattr(config, "sliding_window", None) else []
     if others := sorted(set(kinds) - {"full_attention"}):
         raise ValueError(
             f"config has layers of {others}; a model is wanted whose layers all look at the whole "

@@ -82,7 +82,8 @@ def speculate(
     lookahead : int
         Tokens that the draft proposes at once, at least 1.
     generator : torch.Generator, optional
-        Torch's global one without it.
+        One of its own without it, of seed 0. It may be the draft's, but not one of equal seed:
+        what is judged must not depend on the dice that judge it.
     cache : transformers.Cache, optional
         Of the target, as in :func:`begin`. It must be able to forget ``lookahead`` tokens.
 
@@ -98,6 +99,7 @@ def speculate(
         more than it was asked for, or from another vocabulary; a cache cannot forget.
     """
     _check(target, prompts, length, lookahead)
+    generator = generator or torch.Generator(prompts.device).manual_seed(0)
     ids, end, counts = prompts[0], prompts.shape[1] + length, [0, 0, 0, 0]
     with evaluating(target):
         session = begin(target, cache=cache)
@@ -127,7 +129,7 @@ def judge(
     own: torch.Tensor,
     tokens: torch.Tensor,
     shares: torch.Tensor,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator,
 ) -> tuple[int, torch.Tensor]:
     """Return how many proposed tokens are accepted, and the token that follows them.
 
@@ -138,7 +140,7 @@ def judge(
     tokens : Tensor of int64, shape (c,)
     shares : Tensor of floats, shape (c, vocabulary)
         The draft's distributions, that the tokens were drawn from.
-    generator : torch.Generator, optional
+    generator : torch.Generator
 
     Returns
     -------
@@ -157,15 +159,13 @@ def judge(
     return count, drawn(left[None], generator)
 
 
-def accepts(
-    p: torch.Tensor, q: torch.Tensor, generator: torch.Generator | None = None
-) -> torch.Tensor:
+def accepts(p: torch.Tensor, q: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Accept tokens of probability q at the draft and p at the target, as often as min(1, p / q).
 
     Parameters
     ----------
     p, q : Tensor of floats, of one shape
-    generator : torch.Generator, optional
+    generator : torch.Generator
 
     Returns
     -------

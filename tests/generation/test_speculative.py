@@ -97,16 +97,24 @@ def test_a_draft_goes_from_text_to_text(target, student, prompt):
         assert torch.equal(tokens, want) and shares.shape == (5, 2048)
 
 
-def test_dropout_is_off_and_modes_and_dice_are_left(prompt):
+def test_dropout_is_off_and_modes_and_dice_are_left():
     model = toys.gpt2()
     ids = torch.tensor([[3, 4, 5]])
     want = generation.generate(model, ids, 8)
     model.train()
     state = torch.get_rng_state()
-    dice = torch.Generator().manual_seed(0)
-    found = generation.speculate(model, silent, ids, 8, generator=dice)
-    assert torch.equal(found.ids, want) and model.training
+    for draft in (silent, generation.ModelDraft(toys.gpt2())):
+        found = generation.speculate(model, draft, ids, 8)
+        assert torch.equal(found.ids, want) and model.training
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_dice_a_draft_and_its_judge_have_different_ones(target, student, prompt):
+    draft = generation.ModelDraft(student, TOP)
+    first = generation.speculate(target, draft, prompt, 6, TOP)
+    again = generation.speculate(target, generation.ModelDraft(student, TOP), prompt, 6, TOP)
+    assert torch.equal(first.ids, again.ids)
+    assert draft.generator.initial_seed() != 0  # the judge's
 
 
 # --- sampled --------------------------------------------------------------------------------
