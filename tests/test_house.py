@@ -25,8 +25,13 @@ PINS = [
 ]
 # Compiled on the machine: the course is built and tested without it.
 OPTIONAL = {canonicalize_name(Requirement(line).name) for line in EXTRAS["bench"]}
-# The second is imported by transformers' own import, and by nothing else.
-LATE = ("lightcourse.__main__", "lightcourse.quantization.pretrained")
+# The second is imported by transformers' own import, and by nothing else; the third subclasses
+# its caches, for whoever asks for one.
+LATE = (
+    "lightcourse.__main__",
+    "lightcourse.quantization.pretrained",
+    "lightcourse.generation.kv_layers",
+)
 HEAVY = {"transformers", "datasets", "matplotlib", "sklearn", "peft", "torchao", "nbclient"}
 
 

@@ -78,22 +78,51 @@ def test_a_choice_sees_single_precision(dtype):
     assert seen == [torch.float32] * 2
 
 
-def test_samples_follow_the_temperature_and_their_own_generator():
-    logits = torch.tensor([[2.0, 1.0, -torch.inf, 0.0]]).repeat(20_000, 1)
-    state = torch.get_rng_state()
-    draw, again = (generation.sampled(2.0, torch.Generator().manual_seed(3)) for _ in range(2))
-    ids = draw(logits)
-    assert torch.equal(ids, again(logits)) and not torch.equal(ids, draw(logits))
-    assert torch.equal(state, torch.get_rng_state())
-    found = ids.bincount(minlength=4) / len(ids)
-    assert found[2] == 0
-    torch.testing.assert_close(found, (logits[0] / 2).softmax(-1), atol=0.02, rtol=0)
+TEXTS = [[5, 6, 7, 8, 9], [10, 11], [12]]
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_temperature_that_makes_no_distribution_is_refused(temperature):
-    with pytest.raises(ValueError, match=f"temperature is {temperature}"):
-        generation.sampled(temperature, torch.Generator())
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_texts_of_any_length_are_written_as_each_alone(family):
+    model = FAMILIES[family]()
+    ids, mask = generation.pad(TEXTS, pad_id=3)
+    found = generation.unpad(generation.generate(model, ids, 8, mask=mask), mask)
+    for text, want in zip(found, TEXTS, strict=True):
+        assert torch.equal(text, generation.generate(model, torch.tensor([want]), 8)[0])
+
+
+def scripted(*rows):
+    """Return a choice that looks at no logits: column by column of what is to be written."""
+    columns = iter(torch.tensor(rows).T)
+    return lambda logits: next(columns)
+
+
+def test_a_text_that_ended_is_filled_while_others_go_on_and_then_all_end():
+    choose = scripted([1, 9, 2, 2, 2], [3, 4, 5, 9, 6])
+    ids = generation.generate(toys.llama(), PROMPTS, 5, choose, stop=9)
+    assert ids[:, 3:].tolist() == [[1, 9, 9, 9], [3, 4, 5, 9]]
+    texts = generation.unpad(ids, torch.ones_like(PROMPTS, dtype=torch.bool), stop=9)
+    assert [len(text) - 3 for text in texts] == [2, 4]
+
+
+def test_each_text_ends_by_its_own_end_token_or_by_length():
+    choose = scripted([1, 8, 2], [9, 4, 5])
+    ids = generation.generate(toys.llama(), PROMPTS, 3, choose, stop=[8, 9])
+    assert ids[:, 3:].tolist() == [[1, 8], [9, 9]]
+    assert generation.generate(toys.llama(), PROMPTS, 3, scripted([1, 2, 3], [8, 4, 4]), stop=8)[
+        :, 3:
+    ].tolist() == [[1, 2, 3], [8, 8, 8]]
+
+
+def test_an_end_token_that_is_not_named_is_a_token_like_any_other():
+    ids = generation.generate(toys.llama(), PROMPTS, 3, scripted([0, 1, 2], [0, 0, 0]))
+    assert ids[:, 3:].tolist() == [[0, 1, 2], [0, 0, 0]]
+
+
+def test_a_stream_ends_at_the_window():
+    tokens = generation.stream(toys.gpt2(), PROMPTS)
+    assert len(list(islice(tokens, 30))) == 30  # of the last one nothing follows
+    with pytest.raises(ValueError, match="would be 33 tokens long; 32 at most"):
+        next(tokens)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +138,8 @@ def test_a_temperature_that_makes_no_distribution_is_refused(temperature):
 def test_bad_arguments_are_named(prompts, length, message):
     with pytest.raises(ValueError, match=message):
         generation.generate(toys.llama(), prompts, length)
+
+
+def test_a_mask_that_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="mask is torch.float32"):
+        generation.generate(toys.llama(), PROMPTS, 2, mask=torch.ones(2, 3))
