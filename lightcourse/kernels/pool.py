@@ -194,6 +194,16 @@ def _share(board, core, job, panels, piece, workers):
         _pause()
 
 
+@njit(cache=CACHE, nogil=True)
+def share_with(board, core, job, panels, workers):
+    """Compute all panels of a job with so many workers, who are awake."""
+    threads = workers + 1
+    piece = max((panels + PIECES * threads - 1) // (PIECES * threads), 1)
+    if panels >= GRAIN * threads:
+        piece = (piece + GRAIN - 1) // GRAIN * GRAIN
+    _share(board, core, job, panels, piece, workers)
+
+
 class Pool:
     """The workers of this process.
 
@@ -210,15 +220,11 @@ class Pool:
 
     def share(self, core, job, panels, threads):
         """Compute all panels of a job with so many threads; ``core`` is an address."""
-        workers = min(threads, self.most) - 1
-        self._wake(workers)
-        piece = -(-panels // (PIECES * threads)) or 1
-        if panels >= GRAIN * threads:
-            piece = -(-piece // GRAIN) * GRAIN
-        _share(self.board, core, job, panels, piece, workers)
+        share_with(self.board, core, job, panels, self.wake(threads))
 
-    def _wake(self, workers):
-        """Start the workers that are missing, and wake those that sleep."""
+    def wake(self, threads):
+        """Start the workers that are missing, and wake those that sleep; return how many help."""
+        workers = min(threads, self.most) - 1
         while len(self.bells) < workers:
             self._start(len(self.bells))
         for number in range(workers):
@@ -226,6 +232,7 @@ class Pool:
                 self.board[Place.AWAKE + number] = 1
                 self._keep_away(number)
                 self.bells[number].release()
+        return workers
 
     def _start(self, number):
         bell = threading.Semaphore(0)
@@ -286,10 +293,20 @@ def note_end() -> None:
 
 def share(core, job, panels, threads) -> None:
     """Compute all panels of a job with several threads: one caller at a time."""
+    _here().share(core, job, panels, threads)
+
+
+def ready(threads) -> tuple[np.ndarray, int]:
+    """Return the board, and how many workers are awake now to help with jobs on it."""
+    here = _here()
+    return here.board, here.wake(threads)
+
+
+def _here():
     global _pool
     if _pool is None:
         _pool = Pool(config.NUMBA_NUM_THREADS)
-    _pool.share(core, job, panels, threads)
+    return _pool
 
 
 def _forget():

@@ -1,11 +1,12 @@
 """Quantizing the rows of x, alone or shared among threads."""
 
 import numpy as np
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 
 from lightcourse import panels
 from lightcourse.kernels import caching, jobs, portable
+from lightcourse.kernels.addresses import bytes_, floats, ints
+from lightcourse.kernels.fields import FIELDS, Field
 from lightcourse.kernels.jobs import LENGTH, Slot
 
 CACHE = caching.ready()
@@ -57,22 +58,21 @@ def core(job, first, last):
     """Quantize some rows: a core like those that multiply, with rows in the place of panels."""
     job = carray(job, LENGTH)
     rows = job[Slot.ROWS]
-    x = carray(_floats(job[Slot.X]), (rows, job[Slot.X_STRIDE]))
-    q = carray(_bytes(job[Slot.Y]), (rows, job[Slot.Y_STRIDE]))
-    sums = carray(_ints(job[Slot.X_SUM]), (rows, job[Slot.GROUPS]))
-    scale = carray(_floats(job[Slot.X_SCALE]), (rows,))
+    x = carray(floats(job[Slot.X]), (rows, job[Slot.X_STRIDE]))
+    q = carray(bytes_(job[Slot.Y]), (rows, job[Slot.Y_STRIDE]))
+    sums = carray(ints(job[Slot.X_SUM]), (rows, job[Slot.GROUPS]))
+    scale = carray(floats(job[Slot.X_SCALE]), (rows,))
     portable.quantize(x, q, sums, scale, job[Slot.BLOCKS], first, last)
 
 
-def _pointer_to(kind):
-    @intrinsic
-    def pointer(context, address):
-        def emit(context, builder, signature, arguments):
-            return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(kind)))
-
-        return types.CPointer(kind)(types.int64), emit
-
-    return pointer
-
-
-_floats, _ints, _bytes = map(_pointer_to, (types.float32, types.int32, types.int8))
+def part(job, first, last):
+    """Quantize some rows that lie further apart than they are long."""
+    fields = carray(job, FIELDS)
+    width, stride, bytes_a_row = fields[Field.WIDTH], fields[Slot.X_STRIDE], fields[Slot.Y_STRIDE]
+    rows, groups = fields[Slot.ROWS], fields[Slot.GROUPS]
+    sums = carray(ints(fields[Slot.X_SUM]), (rows, groups))
+    scale = carray(floats(fields[Slot.X_SCALE]), (rows,))
+    for i in range(first, last):
+        x = carray(floats(fields[Slot.X] + 4 * i * stride), (1, width))
+        q = carray(bytes_(fields[Slot.Y] + i * bytes_a_row), (1, bytes_a_row))
+        portable.quantize(x, q, sums[i : i + 1], scale[i : i + 1], fields[Slot.BLOCKS], 0, 1)

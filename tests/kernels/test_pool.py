@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numba import carray, config
 
-from lightcourse.kernels import jobs, pool, rows
+from lightcourse.kernels import jobs, pool
+from lightcourse.kernels.addresses import ints
 from lightcourse.kernels.jobs import LENGTH, Slot
 from tests.kernels.every_path import ask
 
@@ -18,7 +19,7 @@ MOST = config.NUMBA_NUM_THREADS
 def count(job, first, last):
     """Count how often each panel is computed."""
     job = carray(job, LENGTH)
-    times = carray(rows._ints(job[Slot.Y]), (job[Slot.ROWS],))
+    times = carray(ints(job[Slot.Y]), (job[Slot.ROWS],))
     for panel in range(first, last):
         times[panel] += 1
 
