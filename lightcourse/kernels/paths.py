@@ -122,7 +122,9 @@ def claim(rows: int, weights: int) -> int:
     when the product is done.
     """
     little = weights < LITTLE_WEIGHTS and rows * weights < chosen().little
-    return 1 if little or not pool.is_worth_it(rows, weights) else claim_all()
+    if _threads == 1 or little or not pool.is_worth_it(rows, weights, _threads):
+        return 1
+    return claim_all()
 
 
 def claim_all() -> int:
