@@ -39,7 +39,7 @@ def jit(model: nn.Module) -> "JittedEncoder":
         When a part of the model is unknown, changed, in training, or multiplies floats; the first
         such part is named.
     """
-    return JittedEncoder(model.config, parts.read(model))
+    return JittedEncoder(parts.read(model), model.config)
 
 
 class JittedEncoder(nn.Module):
@@ -47,12 +47,12 @@ class JittedEncoder(nn.Module):
 
     Parameters
     ----------
-    config : transformers configuration
     parts : parts.Parts
         What was read from the model.
+    config : transformers configuration
     """
 
-    def __init__(self, config, parts: parts.Parts):
+    def __init__(self, parts: parts.Parts, config):
         super().__init__()
         self.config, self._held = config, [parts]  # in a list: no modules of this one
         self._free = []  # states that nobody uses now: callers may be several

@@ -18,6 +18,7 @@ from lightcourse.programs.parts import (
     product,
 )
 
+
 @dataclass(frozen=True)
 class Block:
     """One layer: what it reads by, and the modules that multiply.

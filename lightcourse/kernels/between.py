@@ -72,20 +72,23 @@ def silu(job, first, last):
 
 
 def gelu_tanh(job, first, last):
-    """Write GELU, by tanh."""
-    job, x, y = _read(job)
-    width = job[Field.WIDTH]
-    powers = np.empty(width, np.int32)
+    """Write GELU, by tanh, of whole vectors; y may be x."""
     for i in range(first, last):
-        floats.gelu_tanh(x[i, :width], y[i, :width], powers)
+        float_rows.gelu_tanh(*_addresses(job, i))
 
 
 def gelu_erf(job, first, last):
     """Write GELU, by erf, of whole vectors; y may be x."""
-    job = carray(job, FIELDS)
     for i in range(first, last):
-        x, y = job[Slot.X] + 4 * i * job[Slot.X_STRIDE], job[Slot.Y] + 4 * i * job[Slot.Y_STRIDE]
-        float_rows.gelu_erf(x, y, padded(job[Field.WIDTH]) // 16)
+        float_rows.gelu_erf(*_addresses(job, i))
+
+
+@njit(cache=CACHE, nogil=True)
+def _addresses(job, row):
+    """Return where a row of x starts, and of y, and how many vectors there are."""
+    job = carray(job, FIELDS)
+    x, y = job[Slot.X] + 4 * row * job[Slot.X_STRIDE], job[Slot.Y] + 4 * row * job[Slot.Y_STRIDE]
+    return x, y, padded(job[Field.WIDTH]) // 16
 
 
 def rotate(job, first, last):

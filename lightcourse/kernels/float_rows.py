@@ -100,22 +100,38 @@ def _softmax(code, row, count):
     code.loop(vectors, [], scale)
 
 
-def _gelu_erf(code, x, y, vectors):
-    b, x, y = code.b, code.b.inttoptr(x, POINTER), code.b.inttoptr(y, POINTER)
-    step = float(floats.ERF_P) * 0.5**0.5
+def _mapped(one):
+    """Return what writes a function of each of so many vectors at x to y, which may be x."""
 
-    def one(i, _):
-        value = code.load(FLOATS, x, code.times(i, VECTOR))
-        size = code.call("llvm.fabs.v16f32", FLOATS, value)
-        power = _exp(code, b.fmul(b.fmul(value, value), _all(-0.5)))
-        t = b.fdiv(_all(1), _fma(code, size, _all(step), _all(1)))
-        tail = b.fmul(b.fmul(_series(code, (*floats.ERF, 0), t), power), size)
-        # Half of the tail is what |x| loses; NaN is in the tail already.
-        value = _fma(code, tail, _all(-0.5), _larger(code, value, _all(0)))
-        code.store(value, y, code.times(i, VECTOR))
-        return []
+    def write(code, x, y, vectors):
+        x, y = (code.b.inttoptr(address, POINTER) for address in (x, y))
 
-    code.loop(vectors, [], one)
+        def step(i, _):
+            place = code.times(i, VECTOR)
+            code.store(one(code, code.load(FLOATS, x, place)), y, place)
+            return []
+
+        code.loop(vectors, [], step)
+
+    return write
+
+
+def _gelu_erf(code, x):
+    """Return GELU, by erf: the larger of x and 0, less half of the tail of |x|."""
+    b, step = code.b, float(floats.ERF_P) * 0.5**0.5
+    size = code.call("llvm.fabs.v16f32", FLOATS, x)
+    power = _exp(code, b.fmul(b.fmul(x, x), _all(-0.5)))
+    t = b.fdiv(_all(1), _fma(code, size, _all(step), _all(1)))
+    tail = b.fmul(b.fmul(_series(code, (*floats.ERF, 0), t), power), size)
+    return _fma(code, tail, _all(-0.5), _larger(code, x, _all(0)))  # NaN is in the tail
+
+
+def _gelu_tanh(code, x):
+    """Return GELU, by tanh: x / (1 + e^-2u)."""
+    b = code.b
+    inner = b.fmul(_fma(code, b.fmul(x, x), _all(0.044715), _all(1)), x)
+    power = _exp(code, b.fmul(inner, _all(-1.5957691216)))
+    return b.fdiv(x, b.fadd(power, _all(1)))
 
 
 @intrinsic
@@ -130,4 +146,10 @@ def softmax(context, row, count):
 @intrinsic
 def gelu_erf(context, x, y, vectors):
     """Write GELU of so many vectors of 16 from an address x on to y, which may be x."""
-    return _emit(_gelu_erf, types.int64, types.int64, types.int64)
+    return _emit(_mapped(_gelu_erf), types.int64, types.int64, types.int64)
+
+
+@intrinsic
+def gelu_tanh(context, x, y, vectors):
+    """Write GELU's form with tanh, as :func:`gelu_erf`."""
+    return _emit(_mapped(_gelu_tanh), types.int64, types.int64, types.int64)

@@ -23,10 +23,14 @@ class Room:
         self.rows, self.arrays = rows, {}
 
     def floats(self, name: str, width: int) -> np.ndarray:
-        """Return the matrix of this name, whose rows are filled up to whole panels."""
+        """Return the matrix of this name, whose rows are filled up to whole panels.
+
+        Up to an odd number of panels, each of which is a line of the cache: rows an even number
+        of lines apart would compete for half of its places, or fewer.
+        """
         if name not in self.arrays:
-            wide = -(-width // panels.OUTPUTS) * panels.OUTPUTS
-            self.arrays[name] = panels.aligned((self.rows, wide), np.float32)
+            lines = -(-width // panels.OUTPUTS) | 1
+            self.arrays[name] = panels.aligned((self.rows, lines * panels.OUTPUTS), np.float32)
             self.arrays[name][...] = 0
         return self.arrays[name]
 

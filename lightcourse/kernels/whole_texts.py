@@ -54,10 +54,11 @@ def _turned(job, first, end, head):
     size, factor = job[Field.SIZE], vector(job[Field.NUMBER], 1)[0]
     x = matrix(job[Field.CACHE], job[Slot.ROWS], job[Slot.X_STRIDE])
     keys = np.empty((size, padded(end)), np.float32)
-    for j in range(size):
-        for i in range(end):
-            keys[j, i] = factor * x[first + i, head * size + j]
-        keys[j, end:] = 0
+    keys[:, end:] = 0
+    for top in range(0, end, BLOCK):  # so few rows stay in the cache while they are read
+        for j in range(size):
+            for i in range(top, min(top + BLOCK, end)):
+                keys[j, i] = factor * x[first + i, head * size + j]
     return keys
 
 
