@@ -112,6 +112,12 @@ def test_neighbours_change_nothing():
         assert close(together[i, :length], alone[0])
 
 
+def test_a_table_of_integers_is_looked_up_in():
+    model, ids = bert(), texts(3, 20)
+    quantization.quantize_(model, 8, activations=8, embeddings=8)
+    assert_alike(encoding.jit(model)(ids).last_hidden_state, model, ids)
+
+
 def test_kinds_of_tokens_are_read():
     model, ids = quantized(bert()), texts(2, 20)
     kinds, encoder = (torch.arange(20) > 9).long().expand(2, -1), encoding.jit(model)

@@ -54,7 +54,7 @@ class JittedEncoder(nn.Module):
 
     def __init__(self, parts: parts.Parts, config):
         super().__init__()
-        self.config, self._held = config, [parts]  # in a list: no modules of this one
+        self.parts, self.config = parts, config
         self._free = []  # states that nobody uses now: callers may be several
         self.eval()
 
@@ -89,78 +89,78 @@ class JittedEncoder(nn.Module):
         """
         from transformers.modeling_outputs import BaseModelOutput
 
-        (parts,) = self._held
         if self.training:
             raise ValueError("the encoder is in training mode; encoder.eval() is wanted")
-        _check_ids("input_ids", input_ids, parts.vocabulary)
-        shape = tuple(input_ids.shape)
-        if shape[1] > parts.window:
-            raise ValueError(f"input_ids are {shape[1]} long; {parts.window} at most are wanted")
-        if token_type_ids is not None:
-            _check_shape("token_type_ids", token_type_ids, shape)
-            _check_ids("token_type_ids", token_type_ids, parts.kinds)
-        if attention_mask is not None:
-            _check_shape("attention_mask", attention_mask, shape)
-        starts, lengths = _spans(attention_mask, shape)
-        hidden = torch.zeros(*shape, parts.width)
-        state, threads = self._take(parts), paths.claim_all()
+        ids, spans, kinds = _checked(self.parts, input_ids, attention_mask, token_type_ids)
+        hidden = np.zeros((*ids.shape, self.parts.width), np.float32)
+        state, threads = self._take(), paths.claim_all()
         try:
-            for texts in _pieces(lengths):
-                span = starts[texts], lengths[texts]
-                _read(state, threads, (input_ids, token_type_ids), texts, span, hidden)
+            for piece in _pieces(spans):
+                texts = [_embedded(self.parts, ids[i], kinds[i], spans[i]) for i in piece]
+                state.run(texts, [hidden[i, spans[i]] for i in piece], threads)
         finally:
             paths.release(threads)
             self._free.append(state)
-        return BaseModelOutput(last_hidden_state=hidden)
+        return BaseModelOutput(last_hidden_state=torch.from_numpy(hidden))
 
-    def _take(self, parts):
+    def _take(self):
         try:
             return self._free.pop()
         except IndexError:
-            return State(parts, max(MOST_ROWS, parts.window))
+            return State(self.parts, max(MOST_ROWS, len(self.parts.places)))
 
     def __getstate__(self):
         """Leave out states, whose programs know addresses: a copy makes its own."""
         return self.__dict__ | {"_free": []}
 
 
-def _pieces(lengths: np.ndarray) -> Iterator[np.ndarray]:
+def _pieces(spans: list[slice]) -> Iterator[list[int]]:
     """Yield which texts are read at once: the longest first, beside those as long as they are."""
-    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    while len(order):
+    lengths = [span.stop - span.start for span in spans]
+    order = sorted(filter(lengths.__getitem__, range(len(spans))), key=lambda i: -lengths[i])
+    while order:
         count = max(MOST_ROWS // lengths[order[0]], 1)
         yield order[:count]
         order = order[count:]
 
 
-def _read(state, threads, inputs, texts, span, hidden):
-    """Read a piece, and write what is found about its texts to their places."""
-    starts, lengths = span
-    places = starts[:, None] + np.arange(lengths[0])
-    places = torch.from_numpy(places.clip(max=hidden.shape[1] - 1))
-    rows = torch.from_numpy(texts)[:, None]
-    ids, kinds = (None if each is None else each[rows, places] for each in inputs)
-    embedded = state.parts.embeddings(input_ids=ids, token_type_ids=kinds, position_ids=places)
-    found = torch.from_numpy(state.run(embedded.float(), lengths, threads))
-    for i, (text, start, length) in enumerate(zip(texts, starts, lengths, strict=True)):
-        hidden[text, start : start + length] = found[i, :length]
+def _embedded(parts, ids, kinds, span) -> np.ndarray:
+    """Return the sums of a text's embeddings, before their norm: (length, width)."""
+    found = parts.words(ids[span])
+    found += parts.places[span]
+    found += parts.kinds[kinds[span]]
+    return found
 
 
-def _spans(mask, shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each text starts, and how long it is, from a mask of one run of ones."""
-    texts, length = shape
-    if mask is None:
-        return np.zeros(texts, np.int64), np.full(texts, length)
-    seen = mask.numpy() != 0
-    starts, lengths = seen.argmax(1), seen.sum(1)
-    places = np.arange(length) - starts[:, None]
-    torn = ((places >= 0) & (places < lengths[:, None]) != seen).any(1)
-    if torn.any():
+def _checked(parts, input_ids, attention_mask, token_type_ids):
+    """Return ids, where each text starts and ends, and kinds of tokens, or raise."""
+    ids = _checked_ids("input_ids", input_ids, parts.vocabulary)
+    window = len(parts.places)
+    if ids.shape[1] > window:
+        raise ValueError(f"input_ids are {ids.shape[1]} long; {window} at most are wanted")
+    kinds = np.zeros_like(ids)
+    if token_type_ids is not None:
+        _check_shape("token_type_ids", token_type_ids, ids.shape)
+        kinds = _checked_ids("token_type_ids", token_type_ids, len(parts.kinds))
+    if attention_mask is None:
+        return ids, [slice(0, ids.shape[1])] * len(ids), kinds
+    _check_shape("attention_mask", attention_mask, ids.shape)
+    seen = attention_mask.numpy() != 0
+    return ids, [_span(text, i) for i, text in enumerate(seen)], kinds
+
+
+def _span(seen: np.ndarray, number: int) -> slice:
+    """Return where a text starts and ends, from its row of a mask."""
+    places = seen.nonzero()[0]
+    if not len(places):
+        return slice(0, 0)
+    first, last = int(places[0]), int(places[-1]) + 1
+    if len(places) != last - first:
         raise ValueError(
-            f"attention_mask has a gap within text {torn.argmax()}; padding before or behind a "
-            "text is wanted"
+            f"attention_mask has a gap within text {number}; padding before or behind a text is "
+            "wanted"
         )
-    return starts, lengths
+    return slice(first, last)
 
 
 def _check_shape(name, tensor, shape):
@@ -168,10 +168,12 @@ def _check_shape(name, tensor, shape):
         raise ValueError(f"{name} is {tuple(tensor.shape)}; {shape}, as input_ids, is wanted")
 
 
-def _check_ids(name, ids, count):
+def _checked_ids(name, ids, count) -> np.ndarray:
     if ids.ndim != 2 or ids.is_floating_point():
         found = f"{ids.dtype} of shape {tuple(ids.shape)}"
         raise ValueError(f"{name} is {found}; int64 of shape (texts, length) is wanted")
-    low, high = ids.aminmax() if ids.numel() else (0, 0)
-    if low < 0 or high >= count:
-        raise ValueError(f"{name} holds {low} to {high}; 0..{count - 1} is wanted")
+    ids = ids.numpy()
+    if ids.size and (ids.min() < 0 or ids.max() >= count):
+        found = f"{ids.min()} to {ids.max()}"
+        raise ValueError(f"{name} holds {found}; 0..{count - 1} is wanted")
+    return ids

@@ -1,7 +1,10 @@
 """What a jitted encoder is made of, read from a model of transformers, or refused by name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import nn
 
 from lightcourse.programs.parts import (
@@ -10,6 +13,7 @@ from lightcourse.programs.parts import (
     check,
     check_bare,
     check_config,
+    floats,
     norm,
     product,
 )
@@ -31,15 +35,20 @@ class Block:
 
 @dataclass(frozen=True)
 class Parts:
-    """An encoder: the module that embeds tokens, its blocks, the sizes."""
+    """An encoder: what embeds tokens, its blocks, the sizes.
 
-    embeddings: nn.Module
+    ``words`` returns the rows of its table for ids of shape (n,), an ndarray of float32;
+    ``places`` and ``kinds`` are tables themselves.
+    """
+
+    words: Callable[[np.ndarray], np.ndarray]
+    places: np.ndarray
+    kinds: np.ndarray
+    norm: Norm
     blocks: list[Block]
     width: int
     heads: int
     vocabulary: int
-    kinds: int
-    window: int
 
 
 def read(model: nn.Module) -> Parts:
@@ -58,14 +67,27 @@ def read(model: nn.Module) -> Parts:
             "None) is wanted, and last_hidden_state is what to pool"
         )
     return Parts(
-        embeddings=check(model.embeddings, "BertEmbeddings", "embeddings"),
+        words=_words(check(model.embeddings, "BertEmbeddings", "embeddings").word_embeddings),
+        places=_rows(model.embeddings.position_embeddings, config.max_position_embeddings),
+        kinds=_rows(model.embeddings.token_type_embeddings, config.type_vocab_size),
+        norm=norm(model, "embeddings.LayerNorm", "LayerNorm"),
         blocks=[_block(model, f"encoder.layer.{i}") for i in range(config.num_hidden_layers)],
         width=config.hidden_size,
         heads=config.num_attention_heads,
         vocabulary=config.vocab_size,
-        kinds=config.type_vocab_size,
-        window=config.max_position_embeddings,
     )
+
+
+def _words(module):
+    """Return what looks words up, without torch where it can: its threads stay awake after."""
+    if type(module) is nn.Embedding:
+        return floats(module.weight).__getitem__
+    return lambda ids: floats(module(torch.from_numpy(ids)))
+
+
+def _rows(table, count):
+    """Return the rows of a small table, which may store integers."""
+    return floats(table(torch.arange(count)))
 
 
 CLASSES = {

@@ -1,7 +1,6 @@
 """The arrays and the program with which a jitted encoder reads a piece: some texts at once."""
 
 import numpy as np
-import torch
 
 from lightcourse.encoding.parts import Block, Parts
 from lightcourse.kernels import steps
@@ -25,19 +24,23 @@ class State:
         self.products = Products(self.room)
         self.x = self.room.floats("x", parts.width)[:, : parts.width]
         self.ends = np.zeros(rows, np.int64)
-        self.program = Program([step for block in parts.blocks for step in self._block(block)])
+        written = [steps.norm(self.room, *_norm(parts.norm), self.x, self.x)]
+        written += [step for block in parts.blocks for step in self._block(block)]
+        self.program = Program(written)
 
-    def run(self, embedded: torch.Tensor, ends: np.ndarray, threads: int) -> np.ndarray:
-        """Read texts of shape (n, times, width); return as much, which the next run overwrites.
+    def run(self, texts: list[np.ndarray], hidden: list[np.ndarray], threads: int) -> None:
+        """Read texts, each the sums of its embeddings, (length, width); write what comes out.
 
-        Positions from a text's end on are not seen, and theirs are numbers without a meaning.
+        The first is the longest; positions behind the others' ends are computed, and not seen.
         """
-        texts, times, width = embedded.shape
-        rows = self.x[: texts * times]
-        rows[...] = embedded.reshape(rows.shape).numpy()
-        self.ends[:texts] = ends
-        self.program.run(len(rows), times, 0, threads)
-        return rows.reshape(texts, times, width)
+        times = len(texts[0])
+        for i, text in enumerate(texts):
+            self.x[i * times : i * times + len(text)] = text
+            self.x[i * times + len(text) : (i + 1) * times] = 0
+            self.ends[i] = len(text)
+        self.program.run(len(texts) * times, times, 0, threads)
+        for i, out in enumerate(hidden):
+            out[...] = self.x[i * times : i * times + len(out)]
 
     def _block(self, block: Block):
         parts, room, x = self.parts, self.room, self.x
