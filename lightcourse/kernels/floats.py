@@ -108,8 +108,3 @@ def silu(x, y, powers):
     exp(x, powers)
     for i in range(len(x)):
         y[i] /= np.float32(1) + x[i]
-
-
-# Abramowitz & Stegun 1964, 7.1.26: erf to within 1.5e-7.
-ERF_P = np.float32(0.3275911)
-ERF = tuple(map(np.float32, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)))
