@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from lightcourse.programs.parts import Norm, check, check_bare, check_config, floats, norm, product
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "gelu": "gelu_erf",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
+from lightcourse.programs.parts import (
+    ACTIVATIONS,
+    Norm,
+    check,
+    check_bare,
+    check_config,
+    floats,
+    norm,
+    product,
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Attention over a cache, or over whole texts: a core that shares texts, heads and rows."""
+"""Attention over a cache: a core that shares texts, heads and rows."""
 
 import numpy as np
 from numba import carray, njit
@@ -17,8 +17,7 @@ BLOCK = 16  # positions of a text that are computed together
 def attend(job, first, last):
     """Compute some units: a block of positions of a text, and one head of keys.
 
-    Position p of a text sees those from the text's first one to itself; where ENDS is given, to
-    the end of its text.
+    Position p of a text sees those from the text's first one to itself.
     """
     job = carray(job, FIELDS)
     blocks = (job[Field.TIMES] + BLOCK - 1) // BLOCK

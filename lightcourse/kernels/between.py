@@ -6,7 +6,7 @@ Their jobs have :class:`lightcourse.kernels.program.Field` behind the slots of a
 import numpy as np
 from numba import carray, njit
 
-from lightcourse.kernels import caching, floats
+from lightcourse.kernels import caching, float_rows, floats
 from lightcourse.kernels.addresses import longs, matrix, vector
 from lightcourse.kernels.fields import FIELDS, Field
 from lightcourse.kernels.jobs import Slot
@@ -41,6 +41,18 @@ def layer_norm(job, first, last):
         floats.layer_norm(x[i, :width], weight, bias, epsilon, y[i, :width])
 
 
+def add_norm(job, first, last):
+    """Replace rows of y by the layer norm of their sum with x."""
+    job, x, y = _read(job)
+    width = job[Field.WIDTH]
+    weight, bias = vector(job[Slot.W], width), vector(job[Slot.BIAS], width)
+    epsilon, total = vector(job[Field.NUMBER], 1)[0], np.empty(width, np.float32)
+    for i in range(first, last):
+        for j in range(width):
+            total[j] = x[i, j] + y[i, j]
+        floats.layer_norm(total, weight, bias, epsilon, y[i, :width])
+
+
 def add(job, first, last):
     """Add rows of x to those of y."""
     job, x, y = _read(job)
@@ -60,21 +72,23 @@ def silu(job, first, last):
 
 
 def gelu_tanh(job, first, last):
-    """Write GELU, by tanh."""
-    job, x, y = _read(job)
-    width = job[Field.WIDTH]
-    powers = np.empty(width, np.int32)
+    """Write GELU, by tanh, of whole vectors; y may be x."""
     for i in range(first, last):
-        floats.gelu_tanh(x[i, :width], y[i, :width], powers)
+        float_rows.gelu_tanh(*_addresses(job, i))
 
 
 def gelu_erf(job, first, last):
-    """Write GELU, by erf."""
-    job, x, y = _read(job)
-    width = job[Field.WIDTH]
-    powers = np.empty(width, np.int32)
+    """Write GELU, by erf, of whole vectors; y may be x."""
     for i in range(first, last):
-        floats.gelu_erf(x[i, :width], y[i, :width], powers)
+        float_rows.gelu_erf(*_addresses(job, i))
+
+
+@njit(cache=CACHE, nogil=True)
+def _addresses(job, row):
+    """Return where a row of x starts, and of y, and how many vectors there are."""
+    job = carray(job, FIELDS)
+    x, y = job[Slot.X] + 4 * row * job[Slot.X_STRIDE], job[Slot.Y] + 4 * row * job[Slot.Y_STRIDE]
+    return x, y, padded(job[Field.WIDTH]) // 16
 
 
 def rotate(job, first, last):

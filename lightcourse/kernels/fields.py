@@ -11,8 +11,9 @@ class Field(IntEnum):
     HELD, TIMES: how many positions the cache holds of each text, and how many are new; a
     program sets both, and ROWS, in all its jobs. WIDTH: numbers of a row. NUMBER: where one
     float32 stands. HEADS of SIZE numbers; GROUP: queries' heads for each head of keys.
-    CACHE, OTHER: a layer's keys or values; CAPACITY: positions that there is room for. PADDING:
-    where the first position of each text is that is not padding. COS, SIN: WINDOW rows each.
+    CACHE, OTHER: a layer's keys and values; CAPACITY: positions that there is room for. PADDING:
+    where the first position of each text is that is not padding; ENDS: where each text ends.
+    COS, SIN: WINDOW rows each.
     """
 
     HELD, TIMES, WIDTH, NUMBER, HEADS, SIZE, GROUP = range(LENGTH, LENGTH + 7)

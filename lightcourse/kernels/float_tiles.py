@@ -46,9 +46,10 @@ def _tile(rows, vectors):
     return tile
 
 
-# Sixteen sums and four columns leave room among 32 registers of 64 bytes.
-TILE_4_4, TILE_4_1, TILE_1_4, TILE_1_1 = (
-    _tile(*shape) for shape in ((4, 4), (4, 1), (1, 4), (1, 1))
+# Sixteen sums and four columns leave room among 32 registers of 64 bytes. Eight sums are what it
+# takes to hide an instruction's four cycles where two start in each.
+TILE_4_4, TILE_4_2, TILE_4_1, TILE_1_4, TILE_1_2, TILE_1_1 = (
+    _tile(rows, vectors) for rows in (4, 1) for vectors in (4, 2, 1)
 )
 
 
@@ -58,19 +59,23 @@ def multiply(rows, columns, count, a, a_stride, b, b_stride, y, y_stride):
 
     ``a`` is (rows, count), ``b`` (count, columns).
     """
-    for first in range(0, columns, 64):
-        wide = columns - first >= 64
-        for row in range(0, rows, 4):
+    fours = rows // 4 * 4
+    while columns > 0:
+        wide = 64 if columns >= 64 else 32 if columns >= 32 else 16
+        for row in range(0, fours, 4):
             here, out = a + row * a_stride, y + row * y_stride
-            if rows - row >= 4 and wide:
-                TILE_4_4(here, a_stride, b + 4 * first, b_stride, out + 4 * first, y_stride, count)
-                continue
-            for m in range(1 if rows - row >= 4 else rows - row):
-                for n in range(first, first + (16 if wide else columns - first), 16):
-                    at, to = here + m * a_stride, out + m * y_stride + 4 * n
-                    if rows - row >= 4:
-                        TILE_4_1(at, a_stride, b + 4 * n, b_stride, to, y_stride, count)
-                    elif wide:
-                        TILE_1_4(at, a_stride, b + 4 * n, b_stride, to, y_stride, count)
-                    else:
-                        TILE_1_1(at, a_stride, b + 4 * n, b_stride, to, y_stride, count)
+            if wide == 64:
+                TILE_4_4(here, a_stride, b, b_stride, out, y_stride, count)
+            elif wide == 32:
+                TILE_4_2(here, a_stride, b, b_stride, out, y_stride, count)
+            else:
+                TILE_4_1(here, a_stride, b, b_stride, out, y_stride, count)
+        for row in range(fours, rows):
+            here, out = a + row * a_stride, y + row * y_stride
+            if wide == 64:
+                TILE_1_4(here, a_stride, b, b_stride, out, y_stride, count)
+            elif wide == 32:
+                TILE_1_2(here, a_stride, b, b_stride, out, y_stride, count)
+            else:
+                TILE_1_1(here, a_stride, b, b_stride, out, y_stride, count)
+        b, y, columns = b + 4 * wide, y + 4 * wide, columns - wide

@@ -108,32 +108,3 @@ def silu(x, y, powers):
     exp(x, powers)
     for i in range(len(x)):
         y[i] /= np.float32(1) + x[i]
-
-
-@njit(cache=CACHE, nogil=True, error_model="numpy")
-def gelu_tanh(x, y, powers):
-    """Write GELU's form with tanh to y (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    for i in range(len(x)):
-        # tanh(u) is 1 - 2 / (e^2u + 1), so x (1 + tanh(u)) / 2 is x / (1 + e^-2u).
-        y[i] = np.float32(-1.5957691216) * (x[i] + np.float32(0.044715) * x[i] * x[i] * x[i])
-    exp(y, powers)
-    for i in range(len(x)):
-        y[i] = x[i] / (np.float32(1) + y[i])
-
-
-# Abramowitz & Stegun 1964, 7.1.26: erf to within 1.5e-7.
-ERF_P = np.float32(0.3275911)
-ERF = tuple(map(np.float32, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)))
-
-
-@njit(cache=CACHE, nogil=True, error_model="numpy")
-def gelu_erf(x, y, powers):
-    """Write GELU as it is defined, by erf, to y: within 1e-6 of ``|x|``."""
-    for i in range(len(x)):
-        y[i] = np.float32(-0.5) * x[i] * x[i]
-    exp(y, powers)
-    for i in range(len(x)):
-        t = np.float32(1) / (np.float32(1) + ERF_P * np.float32(0.70710678) * abs(x[i]))
-        tail = ((((ERF[0] * t + ERF[1]) * t + ERF[2]) * t + ERF[3]) * t + ERF[4]) * t * y[i]
-        # tail is 1 - erf(|x| / sqrt 2); half of it is the share that |x| loses.
-        y[i] = max(x[i], np.float32(0)) - np.float32(0.5) * abs(x[i]) * tail

@@ -22,7 +22,7 @@ CACHE = caching.ready()
 class Each(IntEnum):
     """What a core's units are counted by."""
 
-    PANELS, ROWS, BLOCKS = range(3)
+    PANELS, ROWS, BLOCKS, TEXTS = range(4)
 
 
 class Step(NamedTuple):
@@ -34,7 +34,7 @@ class Step(NamedTuple):
     job : ndarray of int64, shape (FIELDS,)
     each : Each
     units : int
-        For each row, or each block of rows; or of all.
+        For each row, block of rows, or text; or of all.
     work : int
         Multiply-adds for each row, or as good as these.
     many, fewest : core and int, optional
@@ -91,6 +91,8 @@ def _run(table, jobs, rows, times, held, board, workers):
             units *= rows
         elif each == Each.BLOCKS:
             units *= rows // times * ((times + BLOCK - 1) // BLOCK)
+        elif each == Each.TEXTS:
+            units *= rows // times
         if workers and units > 1 and work * rows >= LITTLE:
             pool.share_with(board, core, job, units, workers)
         else:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lightcourse import panels
-from lightcourse.kernels import attention, between, linear, paths, rows
+from lightcourse.kernels import attention, between, linear, paths, rows, whole_texts
 from lightcourse.kernels.fields import FIELDS, Field
 from lightcourse.kernels.jobs import Operands, Slot
 from lightcourse.kernels.program import Each, Step
@@ -23,10 +23,14 @@ class Room:
         self.rows, self.arrays = rows, {}
 
     def floats(self, name: str, width: int) -> np.ndarray:
-        """Return the matrix of this name, whose rows are filled up to whole panels."""
+        """Return the matrix of this name, whose rows are filled up to whole panels.
+
+        Up to an odd number of panels, each of which is a line of the cache: rows an even number
+        of lines apart would compete for half of its places, or fewer.
+        """
         if name not in self.arrays:
-            wide = -(-width // panels.OUTPUTS) * panels.OUTPUTS
-            self.arrays[name] = panels.aligned((self.rows, wide), np.float32)
+            lines = -(-width // panels.OUTPUTS) | 1
+            self.arrays[name] = panels.aligned((self.rows, lines * panels.OUTPUTS), np.float32)
             self.arrays[name][...] = 0
         return self.arrays[name]
 
@@ -75,6 +79,12 @@ def norm(room, weight, bias, epsilon, x, y) -> Step:
     return by_rows(between.layer_norm, x, y, 6 * width, WIDTH=width, **where)
 
 
+def add_norm(room, weight, bias, epsilon, x, y) -> Step:
+    """Return the step that adds x to y, and replaces y by the layer norm of the sum."""
+    where = {"W": room.keep(weight), "BIAS": room.keep(bias), "NUMBER": room.number(epsilon)}
+    return by_rows(between.add_norm, x, y, 7 * len(weight), WIDTH=len(weight), **where)
+
+
 def add(x, y, width) -> Step:
     """Return the step that adds x to y."""
     return by_rows(between.add, x, y, width, WIDTH=width)
@@ -119,3 +129,12 @@ def attend(room, x, y, cache, sizes, scaling, starts) -> Step:
     fields |= {"CACHE": keys, "OTHER": values, "CAPACITY": capacity}
     job = _job(x, y, NUMBER=room.number(scaling), **fields)
     return Step(attention.attend, job, Each.BLOCKS, key_heads, heads * size * 256)
+
+
+def attend_whole(room, queries, keys, values, y, sizes, scaling, ends) -> Step:
+    """Return attention among the positions of each text; all matrices lie alike."""
+    heads, size = sizes
+    fields = {"HEADS": heads, "SIZE": size, "ENDS": ends, "NUMBER": room.number(scaling)}
+    fields |= {"CACHE": keys.ctypes.data, "OTHER": values.ctypes.data}
+    job = _job(queries, y, **fields)
+    return Step(whole_texts.attend, job, Each.TEXTS, heads, heads * size * 256)

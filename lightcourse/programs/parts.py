@@ -7,6 +7,13 @@ from torch import nn
 
 from lightcourse.layers import stores_integers
 
+ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu_erf",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
 
 @dataclass(frozen=True)
 class Norm:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numba import config
+from numba import config, njit
 from torch.nn import functional as F
 
-from lightcourse.kernels import floats
+from lightcourse.kernels import float_rows, floats
 from lightcourse.kernels.float_tiles import multiply
 
 WIDTHS = st.integers(1, 200)
@@ -62,16 +62,71 @@ def test_norms(width, seed):
 
 
 @given(WIDTHS, SEEDS, st.sampled_from([0.01, 3.0, 80.0]))
-def test_activations(width, seed, size):
+def test_silu(width, seed, size):
     x, exact = drawn(width, seed, size)
-    y = np.empty_like(x)
-    for name, approximate in (("gelu_erf", "none"), ("gelu_tanh", "tanh")):
-        getattr(floats, name)(x, y, powers(width))
-        off = np.abs(y - F.gelu(exact, approximate=approximate).numpy())
-        assert (off <= 1e-6 * np.maximum(np.abs(x), 1)).all()
     up, exact_up = drawn(width, seed + 1)
     floats.silu(x, up, powers(width))
     np.testing.assert_allclose(up, F.silu(exact) * exact_up, rtol=1e-5, atol=1e-6)
+
+
+@njit
+def vectors_softmax(x, count):
+    float_rows.softmax(x.ctypes.data, count)
+
+
+@njit
+def vectors_gelu(x, y, by_erf):
+    if by_erf:
+        float_rows.gelu_erf(x.ctypes.data, y.ctypes.data, len(x) // 16)
+    else:
+        float_rows.gelu_tanh(x.ctypes.data, y.ctypes.data, len(x) // 16)
+
+
+compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+
+
+@compiled
+@given(WIDTHS, SEEDS, st.sampled_from([0.01, 3.0, 80.0]))
+def test_softmax_by_vectors(width, seed, size):
+    x, exact = drawn(-(-width // 16) * 16 + 1, seed, size)
+    after = x[-1]
+    vectors_softmax(x, width)
+    np.testing.assert_allclose(x[:width], exact[:width].softmax(0), atol=1e-6)
+    assert x[-1] == after  # behind the last vector nothing is written
+
+
+@compiled
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_softmax_of_what_is_not_finite_is_nan_as_torchs(bad):
+    for place in (0, 17, 19):
+        x = np.zeros(32, np.float32)
+        x[place] = bad
+        vectors_softmax(x, 20)
+        assert np.isnan(x[place]) and (bad != np.nan or np.isnan(x[:20]).all())
+    x = np.full(32, -np.inf, np.float32)
+    x[3] = 2
+    vectors_softmax(x, 20)
+    np.testing.assert_allclose(x[:20], np.arange(20) == 3, atol=1e-30)
+
+
+@compiled
+@given(st.integers(1, 12), SEEDS, st.sampled_from([0.01, 3.0, 80.0]), st.booleans())
+def test_gelu_by_vectors(vectors, seed, size, in_place):
+    for by_erf, approximate in ((True, "none"), (False, "tanh")):
+        x, exact = drawn(16 * vectors, seed, size)
+        y = x if in_place else np.empty_like(x)
+        vectors_gelu(x, y, by_erf)
+        off = np.abs(y - F.gelu(exact, approximate=approximate).numpy())
+        assert (off <= 1e-6 * np.maximum(np.abs(exact.numpy()), 1)).all()
+
+
+@compiled
+def test_gelu_hides_nothing_that_is_not_finite():
+    for by_erf in (True, False):
+        x = np.zeros(16, np.float32)
+        x[:2] = np.nan, np.inf
+        vectors_gelu(x, x, by_erf)
+        assert np.isnan(x[0]) and not np.isfinite(x[1]) and (x[2:] == 0).all()
 
 
 @given(st.integers(1, 40), SEEDS)
@@ -85,7 +140,7 @@ def test_rotations_are_those_of_transformers(half, seed):
     np.testing.assert_allclose(x, want, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@compiled
 @given(st.integers(1, 11), st.integers(0, 70), st.integers(1, 11), SEEDS)
 def test_products_of_floats(rows, count, vectors, seed):
     rng = np.random.default_rng(seed)
