@@ -25,7 +25,7 @@ LEAST, MOST = np.float32(-87.0), np.float32(88.0)  # e to these are normal float
 
 @njit(cache=CACHE, nogil=True, error_model="numpy")
 def exp(x, powers):
-    """Replace each x by e^x, to within 2^-22 of it.
+    """Replace each x by e^x, to within 2^-21 of it.
 
     ``powers`` is room for as many int32. Below -87 the answer is e^-87, above 88 it is e^88.
     """
