@@ -77,7 +77,7 @@ OFFSET = Products(4, _load, _dot_offset)
 
 def multiply(kind, core, threads, operands) -> None:
     """Run a core; int8 weights have lost their offset before the sums, which start at 0."""
-    if kind == "w8":
+    if kind in ("w8", "g8"):
         operands = operands._replace(sums=np.zeros_like(operands.sums))
     jobs.multiply(kind, core, threads, operands)
 
@@ -93,6 +93,7 @@ W8 = inlined(
     )
 )
 W8_ROW = inlined(tiles.w8(OFFSET, 1, ROW_PANELS))
+G8 = inlined(all_rows(*[(rows, tiles.g8(OFFSET, rows)) for rows in (4, 1)]))
 W4 = inlined(all_rows(*[(rows, tiles.w4(NEON, rows, False)) for rows in (4, 1)]))
 Z4 = inlined(all_rows(*[(rows, tiles.w4(NEON, rows, True)) for rows in (4, 1)]))
 SPARSE = inlined(sparse_tiles.sparse(NEON, _zeros, shuffle, [(6, 1), (1, 2)]))
@@ -110,6 +111,12 @@ def w8(job, first, last):
         first = fours
     for panel in range(first, last):
         W8(job, panel, 0)
+
+
+def g8(job, first, last):
+    """Int8 weights in groups."""
+    for panel in range(first, last):
+        G8(job, panel, 0)
 
 
 def w4(job, first, last):

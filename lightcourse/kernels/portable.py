@@ -30,6 +30,28 @@ def quantize(x, q, sums, scale, width, first, last):
             sums[i, g] = _add(q[i, g * width : (g + 1) * width])
 
 
+@njit(cache=CACHE, nogil=True, error_model="numpy")
+def quantize_groups(x, q, sums, scale, width, first, last):
+    """Quantize rows ``first`` to ``last`` with a scale for each group of ``width``.
+
+    ``q`` may have more columns than ``x``: they are filled with zeros.
+    """
+    bits, scale_bits, groups = x.view(np.int32), scale.view(np.int32), scale.shape[1]
+    for i in range(first, last):
+        for g in range(groups):
+            start, stop = g * width, (g + 1) * width
+            scale_bits[i, g] = _largest(bits[i, start:stop])
+            if scale_bits[i, g] >= np.int32(0x7F800000):  # infinity, or above it NaN
+                scale[i], q[i], sums[i] = np.nan, 0, 0
+                break
+            scale[i, g] /= np.float32(127)
+            if scale[i, g] < np.float32(1.1754944e-38):  # below the normal float32
+                scale[i, g] = np.float32(1)
+            to = q[i, start : stop if g + 1 < groups else q.shape[1]]
+            _round_row(x[i, start:stop], np.float32(1) / scale[i, g], to)
+            sums[i, g] = _add(to)
+
+
 @njit(cache=CACHE, nogil=True)
 def _largest(bits):
     """Return the bits of the largest value, whatever its sign; those of NaN are larger still.
@@ -96,6 +118,32 @@ def w8_panels(first, last, q, sums, x_scale, weights, bias, y):
 
 
 @njit(cache=CACHE, nogil=True)
+def g8_panels(first, last, q, sums, x_scale, weights, bias, y):
+    """Compute panels of int8 weights in groups; their bytes come four at a time, as words."""
+    words, scale = weights
+    rows = np.empty((16, 4 * words.shape[1]), np.int8)
+    row_words = rows.view(np.uint32)
+    for p in range(first, last):
+        for n in range(16):
+            for k in range(words.shape[1]):
+                row_words[n, k] = words[p, k, n] ^ np.uint32(0x80808080)
+        for i in range(len(q)):
+            for n in range(16):
+                total = _dot_scaled(q[i], rows[n], x_scale[i], scale[p, :, n])
+                y[i, 16 * p + n] = total + bias[16 * p + n]
+
+
+@njit(cache=CACHE, nogil=True)
+def _dot_scaled(q, row, x_scale, scale):
+    """Add up the groups of one row, each with its two scales."""
+    width, total = len(row) // len(scale), np.float32(0)
+    for g in range(len(scale)):
+        part = _dot(q[g * width : (g + 1) * width], row[g * width : (g + 1) * width])
+        total += np.float32(part) * (scale[g] * x_scale[g])
+    return total
+
+
+@njit(cache=CACHE, nogil=True)
 def w4_panels(first, last, q, sums, x_scale, weights, bias, y):
     """Compute panels of 4-bit weights in groups; their bytes come four at a time, as words."""
     words, scale, zero_point = weights
@@ -149,6 +197,14 @@ def w8_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
 
 
 @njit(cache=CACHE, nogil=True, parallel=True)
+def g8_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
+    """Share panels of int8 weights in groups among threads."""
+    for t in prange(threads):
+        first, last = panels * t // threads, panels * (t + 1) // threads
+        g8_panels(first, last, q, sums, x_scale, weights, bias, y)
+
+
+@njit(cache=CACHE, nogil=True, parallel=True)
 def w4_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
     """Share panels of 4-bit weights among threads."""
     for t in prange(threads):
@@ -167,7 +223,7 @@ def sparse_parallel(threads, panels, q, sums, x_scale, weights, bias, y):
 # --- running them ---------------------------------------------------------------------------
 
 W8, W4 = (w8_panels, w8_parallel), (w4_panels, w4_parallel)
-SPARSE = sparse_panels, sparse_parallel
+G8, SPARSE = (g8_panels, g8_parallel), (sparse_panels, sparse_parallel)
 
 
 def multiply(kind, core, threads, operands) -> None:
@@ -190,6 +246,10 @@ def _words_w8(qweight, scale):
     return qweight.view(np.uint32)[..., 0], scale
 
 
+def _words_g8(qweight, halves):
+    return qweight.view(np.uint32)[..., 0], halves.view(np.float16).astype(np.float32)
+
+
 def _words_w4(qweight, halves, zero_point=None):
     """Turn scales into single precision, and let weights without zero points have them too."""
     scale = halves.view(np.float16).astype(np.float32)
@@ -202,4 +262,10 @@ def _as_they_are(*weights):
     return weights
 
 
-READABLE = {"w8": _words_w8, "w4": _words_w4, "z4": _words_w4, "sparse": _as_they_are}
+READABLE = {
+    "w8": _words_w8,
+    "g8": _words_g8,
+    "w4": _words_w4,
+    "z4": _words_w4,
+    "sparse": _as_they_are,
+}
