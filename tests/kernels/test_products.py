@@ -221,7 +221,7 @@ def test_linear_w8a8_grouped_equals_its_reference_and_float64(count, inputs, out
     scale, bias = rng.random((outputs, groups)).astype(np.float16), rng.random(outputs, np.float32)
     arguments = panels.pack_w8(q, 32), panels.pack_groups(scale), bias, outputs
     x_q, x_scale = reference.quantize_groups(x, -(-inputs // groups))
-    parts = (outputs, groups, -1), (len(x), groups, -1)
+    parts = [(len(a), groups, inputs // groups) for a in (q, x)]
     sums = [a.reshape(part).astype(float) for a, part in zip((q, x_q), parts, strict=True)]
     sums = np.einsum("ngk,mgk->mng", *sums) * scale * x_scale[:, None].astype(float)
     terms = np.abs(sums).sum(2) + bias

@@ -103,7 +103,7 @@ def test_the_operator_is_what_torch_wants_of_one(form):
     buffers = layer.qweight, layer.scale, layer.zero_point, layer.bias
     for x in (draw(5, 96), draw(2, 5, 96).requires_grad_()):
         operator = torch.ops.lightcourse.linear_integers.default
-        torch.library.opcheck(operator, (x, *buffers, 40))
+        torch.library.opcheck(operator, (x, *buffers, 40, layer.bits))
 
 
 @every_table
