@@ -57,6 +57,11 @@ def ours_w8a8(threads):
     return _ours(threads, bits=8)
 
 
+def ours_w8a8_grouped(threads):
+    """Run our kernels, 8 bits in groups of 32, as ggml's Q8_0."""
+    return _ours(threads, bits=8, group_size=32)
+
+
 def ours_w4a8(threads):
     """Run our kernels, 4 bits in groups of 32 with zero points, as the file has them."""
     return _ours(threads, bits=4, group_size=32, symmetric=False)
@@ -99,6 +104,7 @@ class LlamaSession:
 
 GENERATORS = {
     "lightcourse W8A8": ours_w8a8,
+    "lightcourse W8A8, groups of 32": ours_w8a8_grouped,
     "lightcourse W4A8": ours_w4a8,
     "torch fp32": fp32,
     "torch bf16": bf16,

@@ -12,8 +12,9 @@ that lie together, in the order in which they are read::
     ...              4k..4k+3
 
 Rows are filled up to a multiple of 16, inputs to a multiple of 4 (32 where two 4-bit values
-share a byte), with weights that stand for 0. Integers are stored with an offset that makes
-them unsigned, because ``vpdpbusd`` multiplies unsigned by signed bytes.
+share a byte, or groups of inputs have a scale each), with weights that stand for 0. Integers are
+stored with an offset that makes them unsigned, because ``vpdpbusd`` multiplies unsigned by signed
+bytes.
 """
 
 import ctypes
@@ -25,21 +26,25 @@ import numpy as np
 OUTPUTS = 16
 INPUTS = 4
 BLOCK_W4 = 32
+BLOCK_G8 = 32  # int8 weights in groups
 OFFSET_W8 = 128
 OFFSET_W4 = 8
 LINE = 64  # bytes that a processor fetches together
 
 
-def pack_w8(q: np.ndarray) -> np.ndarray:
+def pack_w8(q: np.ndarray, multiple: int = INPUTS) -> np.ndarray:
     """Store int8 weights as panels.
 
     Parameters
     ----------
     q : ndarray of int8, shape (outputs, inputs)
+    multiple : int
+        What inputs are filled up to a multiple of: 4, or 32 where groups of them have a scale
+        each.
 
     Returns
     -------
-    ndarray of uint8, shape (ceil(outputs / 16), ceil(inputs / 4), 16, 4)
+    ndarray of uint8, shape (ceil(outputs / 16), ceil(inputs / multiple) * multiple / 4, 16, 4)
         ``q + 128``; the padding holds 128, which stands for 0.
 
     Raises
@@ -54,7 +59,7 @@ def pack_w8(q: np.ndarray) -> np.ndarray:
     >>> pack_w8(np.array([[1, -1, 0, 2]]))[0, 0, 0].tolist()
     [129, 127, 128, 130]
     """
-    q = _padded(_integers(q, -128, 127), INPUTS)
+    q = _padded(_integers(q, -128, 127), multiple)
     return _blocks((q + OFFSET_W8).astype(np.uint8))
 
 

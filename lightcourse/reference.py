@@ -40,13 +40,54 @@ def quantize_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([[50, -127, 0]], 0.02)
     """
     x = as_rows(x)
-    finite = np.isfinite(x).all(axis=1)
-    x = np.where(finite[:, None], x, np.float32(0))
-    scale = np.abs(x).max(axis=1, initial=0) / np.float32(127)
-    # Values of a row with so small a scale are far below 1/2, and round to 0 at scale 1.
+    q, scale = quantize_groups(x, max(1, x.shape[1]))
+    return q, scale[:, 0]
+
+
+def quantize_groups(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Quantize each row to int8 with a scale for every ``width`` of its values.
+
+    :func:`quantize_rows`, group by group: one large value spoils the grid of its neighbours
+    alone, and not that of the whole row. With ``width`` 32 it is how ggml quantizes rows for
+    its Q8_0, whose scales are rounded to half precision besides.
+
+    Parameters
+    ----------
+    x : ndarray, shape (rows, columns)
+        Any float dtype, computed in float32. Contiguous or not; may be empty.
+    width : int
+        Positive. What is left at the end of a row is a group, too.
+
+    Returns
+    -------
+    q : ndarray of int8, shape (rows, columns)
+        Values in -127..127.
+    scale : ndarray of float32, shape (rows, groups)
+        At least one group. As in :func:`quantize_rows`; in a row that holds NaN or infinity all
+        scales are NaN, and q = 0.
+
+    Raises
+    ------
+    ValueError
+        When ``x`` is not two-dimensional, or ``width`` no positive number.
+
+    Examples
+    --------
+    >>> q, scale = quantize_groups(np.array([[1.27, -0.5, 127.0, 3.0]]), 2)
+    >>> q.tolist(), scale.round(4).tolist()
+    ([[127, -50, 127, 3]], [[0.01, 1.0]])
+    """
+    x, width = as_rows(x), check_width(width)
+    rows, columns = x.shape
+    groups = count_groups(columns, width)
+    finite = np.isfinite(x).all(axis=1)[:, None]
+    x = np.pad(np.where(finite, x, np.float32(0)), ((0, 0), (0, groups * width - columns)))
+    x = x.reshape(rows, groups, width)
+    scale = np.abs(x).max(axis=2, initial=0) / np.float32(127)
+    # Values of a group with so small a scale are far below 1/2, and round to 0 at scale 1.
     scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
-    q = np.rint(x * (np.float32(1) / scale)[:, None]).astype(np.int8)
-    return q, np.where(finite, scale, np.float32(np.nan))
+    q = np.rint(x * (np.float32(1) / scale)[..., None]).astype(np.int8)
+    return q.reshape(rows, groups * width)[:, :columns], np.where(finite, scale, np.float32(np.nan))
 
 
 def linear_w8a8(
@@ -86,13 +127,64 @@ def linear_w8a8(
     [[1.5, 0.0]]
     """
     x = as_rows(x)
-    check_blocks(x, qweight, panels.INPUTS)
+    check_blocks(x, qweight, panels.INPUTS, panels.INPUTS)
     scale = as_outputs("scale", scale, len(scale), qweight)
     q = panels.unpack_w8(qweight, len(scale), x.shape[1])
     x_q, x_scale = quantize_rows(x)
     sums = x_q.astype(np.int32) @ q.T.astype(np.int32)
     y = sums.astype(np.float32) * scale * x_scale[:, None]
     return y + as_outputs("bias", bias, len(scale), qweight)
+
+
+def linear_w8a8_grouped(
+    x: np.ndarray,
+    qweight: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray | None = None,
+    outputs: int | None = None,
+) -> np.ndarray:
+    """Multiply by int8 weights in groups, with the inputs quantized to int8 in the same groups.
+
+    ``y[m, n] = sum_g x_scale[m, g] * scale[n, g] * sum_{k in g} x_q[m, k] * q[n, k] + bias[n]``:
+    the inner sums are of integers, and each group's two scales leave its own. In groups of 32
+    it is the arithmetic of ggml's Q8_0, but that x's scales keep single precision.
+
+    Parameters
+    ----------
+    x : ndarray of floats, shape (rows, inputs)
+        Quantized by :func:`quantize_groups`: a row that holds NaN or infinity gives NaN.
+    qweight : ndarray of uint8, shape (panels, blocks, 16, 4)
+        As :func:`lightcourse.panels.pack_w8` stores it with ``multiple=32``.
+    scale : ndarray of float16, shape (panels, groups, 16)
+        As :func:`lightcourse.panels.pack_groups` stores it. A group is as wide as all
+        inputs (filled up to a multiple of 32) divided by the number of groups.
+    bias : ndarray of float32, shape (outputs,), optional
+    outputs : int, optional
+        How many there are; without it, and without a bias, all that the panels hold.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, a group is no multiple of 32 wide, or there are
+        more than 65,536 inputs.
+    """
+    x = as_rows(x)
+    check_blocks(x, qweight, panels.INPUTS, panels.BLOCK_G8)
+    check_groups(qweight, scale, None, panels.INPUTS)
+    outputs = count_outputs(qweight, bias, outputs)
+    inputs, groups = qweight.shape[1] * panels.INPUTS, scale.shape[1]
+    q = panels.unpack_w8(qweight, outputs, inputs).reshape(outputs, groups, inputs // groups)
+    x = np.pad(x, ((0, 0), (0, inputs - x.shape[1])))
+    x_q, x_scale = quantize_groups(x, max(1, inputs // groups))
+    x_q = x_q.reshape(len(x), groups, inputs // groups)
+    sums = np.einsum("mgk,ngk->mng", x_q.astype(np.int32), q.astype(np.int32), optimize=True)
+    scales = x_scale[:, None] * panels.unpack_groups(scale, outputs).astype(np.float32)
+    y = (sums.astype(np.float32) * scales).sum(2, dtype=np.float32)
+    return y + as_outputs("bias", bias, outputs, qweight)
 
 
 def linear_w4a8(
@@ -135,8 +227,8 @@ def linear_w4a8(
         more than 65,536 inputs.
     """
     x = as_rows(x)
-    check_blocks(x, qweight, 2 * panels.INPUTS)
-    check_groups(qweight, scale, zero_point)
+    check_blocks(x, qweight, 2 * panels.INPUTS, panels.BLOCK_W4)
+    check_groups(qweight, scale, zero_point, 2 * panels.INPUTS)
     outputs = count_outputs(qweight, bias, outputs)
     inputs, groups = qweight.shape[1] * 2 * panels.INPUTS, scale.shape[1]
     q = panels.unpack_w4(qweight, outputs, inputs).reshape(outputs, groups, inputs // groups)
@@ -192,6 +284,18 @@ def as_rows(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def check_width(width) -> int:
+    """Return the width of a group, or raise ``ValueError`` where it is no positive number."""
+    if not isinstance(width, int | np.integer) or width < 1:
+        raise ValueError(f"width is {width}; a positive whole number is wanted")
+    return int(width)
+
+
+def count_groups(columns, width) -> int:
+    """Return how many groups so many columns make: at least one."""
+    return max(1, -(-columns // width))
+
+
 def as_outputs(name, values, outputs, qweight) -> np.ndarray:
     """Return one float32 for each output, zeros for None, or raise ``ValueError``."""
     values = np.zeros(outputs, np.float32) if values is None else np.asarray(values, np.float32)
@@ -221,27 +325,29 @@ def check_inputs(x, least, most) -> None:
         raise ValueError(f"x has {inputs} columns; {INPUTS_LIMIT} at most fit a 32-bit sum")
 
 
-def check_blocks(x, qweight, width) -> None:
-    """Raise ``ValueError`` where ``qweight`` is not made of blocks that fit ``x``."""
+def check_blocks(x, qweight, width, padding) -> None:
+    """Raise ``ValueError`` where ``qweight`` is not made of blocks that fit ``x``.
+
+    A block holds ``width`` inputs; they were filled up to a multiple of ``padding``.
+    """
     shape = np.shape(qweight)
     if qweight.dtype != np.uint8 or len(shape) != 4 or shape[2:] != (16, 4):
         found = f"{qweight.dtype} of shape {shape}"
         raise ValueError(f"qweight is {found}; uint8 of shape (panels, blocks, 16, 4) is wanted")
-    padding = panels.INPUTS if width == panels.INPUTS else panels.BLOCK_W4
     check_inputs(x, shape[1] * width - padding + 1, shape[1] * width)
 
 
-def check_groups(qweight, scale, zero_point) -> None:
-    """Raise ``ValueError`` where scales or zero points do not fit the panels."""
-    panel_count, blocks = qweight.shape[:2]
+def check_groups(qweight, scale, zero_point, width) -> None:
+    """Raise ``ValueError`` where scales or zero points do not fit blocks of ``width`` inputs."""
+    panel_count, inputs = len(qweight), qweight.shape[1] * width
     groups = scale.shape[1] if scale.ndim == 3 else 0
     if scale.dtype != np.float16 or scale.shape != (panel_count, groups, 16) or not groups:
         found = f"{scale.dtype} of shape {scale.shape}"
         raise ValueError(
             f"scale is {found}; float16 of shape ({panel_count}, groups, 16) is wanted"
         )
-    if blocks % (4 * groups):
-        raise ValueError(f"scale has {groups} groups; they must divide {blocks * 8} inputs by 32s")
+    if inputs % (32 * groups):
+        raise ValueError(f"scale has {groups} groups; they must divide {inputs} inputs by 32s")
     if zero_point is not None and (zero_point.dtype, zero_point.shape) != (np.uint8, scale.shape):
         found = f"{zero_point.dtype} of shape {zero_point.shape}"
         raise ValueError(f"zero_point is {found}; uint8 of shape {scale.shape} is wanted")

@@ -25,8 +25,8 @@ class IntegerMatrix(nn.Module):
     qweight : Tensor of uint8
         In the order of :mod:`lightcourse.panels`, filled up to whole panels.
     scale : Tensor
-        Above 4 bits float32 of shape (rows, groups); up to 4 bits float16, in the order of
-        panels.
+        Above 4 bits float32 of shape (rows, groups); up to 4 bits, and for integer kernels in
+        groups, float16 in the order of panels.
     zero_point : Tensor of uint8, or None
         None where it is 0 everywhere; else in the order of ``scale``, with the offset that
         ``qweight`` has: 128, or 8 up to 4 bits.
@@ -68,13 +68,13 @@ class IntegerMatrix(nn.Module):
 
     def scales(self) -> torch.Tensor:
         """Return the scales as float32 of shape (rows, groups)."""
-        return unpacking.by_row(self.scale, self.shape[0], self.bits).float()
+        return unpacking.by_row(self.scale, self.shape[0]).float()
 
     def zero_points(self) -> torch.Tensor:
         """Return the zero points as int32 of shape (rows, groups)."""
         if self.zero_point is None:
             return torch.zeros_like(self.scales(), dtype=torch.int32)
-        zero_point = unpacking.by_row(self.zero_point, self.shape[0], self.bits)
+        zero_point = unpacking.by_row(self.zero_point, self.shape[0])
         return zero_point.to(torch.int32) - offset(self.bits)
 
     def dequantize(self) -> torch.Tensor:

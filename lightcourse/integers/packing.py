@@ -51,7 +51,11 @@ def _as_stored(scale, bits):
 
 
 def pack(
-    q: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, bits: int
+    q: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor | None,
+    bits: int,
+    halves: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Pack finished integers into the buffers of an :class:`IntegerMatrix`.
 
@@ -67,6 +71,11 @@ def pack(
         From quant_min to quant_max; None where it is 0 everywhere.
     bits : int
         2 to 8.
+    halves : bool
+        True: above 4 bits, too, scales are stored as float16 in the order of panels, as
+        :func:`lightcourse.kernels.linear_w8a8_grouped` wants them; without zero points. A
+        group whose scale float16 would store as 0 (its values lie below 4e-6) is stored as
+        zeros.
 
     Returns
     -------
@@ -92,9 +101,20 @@ def pack(
         _check("zero_point", zero_point, bits)
         if zero_point.shape != scale.shape:
             raise ValueError(_wrong("zero_point", zero_point, f"the scale's {tuple(scale.shape)}"))
+    if halves and bits > 4:
+        return _in_halves(q, scale, bits)
     parts = {"qweight": _packed_integers(q, bits), "scale": _packed_scale(scale, bits)}
     if zero_point is not None:
         parts["zero_point"] = _packed_zeros(zero_point, bits)
+    return {name: part.to(q.device) for name, part in parts.items()}
+
+
+def _in_halves(q, scale, bits):
+    """Store integers of more than 4 bits, and scales as those of 4 bits are stored."""
+    scale = scale.detach().cpu()
+    lost = (scale.half() == 0).repeat_interleave(q.shape[1] // scale.shape[1], 1)
+    integers = _packed_integers(q.cpu().masked_fill(lost, 0), bits)
+    parts = {"qweight": integers, "scale": _packed_scale(storable(scale, 4), 4)}
     return {name: part.to(q.device) for name, part in parts.items()}
 
 

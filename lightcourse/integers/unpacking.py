@@ -35,9 +35,9 @@ def halves(blocks: torch.Tensor) -> torch.Tensor:
     return torch.stack([blocks & 0xF, high], dim=2).flatten(1, 2)
 
 
-def by_row(values: torch.Tensor, rows: int, bits: int) -> torch.Tensor:
+def by_row(values: torch.Tensor, rows: int) -> torch.Tensor:
     """Return scales or zero points as shape (rows, groups), whatever their order."""
-    return values if bits > 4 else values.transpose(1, 2).flatten(0, 1)[:rows]
+    return values if values.ndim == 2 else values.transpose(1, 2).flatten(0, 1)[:rows]
 
 
 def dequantize(
@@ -48,7 +48,7 @@ def dequantize(
     bits: int,
 ) -> torch.Tensor:
     """Return the float32 matrix that the buffers of an IntegerMatrix stand for."""
-    q, scale = stored(qweight, shape, bits), by_row(scale, shape[0], bits).float()
+    q, scale = stored(qweight, shape, bits), by_row(scale, shape[0]).float()
     zero = stored_zeros(zero_point, scale, bits).to(torch.int16)[..., None]
     groups = q.reshape(*scale.shape, -1).to(torch.int16) - zero
     return (groups * scale[..., None]).view(shape)
@@ -58,4 +58,4 @@ def stored_zeros(zero_point: torch.Tensor | None, scale: torch.Tensor, bits: int
     """Return the zero points plus their offset: uint8 of the shape of ``scale``, by rows."""
     if zero_point is None:
         return torch.full_like(scale, offset(bits), dtype=torch.uint8)
-    return by_row(zero_point, len(scale), bits)
+    return by_row(zero_point, len(scale))

@@ -9,6 +9,8 @@ from lightcourse.kernels.linear import (
     linear_sparse,
     linear_w4a8,
     linear_w8a8,
+    linear_w8a8_grouped,
+    quantize_groups,
     quantize_rows,
 )
 from lightcourse.kernels.paths import available, max_threads, path, set_threads, threads
@@ -18,8 +20,10 @@ __all__ = [
     "linear_sparse",
     "linear_w4a8",
     "linear_w8a8",
+    "linear_w8a8_grouped",
     "max_threads",
     "path",
+    "quantize_groups",
     "quantize_rows",
     "set_threads",
     "threads",

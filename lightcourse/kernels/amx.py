@@ -26,8 +26,8 @@ def prepare() -> bool:
 # read from memory, tiles were 1.0 times as fast with one row and 1.0 to 1.2 with two; then 1.0 to
 # 1.3 with three, 1.0 to 1.7 with five, and 0.9 to 1.3 with eight, which suit a tile of VNNI's. With
 # 4 bits a tile must be full; with 16 rows tiles were 1.1 to 1.8 times as fast, with 128 they were
-# 1.7 (groups of 32) to 2.8 (of 128). A Xeon with AMX.
-FEWEST = {"w8": 3, "w4": 16, "z4": 16, "sparse": 16}
+# 1.7 (groups of 32) to 2.8 (of 128). A Xeon with AMX. Int8 weights in groups have no tiles.
+FEWEST = {"w8": 3, "g8": sys.maxsize, "w4": 16, "z4": 16, "sparse": 16}
 # A panel that is unpacked lies on the stack, which has no room for more inputs.
 MOST = {"w8": 2**20, "w4": amx_groups.MOST, "z4": amx_groups.MOST, "sparse": amx_sparse.MOST}
 # Tiles multiply the blocks that are not stored, too: rows, up to 40, times the part of the blocks

@@ -112,6 +112,7 @@ W8 = inlined(
         (4, tiles.w8(AVX2, 4, 1, ahead=AHEAD)), (1, tiles.w8(AVX2, 1, 1, chains=2, ahead=AHEAD))
     )
 )
+G8 = inlined(all_rows(*[(rows, tiles.g8(AVX2, rows, ahead=AHEAD)) for rows in (2, 1)]))
 W4 = inlined(all_rows(*[(rows, tiles.w4(AVX2, rows, False)) for rows in (2, 1)]))
 Z4 = inlined(all_rows(*[(rows, tiles.w4(AVX2, rows, True)) for rows in (2, 1)]))
 SPARSE = inlined(sparse_tiles.sparse(SIGNED, _zeros, shuffle, [(4, 1), (1, 2)]))
@@ -124,6 +125,12 @@ def w8(job, first, last):
     """Int8 weights."""
     for panel in range(first, last):
         W8(job, panel, 0)
+
+
+def g8(job, first, last):
+    """Int8 weights in groups."""
+    for panel in range(first, last):
+        G8(job, panel, 0)
 
 
 def w4(job, first, last):

@@ -38,10 +38,11 @@ class Operands(NamedTuple):
         The quantized rows of x, filled up with zeros.
     sums : ndarray of int32, shape (rows, groups)
         Of each group of ``q``.
-    x_scale : ndarray of float32, shape (rows,)
+    x_scale : ndarray of float32, shape (rows,); g8: (rows, groups)
     weights : tuple of arrays
-        w8: panels of bytes, and float32 scales. w4: panels of half bytes, and scales in half
-        precision, as uint16 since Numba knows no float16. z4: these two, and the zero points.
+        w8: panels of bytes, and float32 scales. g8: panels of bytes, and scales in half
+        precision, as uint16 since Numba knows no float16. w4: panels of half bytes, and scales
+        like g8's. z4: these two, and the zero points.
         sparse: the five arrays of a :class:`lightcourse.panels.SparseWeight`, and scales.
     bias : ndarray of float32, shape (outputs,)
         Outputs are filled up to whole panels.
@@ -138,6 +139,17 @@ def _w8(q, sums, x_scale, weights, bias, y):
 
 
 @njit(cache=CACHE, nogil=True)
+def _g8(q, sums, x_scale, weights, bias, y):
+    """Describe the product of rows and panels of int8 weights, both quantized in groups."""
+    job = _common(q, sums, x_scale, bias, y)
+    qweight, scale = weights
+    groups = scale.shape[1]
+    job[Slot.W], job[Slot.BLOCKS] = qweight.ctypes.data, qweight.shape[1] // (8 * groups)
+    job[Slot.SCALE], job[Slot.GROUPS] = scale.ctypes.data, groups
+    return job
+
+
+@njit(cache=CACHE, nogil=True)
 def _w4(q, sums, x_scale, weights, bias, y):
     """Describe the product of quantized rows and panels of 4-bit weights."""
     job = _common(q, sums, x_scale, bias, y)
@@ -176,4 +188,4 @@ def peak(steps, x, w, y):
     return job
 
 
-DESCRIBE = {"w8": _w8, "w4": _w4, "z4": _z4, "sparse": _sparse}
+DESCRIBE = {"w8": _w8, "g8": _g8, "w4": _w4, "z4": _z4, "sparse": _sparse}

@@ -88,7 +88,9 @@ def described(kind, core, operands) -> jobs.Call:
 
 def _started(kind, operands):
     """Let sums start at 0 where int8 weights have lost their offset before."""
-    return operands._replace(sums=np.zeros_like(operands.sums)) if kind == "w8" else operands
+    if kind not in ("w8", "g8"):
+        return operands
+    return operands._replace(sums=np.zeros_like(operands.sums))
 
 
 # --- cores: six rows by one panel are 24 registers of sums, and one row by four panels 16 -----
@@ -102,6 +104,7 @@ W8 = inlined(
     )
 )
 W8_ROW = inlined(tiles.w8(OFFSET, 1, ROW_PANELS))
+G8 = inlined(all_rows(*[(rows, tiles.g8(OFFSET, rows)) for rows in (4, 1)]))
 W4 = inlined(all_rows(*[(rows, tiles.w4(NEON, rows, False)) for rows in (4, 1)]))
 Z4 = inlined(all_rows(*[(rows, tiles.w4(NEON, rows, True)) for rows in (4, 1)]))
 SPARSE = inlined(sparse_tiles.sparse(NEON, _zeros, shuffle, [(6, 1), (1, 2)]))
@@ -119,6 +122,12 @@ def w8(job, first, last):
         first = fours
     for panel in range(first, last):
         W8(job, panel, 0)
+
+
+def g8(job, first, last):
+    """Int8 weights in groups."""
+    for panel in range(first, last):
+        G8(job, panel, 0)
 
 
 def w4(job, first, last):

@@ -43,13 +43,14 @@ class Room:
         """Keep a float32, and return where it stands."""
         return self.keep(np.full(1, value, np.float32))
 
-    def quantized(self, columns: int, groups: int) -> tuple:
+    def quantized(self, columns: int, groups: int, scales: int) -> tuple:
         """Return room for quantized rows of x: integers, sums of groups, and scales."""
-        name = columns, groups
+        name = columns, groups, scales
         if name not in self.arrays:
             q = panels.aligned((self.rows, linear.row_bytes(columns)), np.int8)
             sums = np.empty((self.rows, groups), np.int32)
-            self.arrays[name] = q, sums, np.empty(self.rows, np.float32)
+            shape = self.rows if scales == 1 else (self.rows, scales)
+            self.arrays[name] = q, sums, np.empty(shape, np.float32)
         return self.arrays[name]
 
 
@@ -103,7 +104,8 @@ def quantize(x, width, quantized, columns) -> Step:
     job[Slot.Y], job[Slot.Y_STRIDE] = q.ctypes.data, q.shape[1]
     job[Slot.X_SUM], job[Slot.GROUPS] = sums.ctypes.data, sums.shape[1]
     job[Slot.BLOCKS], job[Slot.X_SCALE] = columns // sums.shape[1], scale.ctypes.data
-    return Step(rows.part, job, Each.ROWS, 1, 4 * width)
+    core = rows.part if scale.ndim == 1 else rows.part_groups
+    return Step(core, job, Each.ROWS, 1, 4 * width)
 
 
 def product(room, kind, weights, bias, quantized, y) -> list[Step]:

@@ -43,8 +43,9 @@ class KernelPath:
         What the processor must have, in LLVM's words. Empty: it runs everywhere, even where
         Numba compiles nothing.
     cores : dict of str to core
-        What multiplies weights of a kind: "w8", "w4" (groups without zero points), "z4"
-        (with them), "sparse". A kind that is missing is left to the last path of the table.
+        What multiplies weights of a kind: "w8", "g8" (in groups), "w4" (groups without zero
+        points), "z4" (with them), "sparse". A kind that is missing is left to the last path of
+        the table.
     multiply : function (kind, core, threads, operands)
         The loop that runs one of these cores on a :class:`lightcourse.kernels.jobs.Operands`.
     peak : Peak, optional
@@ -79,7 +80,7 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
     KernelPath(
         "amx",
         VNNI | {"amx-tile", "amx-int8"},
-        {"w8": amx.w8, "w4": amx.w4, "z4": amx.z4, "sparse": amx.sparse},
+        {"w8": amx.w8, "g8": vnni.g8, "w4": amx.w4, "z4": amx.z4, "sparse": amx.sparse},
         amx.multiply,
         Peak(amx.peak, amx.PEAK_PRODUCTS),
         amx.prepare,
@@ -89,21 +90,27 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
     KernelPath(
         "vnni",
         VNNI,
-        {"w8": vnni.w8, "w4": vnni.w4, "z4": vnni.z4, "sparse": vnni.sparse},
+        {"w8": vnni.w8, "g8": vnni.g8, "w4": vnni.w4, "z4": vnni.z4, "sparse": vnni.sparse},
         jobs.multiply,
         Peak(vnni.peak, vnni.PEAK_PRODUCTS),
     ),
     KernelPath(
         "avxvnni",
         AVX2 | {"avxvnni"},
-        {"w8": avxvnni.w8, "w4": avxvnni.w4, "z4": avxvnni.z4, "sparse": avxvnni.sparse},
+        {
+            "w8": avxvnni.w8,
+            "g8": avxvnni.g8,
+            "w4": avxvnni.w4,
+            "z4": avxvnni.z4,
+            "sparse": avxvnni.sparse,
+        },
         avxvnni.multiply,
         Peak(avxvnni.peak, avxvnni.PEAK_PRODUCTS),
     ),
     KernelPath(
         "avx2",
         AVX2,
-        {"w8": avx2.w8, "w4": avx2.w4, "z4": avx2.z4, "sparse": avx2.sparse},
+        {"w8": avx2.w8, "g8": avx2.g8, "w4": avx2.w4, "z4": avx2.z4, "sparse": avx2.sparse},
         avx2.multiply,
         Peak(avx2.peak, avx2.PEAK_PRODUCTS),
         described=avx2.described,
@@ -111,7 +118,7 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
     KernelPath(
         "neon",
         frozenset({"neon", "dotprod"}),
-        {"w8": neon.w8, "w4": neon.w4, "z4": neon.z4, "sparse": neon.sparse},
+        {"w8": neon.w8, "g8": neon.g8, "w4": neon.w4, "z4": neon.z4, "sparse": neon.sparse},
         neon.multiply,
         Peak(neon.peak, neon.PEAK_PRODUCTS),
         described=neon.described,
@@ -119,7 +126,13 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
     KernelPath(
         "portable",
         frozenset(),
-        {"w8": portable.W8, "w4": portable.W4, "z4": portable.W4, "sparse": portable.SPARSE},
+        {
+            "w8": portable.W8,
+            "g8": portable.G8,
+            "w4": portable.W4,
+            "z4": portable.W4,
+            "sparse": portable.SPARSE,
+        },
         portable.multiply,
         described=portable.described,
     ),

@@ -197,9 +197,70 @@ def finish(code, job, total, row, panel):
     """Write ``total * x_scale + bias`` to its place in y."""
     factor = code.everywhere(code.load(F32, job.x_scale, code.times(row, 4)))
     bias = code.load(FLOATS, job.bias, code.times(panel, VECTOR))
+    _put(code, job, code.call("llvm.fma.v16f32", FLOATS, total, factor, bias), row, panel)
+
+
+def _put(code, job, value, row, panel):
     out = code.at(job.y, code.times(row, job.y_stride))
-    value = code.call("llvm.fma.v16f32", FLOATS, total, factor, bias)
     code.store(value, out, code.times(panel, VECTOR))
+
+
+def g8(products, rows, panels=1, ahead=0):
+    """Return the tile of int8 weights in groups: ``rows`` of x by ``panels`` of 16 outputs.
+
+    A job's ``blocks`` counts those of one group, 32 inputs each. ``ahead`` is how many bytes
+    early weights are asked for, and scales, of which there are fewer, a sixteenth of it.
+    """
+
+    def write(code, job, panel, row):
+        inputs = inputs_of(code, job, row, rows)
+        before = [code.times(code.plus(panel, n), job.groups) for n in range(panels)]
+        size = code.times(job.blocks, 8 * VECTOR)
+        weights = [code.at(job.w, code.times(first, size)) for first in before]
+
+        def group(g, totals):
+            def step(i, sums):
+                k = code.times(code.plus(code.times(g, job.blocks), i), 8)
+                for u in range(8):
+                    at = code.plus(k, u)
+                    sums = _step_w8(code, products, weights, inputs, at, sums, ahead)
+                return sums
+
+            here = [code.plus(first, g) for first in before]
+            for h in here if ahead else ():
+                code.prefetch(job.scale, code.plus(code.times(h, 32), ahead // 16))
+            places = [group_place(code, job, code.plus(row, m), g) for m in range(rows)]
+            sums = [row_start(code, job, p) for p in places for _ in range(panels)]
+            sums = code.loop(job.blocks, sums, step)
+            return _add_group(code, job, (places, here), sums, totals)
+
+        totals = code.loop(job.groups, [ir.Constant(FLOATS, None)] * (rows * panels), group)
+        for i, total in enumerate(totals):
+            m, n = divmod(i, panels)
+            bias = code.load(FLOATS, job.bias, code.times(code.plus(panel, n), VECTOR))
+            value = code.b.fadd(total, bias)
+            _put(code, job, value, code.plus(row, m), code.plus(panel, n))
+
+    return write
+
+
+def group_place(code, job, row, g):
+    """Return where, among all groups of all rows, this one of a row stands."""
+    return code.plus(code.times(row, job.groups), g)
+
+
+def _add_group(code, job, places, sums, totals):
+    """Add the sums of a group, times the scales of x and of the weights, to the totals."""
+    rows, panels = places
+    scales = [group_scale(code, job, panel) for panel in panels]
+    new = []
+    for row in rows:
+        factor = code.everywhere(code.load(F32, job.x_scale, code.times(row, 4)))
+        new += [code.b.fmul(scale, factor) for scale in scales]
+    return [
+        code.call("llvm.fma.v16f32", FLOATS, code.b.sitofp(s, FLOATS), factor, total)
+        for s, factor, total in zip(sums, new, totals, strict=True)
+    ]
 
 
 def w4(products, rows, zero_points, panels=1, ahead=0):
@@ -262,7 +323,7 @@ def _start_group(code, job, row, rows, g, places):
     """
     starts = []
     for m in range(rows):
-        index = code.plus(code.times(code.plus(row, m), job.groups), g)
+        index = group_place(code, job, code.plus(row, m), g)
         total = code.b.neg(code.load(I32, job.x_sum, code.times(index, 4)))
         for place in places:
             if place is None:

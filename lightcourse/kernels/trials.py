@@ -28,7 +28,9 @@ def arguments() -> dict[str, list[tuple]]:
     points, w4 = rng.integers(0, 16, halves.shape).astype(np.uint8), panels.pack_w4(q)
     return {
         "quantize_rows": [(x,)],
+        "quantize_groups": [(x, 32)],
         "linear_w8a8": [(x, panels.pack_w8(q), scale, bias)],
+        "linear_w8a8_grouped": [(x, panels.pack_w8(q, 32), halves, bias)],
         "linear_w4a8": [(x, w4, halves, None, bias), (x, w4, halves, points, bias)],
         "linear_sparse": [(x, panels.pack_sparse(np.maximum(q, 0)), scale, bias)],
     }

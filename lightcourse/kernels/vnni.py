@@ -91,6 +91,8 @@ W8 = inlined(
     )
 )
 W8_ROW = inlined(tiles.w8(VNNI, 1, ROW_PANELS, chains=4, ahead=ROW_AHEAD))
+G8 = inlined(all_rows(*[(m, tiles.g8(VNNI, m, 1, ROW_AHEAD)) for m in (8, 4, 2, 1)]))
+G8_ROW = inlined(tiles.g8(VNNI, 1, ROW_PANELS, ROW_AHEAD))
 W4 = inlined(all_rows(*[(m, tiles.w4(VNNI, m, False, ahead=ROW_AHEAD)) for m in (8, 4, 2, 1)]))
 Z4 = inlined(all_rows(*[(m, tiles.w4(VNNI, m, True, ahead=ROW_AHEAD)) for m in (8, 4, 2, 1)]))
 W4_ROW, Z4_ROW = [
@@ -123,6 +125,15 @@ def w8(job, first, last):
             W8_WIDE(job, panel, row)
     for panel in range(first, last):
         W8(job, panel, wide if panel < threes else 0)
+
+
+def g8(job, first, last):
+    """Int8 weights in groups."""
+    fours = _fours(job, first, last)
+    for panel in range(first, fours, ROW_PANELS):
+        G8_ROW(job, panel, 0)
+    for panel in range(fours, last):
+        G8(job, panel, 0)
 
 
 def w4(job, first, last):

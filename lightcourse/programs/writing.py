@@ -22,6 +22,8 @@ def operands(layer) -> tuple[str, int, tuple]:
     if held["bias"] is not None:
         bias = held["bias"].float().numpy()
     bias = linear.filled(bias)
+    if layer.bits > 4 and scale.ndim == 3:
+        return "g8", scale.shape[1], (qweight.numpy(), scale.numpy().view(np.uint16)), bias
     if scale.dtype == torch.float16:
         arrays = qweight.numpy(), scale.numpy().view(np.uint16)
         arrays += () if points is None else (points.numpy(),)
@@ -40,10 +42,11 @@ class Products:
         steps_, done = [], set()
         for layer, y in zip(layers, outputs, strict=True):
             kind, groups, weights, bias = operands(layer)
-            columns = weights[0].shape[1] * (4 if kind == "w8" else 8)
-            quantized = self.room.quantized(columns, groups)
-            if (columns, groups) not in done:
+            columns = weights[0].shape[1] * (4 if kind in ("w8", "g8") else 8)
+            form = columns, groups, groups if kind == "g8" else 1
+            quantized = self.room.quantized(*form)
+            if form not in done:
                 steps_.append(steps.quantize(x, layer.in_features, quantized, columns))
-                done.add((columns, groups))
+                done.add(form)
             steps_ += steps.product(self.room, kind, weights, bias, quantized, y)
         return steps_

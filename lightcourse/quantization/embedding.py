@@ -79,7 +79,7 @@ class QuantizedEmbedding(IntegerMatrix):
         return blocks.flatten(1)[:, : self.embedding_dim].to(torch.int16) - offset(self.bits)
 
     def _values_of(self, values, ids):
-        return values[ids] if self.bits > 4 else values[ids // OUTPUTS, :, ids % OUTPUTS]
+        return values[ids] if values.ndim == 2 else values[ids // OUTPUTS, :, ids % OUTPUTS]
 
     def extra_repr(self):
         """Describe the table the way torch prints it."""

@@ -32,9 +32,12 @@ class QuantizedLinear(IntegerMatrix):
         Inputs that share a scale; one scale a row without it.
     activations : {None, 8}
         None: the matrix is turned back into floats, and multiplied as floats: smaller in
-        memory, not faster. 8: the inputs are quantized to int8 too, row by row, and
-        integers multiply integers (:func:`lightcourse.kernels.linear_w8a8` above 4 bits,
-        :func:`lightcourse.kernels.linear_w4a8` up to 4), on the CPU. A row of inputs that
+        memory, not faster. 8: the inputs are quantized to int8 too, and integers multiply
+        integers, on the CPU: row by row (:func:`lightcourse.kernels.linear_w8a8` above 4 bits,
+        :func:`lightcourse.kernels.linear_w4a8` up to 4), or above 4 bits with a
+        ``group_size`` in the same groups
+        (:func:`lightcourse.kernels.linear_w8a8_grouped`; 8 bits in groups of 32 err as
+        little as ggml's Q8_0). A row of inputs that
         holds NaN or infinity gives a row of NaN: neither is rounded to a number.
     symmetric : bool
         True: every zero point is 0. False: the integers span each group's smallest to
@@ -52,8 +55,8 @@ class QuantizedLinear(IntegerMatrix):
     qweight : Tensor of uint8
         In the order of :mod:`lightcourse.panels`, filled up to whole panels.
     scale : Tensor
-        Above 4 bits float32 of shape (out_features, groups); up to 4 bits float16, in the
-        order of panels.
+        Above 4 bits float32 of shape (out_features, groups); up to 4 bits, and for integer
+        kernels in groups, float16 in the order of panels.
     zero_point : Tensor of uint8, or None
         None if symmetric; else in the order of ``scale``, plus 128 (plus 8 up to 4 bits).
 
@@ -85,7 +88,8 @@ class QuantizedLinear(IntegerMatrix):
         if activations == 8 and not grid:
             _check_kernel(bits, group_size, symmetric)
         q, scale, zero_point = round_to_nearest(weight, bits, group_size, symmetric, choose_qparams)
-        buffers = pack(q.to(weight.device), scale, zero_point, bits)
+        halves = activations == 8 and not grid and group_size is not None
+        buffers = pack(q.to(weight.device), scale, zero_point, bits, halves)
         values = (*weight.shape, bits, group_size, activations, weight.dtype)
         self._fill(values, buffers | grid, bias)
 
@@ -121,7 +125,9 @@ class QuantizedLinear(IntegerMatrix):
         """
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        grid, buffers = _input_grid(activations, activation_range), pack(q, scale, zero_point, bits)
+        grid = _input_grid(activations, activation_range)
+        halves = activations == 8 and not grid and scale.ndim == 2 and scale.shape[1] > 1
+        buffers = pack(q, scale, zero_point, bits, halves)
         group_size = None if scale.shape[1] == 1 else q.shape[1] // scale.shape[1]
         if activations == 8 and not grid:
             _check_kernel(bits, group_size, zero_point is None)
@@ -189,8 +195,6 @@ def _input_grid(activations, activation_range):
 
 def _check_kernel(bits, group_size, symmetric):
     """Raise where no integer kernel computes what is asked for."""
-    if bits > 4 and group_size is not None:
-        raise ValueError(f"group_size is {group_size}; above 4 bits, int8 activations want None")
     if bits > 4 and not symmetric:
         raise ValueError("symmetric is False; above 4 bits, int8 activations want True")
     if group_size is not None and group_size % panels.BLOCK_W4:

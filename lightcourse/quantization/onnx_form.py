@@ -18,8 +18,9 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
     ----------
     x : Tensor of floats, shape (..., in_features)
     layer : QuantizedLinear
-        Above 4 bits with ``activations=8`` and no fixed range it becomes a MatMulInteger; else a
-        DequantizeLinear and a Gemm, with the inputs rounded as the layer rounds them.
+        Above 4 bits with ``activations=8``, no groups and no fixed range it becomes a
+        MatMulInteger; else a DequantizeLinear and a Gemm, with the inputs rounded as the layer
+        rounds them.
 
     Returns
     -------
@@ -38,8 +39,11 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
 
 
 def _multiply_integers(rows, layer):
+    if layer.bits > 4 and layer.scale.ndim == 3:  # no operator multiplies integers in groups
+        q, scale = _quantize_rows(rows.unflatten(1, (-1, layer.group_size)))
+        return _multiply_floats((q.float() * scale).flatten(1), layer)
     q, scale = _quantize_rows(rows)
-    if layer.bits <= 4:  # no operator multiplies integers in groups
+    if layer.bits <= 4:
         return _multiply_floats(q.float(), layer) * scale
     weight = unpacking.stored(layer.qweight, layer.shape, layer.bits).T
     inputs = q, weight, None, torch.tensor(unpacking.offset(layer.bits), dtype=torch.uint8)
@@ -50,11 +54,11 @@ def _multiply_integers(rows, layer):
 
 def _quantize_rows(rows):
     """Quantize as :func:`lightcourse.reference.quantize_rows` does."""
-    scale = rows.abs().amax(1, keepdim=True) / 127
+    scale = rows.abs().amax(-1, keepdim=True) / 127
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
     q = (rows * (1 / scale)).round().to(torch.int8)
     # Infinity and NaN times 0 are NaN: the row's scale, and so its outputs, become NaN.
-    return q, scale + (rows * 0).sum(1, keepdim=True)
+    return q, scale + (rows * 0).sum(-1, keepdim=True)
 
 
 def _multiply_floats(rows, layer):

@@ -32,7 +32,8 @@ def multiply(x, layer) -> torch.Tensor:
 
 def _buffers(layer):
     held = layer._buffers  # to ask a module for an attribute takes a microsecond each time
-    return held["qweight"], held["scale"], held["zero_point"], held["bias"], layer.out_features
+    matrix = held["qweight"], held["scale"], held["zero_point"]
+    return *matrix, held["bias"], layer.out_features, layer.bits
 
 
 class _Multiply(torch.autograd.Function):
@@ -56,39 +57,41 @@ def linear_integers(
     zero_point: torch.Tensor | None,
     bias: torch.Tensor | None,
     outputs: int,
+    bits: int,
 ) -> torch.Tensor:
     """Multiply as :func:`multiply` does; one node of a graph that torch captures."""
-    return _compute(x, qweight, scale, zero_point, bias, outputs)
+    return _compute(x, qweight, scale, zero_point, bias, outputs, bits)
 
 
 @linear_integers.register_fake
-def _shape(x, qweight, scale, zero_point, bias, outputs):
+def _shape(x, qweight, scale, zero_point, bias, outputs, bits):
     return x.new_empty((*x.shape[:-1], outputs))
 
 
-def _compute(x, qweight, scale, zero_point, bias, outputs):
-    """Hand over to the kernel of so many bits, which the scales' dtype tells."""
+def _compute(x, qweight, scale, zero_point, bias, outputs, bits):
+    """Hand over to the kernel of so many bits, and of scales in this order."""
     rows = x.detach().reshape(-1, x.shape[-1]).float().numpy()
     bias = None if bias is None else bias.float().numpy()
-    if scale.dtype == torch.float16:
+    if bits <= 4:
         zero_point = None if zero_point is None else zero_point.numpy()
         y = kernels.linear_w4a8(rows, qweight.numpy(), scale.numpy(), zero_point, bias, outputs)
+    elif scale.ndim == 3:
+        y = kernels.linear_w8a8_grouped(rows, qweight.numpy(), scale.numpy(), bias, outputs)
     else:
         y = kernels.linear_w8a8(rows, qweight.numpy(), scale[:, 0].numpy(), bias)
     return torch.from_numpy(y).view(*x.shape[:-1], outputs).to(x.dtype)
 
 
 def _keep(ctx, inputs, output):
-    x, qweight, scale, zero_point, _, outputs = inputs
+    x, qweight, scale, zero_point, _, outputs, bits = inputs
     ctx.save_for_backward(qweight, scale, zero_point)
-    ctx.shape = outputs, x.shape[-1]
+    ctx.shape, ctx.bits = (outputs, x.shape[-1]), bits
 
 
 def _gradients(ctx, gradient):
     qweight, scale, zero_point = ctx.saved_tensors
-    bits = 4 if scale.dtype == torch.float16 else 8
-    weight = unpacking.dequantize(qweight, scale, zero_point, ctx.shape, bits)
-    return gradient @ weight.to(gradient.dtype), None, None, None, None, None
+    weight = unpacking.dequantize(qweight, scale, zero_point, ctx.shape, ctx.bits)
+    return gradient @ weight.to(gradient.dtype), None, None, None, None, None, None
 
 
 linear_integers.register_autograd(_gradients, setup_context=_keep)

@@ -39,7 +39,9 @@ def quantize_(
         Inputs that share a scale; must divide every converted layer's inputs.
     activations : {None, 8}
         None turns weights back into floats in every call: only smaller. 8 lets the layers
-        run on integer kernels, with their inputs quantized to int8 on the way: faster.
+        run on integer kernels, with their inputs quantized to int8 on the way: faster. With
+        a ``group_size``, a multiple of 32, above 4 bits the inputs are quantized in the same
+        groups: more exact, and somewhat slower.
     symmetric : bool
         False gives the weights zero points; with ``activations=8`` up to 4 bits only.
     embeddings : int, optional

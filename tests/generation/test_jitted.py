@@ -16,6 +16,7 @@ from tests.kernels.every_path import each_path, use
 pytestmark = pytest.mark.skipif(numba.DISABLE_JIT, reason="nothing is compiled")
 SETTINGS = {
     "8 bits": {"bits": 8},
+    "8 bits in groups": {"bits": 8, "group_size": 32},
     "4 bits in groups": {"bits": 4, "group_size": 32},
     "4 bits, zero points": {"bits": 4, "group_size": 32, "symmetric": False},
 }

@@ -40,7 +40,7 @@ def test_whatever_is_packed_is_read_back(bits, rows, groups, size, symmetric, se
     assert layer.group_size == (None if groups == 1 else size)
 
 
-@pytest.mark.parametrize("bits, group_size", [(8, None), (4, 32)])
+@pytest.mark.parametrize("bits, group_size", [(8, None), (8, 32), (4, 32)])
 def test_integer_kernels_multiply_by_integers_that_others_found(bits, group_size):
     q, scale, _ = drawn(bits, 20, 64 // (group_size or 64), group_size or 64, 0)
     layer = QuantizedLinear.from_integers(q, scale, None, bits, torch.ones(20), activations=8)

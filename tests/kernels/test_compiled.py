@@ -50,6 +50,8 @@ def all_kinds(w8, w4, signed, shuffle):
     return {
         "w8": tiles.all_rows((6, tiles.w8(w8, 6, 1, ahead=1024)), (1, tiles.w8(w8, 1, 1, 2))),
         "row": tiles.w8(w8, 1, 4),
+        "g8": tiles.g8(w8, 4),
+        "g8 row": tiles.g8(w8, 1, 4, 1024),
         "w4": tiles.w4(w4, 4, False),
         "z4": tiles.w4(w4, 4, True),
         "sparse": sparse_tiles.sparse(signed, tiles.panel_start, shuffle, [(4, 1), (1, 2)]),

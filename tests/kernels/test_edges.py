@@ -54,6 +54,29 @@ def test_int8_weights(path, inputs, outputs):
 
 
 @each_path
+@pytest.mark.parametrize(
+    "width, groups, outputs", [(20, 1, 5), (32, 3, 33), (64, 2, 80), (96, 2, 32), (128, 1, 68)]
+)
+def test_int8_weights_in_groups(path, width, groups, outputs):
+    def check(rng, count):
+        inputs = width * groups
+        x = np.hstack([whole_rows(rng, count, width) for _ in range(groups)])
+        sizes = 2.0 ** rng.integers(-3, 4, (count, groups)).repeat(width, 1)  # of x's groups
+        q, halves = (
+            integers(rng, outputs, inputs, -128),
+            2.0 ** rng.integers(-3, 4, (outputs, groups)),
+        )
+        scale = panels.pack_groups(halves.astype(np.float16))
+        got = kernels.linear_w8a8_grouped(
+            (x * sizes).astype(np.float32), panels.pack_w8(q, 32), scale, outputs=outputs
+        )
+        want = product(x * sizes * 8, q * halves.repeat(width, 1) * 8) / 64
+        np.testing.assert_array_equal(got, want.astype(np.float32))
+
+    on_each_count(path, check)
+
+
+@each_path
 @pytest.mark.parametrize("points", [False, True], ids=["plain", "points"])
 @pytest.mark.parametrize(
     "width, groups, outputs", [(20, 1, 5), (32, 3, 33), (64, 2, 48), (96, 2, 32), (128, 1, 20)]
@@ -102,6 +125,9 @@ def test_the_largest_sums(path, weight, sign):
         for threads in THREADS:
             with use(path, threads):
                 got = kernels.linear_w8a8(x, panels.pack_w8(q), scale)
+                np.testing.assert_array_equal(got, np.full((count, 33), want, np.float32))
+                half = panels.pack_groups(np.full((33, 1), 2.0**-20, np.float16))
+                got = kernels.linear_w8a8_grouped(x, panels.pack_w8(q, 32), half, outputs=33)
                 np.testing.assert_array_equal(got, np.full((count, 33), want, np.float32))
                 half = panels.pack_groups(np.full((33, 1), 2.0**-10, np.float16))
                 q4 = panels.pack_w4(q >> 4)
@@ -190,6 +216,7 @@ def test_who_has_the_path_amx_was_granted_tiles():
         ("w8", 2, 64, 2, 0, False),
         ("w8", 3, 65_536, 2, 0, True),
         ("w8", 64, 64, 1, 0, False),
+        ("g8", 64, 64, 2, 0, False),
         ("w4", 15, 64, 2, 0, False),
         ("w4", 16, 16_384, 2, 0, True),
         ("z4", 16, 16_448, 2, 0, False),
@@ -206,7 +233,7 @@ def test_tiles_multiply_what_suits_them(kind, rows, inputs, panels, kept, ours, 
     operands = jobs.Operands(q, None, None, (None, np.empty(kept)), bias, None)
     taken = []
     monkeypatch.setattr(jobs, "multiply", lambda kind, core, *rest: taken.append(core))
-    amx.multiply(kind, getattr(amx, kind), 1, operands)
+    amx.multiply(kind, getattr(amx, kind, vnni.g8), 1, operands)
     assert taken == [getattr(amx if ours else vnni, kind)]
 
 

@@ -7,6 +7,7 @@ from lightcourse import kernels, panels, reference
 
 Q = panels.pack_w8(np.ones((5, 8), np.int8))
 HALF = np.ones((1, 1, 16), np.float16)
+Q8 = panels.pack_w8(np.ones((5, 32), np.int8), 32)
 Q4 = panels.pack_w4(np.ones((5, 32), np.int8))
 SPARSE = panels.pack_sparse(np.ones((5, 8), np.int8))
 ONES = np.ones(5, np.float32)
@@ -22,6 +23,13 @@ ONES = np.ones(5, np.float32)
         ("linear_w8a8", [np.zeros((2, 8)), Q.view("i1"), ONES], "qweight is int8 of shape"),
         ("linear_w8a8", [np.zeros((2, 8)), Q, np.ones(40)], "outputs is 40"),
         ("linear_w8a8", [np.zeros((2, 8)), Q, ONES, np.ones(3)], r"bias has shape \(3,\)"),
+        ("quantize_groups", [np.zeros(3), 32], r"x has shape \(3,\)"),
+        ("quantize_groups", [np.zeros((2, 3)), 0], "width is 0; a positive whole number"),
+        ("linear_w8a8_grouped", [np.zeros((2, 33)), Q8, HALF], "x has 33 columns; .* 1 to 32"),
+        ("linear_w8a8_grouped", [np.zeros((2, 8)), Q, HALF], "must divide 8 inputs by 32s"),
+        ("linear_w8a8_grouped", [np.zeros((2, 32)), Q8, HALF.astype("f")], "scale is float32"),
+        ("linear_w8a8_grouped", [np.zeros((2, 32)), Q8, HALF.repeat(2, 1)], "scale has 2 groups"),
+        ("linear_w8a8_grouped", [np.zeros((2, 32)), Q8, HALF, None, 17], "outputs is 17"),
         ("linear_w4a8", [np.zeros((2, 33)), Q4, HALF], "x has 33 columns"),
         ("linear_w4a8", [np.zeros((2, 32)), Q4, HALF.astype("f")], "scale is float32"),
         ("linear_w4a8", [np.zeros((2, 32)), Q4, HALF.repeat(2, 1)], "scale has 2 groups"),
@@ -62,6 +70,16 @@ def test_4_bit_weights_fit_what_packing_makes_them_of(outputs, inputs):
                 assert takes(kernels.linear_w4a8, *arguments) == fits, (n, k, groups)
 
 
+def test_int8_weights_in_groups_fit_what_packing_makes_them_of():
+    qweight = panels.pack_w8(np.zeros((16, 64), int), 32)
+    for k in (0, 1, 31, 32, 33, 63, 64, 65, 96):
+        for groups in range(1, 5):
+            scale = panels.pack_groups(np.ones((16, groups), np.float16))
+            fits = panels.pack_w8(np.zeros((16, k), int), 32).shape == qweight.shape
+            fits &= -(-k // 32) % groups == 0
+            assert takes(kernels.linear_w8a8_grouped, np.zeros((1, k)), qweight, scale) == fits
+
+
 def test_sparse_weights_fit_the_very_matrix_that_they_were():
     weight = panels.pack_sparse(np.ones((17, 6), int))
     for n in range(35):
@@ -93,6 +111,7 @@ def takes(kernel, *arguments):
     "name, pack, scale",
     [
         ("linear_w8a8", panels.pack_w8, ONES[:0]),
+        ("linear_w8a8_grouped", panels.pack_w8, np.ones((0, 1, 16), np.float16)),
         ("linear_w4a8", panels.pack_w4, np.ones((0, 1, 16), np.float16)),
         ("linear_sparse", panels.pack_sparse, ONES[:0]),
     ],

@@ -71,7 +71,7 @@ def test_the_doctor_finds_a_new_path_that_is_wrong(add):
     add(multiply=lambda kind, core, threads, operands: operands.y.fill(1))
     (finding,) = doctor.check_kernels()
     assert finding.mark == "✗" and finding.detail.startswith("toy: ")
-    for name in ("linear_w8a8", "linear_w4a8", "linear_sparse"):
+    for name in ("linear_w8a8", "linear_w8a8_grouped", "linear_w4a8", "linear_sparse"):
         assert name in finding.detail
 
 
@@ -201,15 +201,19 @@ def test_impossible_thread_counts_are_refused(count):
 @pytest.mark.skipif(
     config.DISABLE_JIT or config.NUMBA_NUM_THREADS < 2, reason="there is one thread"
 )
-@pytest.mark.parametrize("kernel", ["linear_w8a8", "linear_w4a8", "linear_sparse"])
+@pytest.mark.parametrize(
+    "kernel", ["linear_w8a8", "linear_w8a8_grouped", "linear_w4a8", "linear_sparse"]
+)
 @pytest.mark.parametrize("path", paths.available())
 def test_the_parallel_kernels_are_parallel(path, kernel):
     """Other threads than ours burn processor time; on one thread they never do."""
     rng = np.random.default_rng(0)
     x, q, scale = rows(rng, 256, 1024), integers(rng, 2048, 1024), np.ones(2048, np.float32)
+    halves = panels.pack_groups(scale[:, None].astype("f2"))
     arguments = {
         "linear_w8a8": (panels.pack_w8(q), scale),
-        "linear_w4a8": (panels.pack_w4(q >> 4), panels.pack_groups(scale[:, None].astype("f2"))),
+        "linear_w8a8_grouped": (panels.pack_w8(q), halves),
+        "linear_w4a8": (panels.pack_w4(q >> 4), halves),
         "linear_sparse": (panels.pack_sparse(q), scale),
     }[kernel]
     shares = {}

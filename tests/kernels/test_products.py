@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from numba import config
 
 from lightcourse import kernels, panels, reference
+from lightcourse.kernels import rows as rows_of
 from tests.kernels.every_path import integers, on_every_path, rows
 
 SIDE = 9 if config.DISABLE_JIT else 67
@@ -70,6 +71,38 @@ def test_a_row_that_is_not_finite_has_no_scale(bad):
         assert np.isnan(scale).tolist() == [True, False, True]
 
 
+widths = st.integers(1, 80)
+
+
+@given(matrices, widths)
+def test_quantize_groups_equals_its_reference_bit_for_bit(x, width):
+    for view in (x, x.T, x[::-1, ::2]):
+        q, scale = kernels.quantize_groups(view, width)
+        expected_q, expected_scale = reference.quantize_groups(view, width)
+        np.testing.assert_array_equal(q, expected_q)
+        np.testing.assert_array_equal(scale, expected_scale)
+        assert q.dtype == np.int8 and scale.dtype == np.float32
+        assert scale.shape == (len(view), max(1, -(-view.shape[1] // width)))
+
+
+@given(matrices, widths)
+def test_a_group_is_quantized_as_a_row_of_its_own(x, width):
+    x = np.where(np.isfinite(x), x, 0)
+    q, scale = reference.quantize_groups(x, width)
+    for g in range(-(-x.shape[1] // width)):
+        own, its = reference.quantize_rows(x[:, g * width : (g + 1) * width])
+        np.testing.assert_array_equal(q[:, g * width : (g + 1) * width], own)
+        np.testing.assert_array_equal(scale[:, g], its)
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is shared among threads")
+def test_threads_quantize_groups_as_one_does():
+    x = rows(np.random.default_rng(0), 70, 1000)
+    one, two = (rows_of.quantize_groups(x, 1024, 32, 32, threads) for threads in (1, 2))
+    for mine, theirs in zip(one, two, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 # NaN of either sign and both kinds, and infinity.
 NOT_FINITE = np.array(
     [0x7FC00000, 0xFFC00001, 0x7F800001, 0xFF800001, 0x7F800000, 0xFF800000], np.uint32
@@ -100,6 +133,7 @@ def products(rng, outputs, inputs):
     points = rng.integers(0, 16, half.shape).astype(np.uint8)
     return {
         "linear_w8a8": (panels.pack_w8(q), scale, scale),
+        "linear_w8a8_grouped": (panels.pack_w8(q, 32), half, scale),
         "linear_w4a8": (panels.pack_w4(q >> 4), half, points, scale),
         "linear_sparse": (panels.pack_sparse(np.where(q > 0, q, 0)), scale, None),
     }
@@ -178,6 +212,27 @@ def test_linear_w4a8_equals_its_reference(count, inputs, outputs, groups, asymme
 
 
 @FEW
+@given(st.integers(0, 20), st.integers(1, SIDE), sides, st.integers(1, 3), seeds)
+@on_every_path
+def test_linear_w8a8_grouped_equals_its_reference_and_float64(count, inputs, outputs, groups, seed):
+    rng = np.random.default_rng(seed)
+    inputs = inputs if groups == 1 else 32 * groups * (1 + inputs % 2)
+    x, q = rows(rng, count % (SIDE + 1), inputs), integers(rng, outputs, inputs, -128)
+    scale, bias = rng.random((outputs, groups)).astype(np.float16), rng.random(outputs, np.float32)
+    arguments = panels.pack_w8(q, 32), panels.pack_groups(scale), bias, outputs
+    x_q, x_scale = reference.quantize_groups(x, -(-inputs // groups))
+    parts = [(len(a), groups, inputs // groups) for a in (q, x)]
+    sums = [a.reshape(part).astype(float) for a, part in zip((q, x_q), parts, strict=True)]
+    sums = np.einsum("ngk,mgk->mng", *sums) * scale * x_scale[:, None].astype(float)
+    terms = np.abs(sums).sum(2) + bias
+    got = kernels.linear_w8a8_grouped(x, *arguments)
+    assert_close(got, sums.sum(2) + bias, terms, groups + 4)
+    assert_close(got, reference.linear_w8a8_grouped(x, *arguments), terms, groups + 4)
+    backwards = kernels.linear_w8a8_grouped(x[::-1].T.copy().T, *arguments)  # as Fortran stores it
+    np.testing.assert_array_equal(backwards[::-1], got)
+
+
+@FEW
 @given(st.integers(0, 20), sides, sides, st.floats(0, 1), seeds)
 @on_every_path
 def test_linear_sparse_equals_its_reference(count, inputs, outputs, sparsity, seed):
@@ -200,6 +255,9 @@ def test_large_sums_and_many_rows_are_exact():
         scale = np.full(outputs, 2.0**-7, np.float32)
         want = x[:, :1] * inputs * 127 / 128 * np.ones(outputs)
         got = kernels.linear_w8a8(x, panels.pack_w8(q), scale)
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+        half = panels.pack_groups(np.full((outputs, 1), 2.0**-7, np.float16))
+        got = kernels.linear_w8a8_grouped(x, panels.pack_w8(q, 32), half, outputs=outputs)
         np.testing.assert_allclose(got, want, rtol=1e-6)
         half = panels.pack_groups(np.full((outputs, 1), 2.0**-3, np.float16))
         got = kernels.linear_w4a8(x, panels.pack_w4(q >> 4), half, outputs=outputs)

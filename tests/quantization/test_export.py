@@ -22,6 +22,7 @@ FORMS = [
     (3, 8, None, False),
     (4, None, 8, True),
     (4, 32, 8, False),
+    (8, 32, 8, True),
     (4, 32, (-2.0, 3.0), False),
 ]
 STRICT = [(FORMS[2], True), (FORMS[3], True)]
@@ -102,7 +103,7 @@ def test_the_operator_is_what_torch_wants_of_one(form):
     buffers = layer.qweight, layer.scale, layer.zero_point, layer.bias
     for x in (draw(5, 96), draw(2, 5, 96).requires_grad_()):
         operator = torch.ops.lightcourse.linear_integers.default
-        torch.library.opcheck(operator, (x, *buffers, 40))
+        torch.library.opcheck(operator, (x, *buffers, 40, layer.bits))
 
 
 @every_table
@@ -231,13 +232,13 @@ def assert_near(got, want):
     assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 
 
-@pytest.mark.parametrize("form", FORMS[::2])
+@pytest.mark.parametrize("form", [*FORMS[::2], FORMS[7]])
 def test_a_layer_in_onnx_computes_what_the_layer_does(form, tmp_path):
     layer = build(form).eval()
     some = ({0: torch.export.Dim("batch")},)
     x = draw(2, 5, 96)
     model, run = to_onnx(layer, (x,), tmp_path / "layer.onnx", dynamic_shapes=some)
-    integers = form[0] > 4 and form[2] == 8
+    integers = form == (8, None, 8, True)
     assert ("MatMulInteger" if integers else "DequantizeLinear") in operators(model)
     for count in (1, 3):
         x = draw(count, 5, 96)
@@ -248,7 +249,7 @@ def test_a_layer_in_onnx_computes_what_the_layer_does(form, tmp_path):
         assert spoilt.sum() == 1 and spoilt[0, 2]
 
 
-@pytest.mark.parametrize("form", [(8, None, None), (8, None, 8), (4, 32, 8)])
+@pytest.mark.parametrize("form", [(8, None, None), (8, None, 8), (4, 32, 8), (8, 32, 8)])
 def test_integers_are_stored_as_integers_in_the_file(form, tmp_path):
     layer = build(form, outputs=256, inputs=384).eval()
     path = tmp_path / "layer.onnx"

@@ -99,6 +99,8 @@ KERNELS = [
     (4, 32, True),
     (3, 64, True),
     (2, 32, True),
+    (8, 32, True),
+    (5, 64, True),
     (4, None, False),
     (4, 32, False),
     (2, 64, False),
@@ -186,7 +188,8 @@ def test_code_that_reads_the_weight_finds_floats_which_nothing_trains(kind):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((8, 32, 8), "group_size is 32; above 4 bits"),
+        ((8, 16, 8), "group_size is 16; int8 activations want a multiple of 32"),
+        ((8, 32, 8, False), "symmetric is False; above 4 bits, int8 activations want True"),
         ((4, 16, 8), "group_size is 16; int8 activations want a multiple of 32"),
         ((8, None, 8, False), "symmetric is False; above 4 bits, int8 activations want True"),
         ((8, None, 4), "activations is 4; None or 8 is wanted"),

@@ -127,6 +127,19 @@ def test_a_quantized_model_takes_other_integers(tmp_path):
     assert_same(model, other)
 
 
+@pytest.mark.parametrize("bits, static", [(8, False), (6, False), (8, True)])
+def test_groups_for_integer_kernels_are_kept(tmp_path, bits, static):
+    model, other = (torch.nn.Sequential(torch.nn.Linear(64, 20)) for _ in range(2))
+    ranges = {"activation_ranges": {"0": (-3.0, 3.0)}} if static else {}
+    quantization.quantize_(model, bits, 32, 8, **ranges)
+    quantization.load_quantized_(other, quantization.save_quantized(model, tmp_path / "m"))
+    assert_same(model, other)
+    x = torch.randn(3, 64)
+    assert torch.equal(other(x), model(x))
+    quantization.dequantize_(other)
+    assert torch.equal(other[0].weight, model[0].dequantize())
+
+
 @pytest.mark.parametrize("how", [{"group_size": 8}, {"activations": 8}])
 def test_an_equally_quantized_twin_takes_the_state_dict(tmp_path, how):
     model, twin = toys.llama(), fresh("llama")
