@@ -130,12 +130,11 @@ class Tail:
 
     def logits(self, rows: np.ndarray, threads: int) -> torch.Tensor:
         """Return the logits of rows behind the last block: (rows, vocabulary)."""
-        found = torch.empty(len(rows), self.parts.vocabulary)
+        # NumPy copies: torch's threads would go on spinning where ours want to run.
+        found = np.empty((len(rows), self.parts.vocabulary), np.float32)
         for first in range(0, len(rows), TAIL_ROWS):
             part = rows[first : first + TAIL_ROWS]
             self.x[: len(part), : self.parts.width] = part
             self.program.run(len(part), 1, 0, threads)
-            found[first : first + len(part)] = torch.from_numpy(
-                self.y[: len(part), : found.shape[1]]
-            )
-        return found
+            found[first : first + len(part)] = self.y[: len(part), : found.shape[1]]
+        return torch.from_numpy(found)
