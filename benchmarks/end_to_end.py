@@ -75,29 +75,26 @@ def told(reasons) -> dict:
 
 
 def generate(crew, threads, rounds):
-    """Return for each generator seconds for the prompt and a token, and the common prefix."""
-    ids = generation.prompt()
-    answers, failed = enter(crew, generation.prepare, generation.GENERATORS, threads, ids)
-    runs = {name: [] for name in answers}
-    for _ in range(rounds):
-        for name in [name for name in runs if name not in failed]:
+    """Return for each generator its times, its perplexity, and the common prefix."""
+    answers, failed = enter(crew, generation.prepare, generation.GENERATORS, threads)
+    asked = {name: [] for name in answers}
+    for question in [generation.judge] + rounds * [generation.run]:
+        for name in [name for name in asked if name not in failed]:
             try:
-                runs[name].append(crew.ask(name, generation.run, ids))
+                asked[name].append(crew.ask(name, question))
             except Failed as failure:
                 failed[name] = failure.reason
-    runs = {name: found for name, found in runs.items() if name not in failed}
-    exact = runs[EXACT][0][0] if EXACT in runs else []
-    return {n: _summary(found, exact, len(ids)) for n, found in runs.items()} | told(failed)
+    asked = {name: found for name, found in asked.items() if name not in failed}
+    exact = asked[EXACT][1]["tokens"] if EXACT in asked else []
+    return {name: _summary(*found, exact=exact) for name, found in asked.items()} | told(failed)
 
 
-def _summary(runs, exact, prompt_tokens):
-    tokens = runs[0][0]
-    return {
-        "prompt": statistics.median(prompt for _, prompt, _ in runs) / prompt_tokens,
-        "token": statistics.median(rest for _, _, rest in runs) / (len(tokens) - 1),
-        "prefix": generation.common_prefix(tokens, exact),
-        "tokens": tokens,
-    }
+def _summary(perplexity, *runs, exact):
+    tokens = runs[0]["tokens"]
+    times = [f"prompt {length}" for length in generation.PROMPTS] + ["token"]
+    found = {name: statistics.median(run[name] for run in runs) for name in times}
+    prefix = generation.common_prefix(tokens, exact)
+    return found | {"perplexity": perplexity, "prefix": prefix, "tokens": tokens}
 
 
 def compose(result):
@@ -129,15 +126,17 @@ def encoding_table(found) -> str:
 
 
 def generation_table(found) -> str:
-    """Return times for prompt and tokens, and how long the text is float32's."""
+    """Return times for prompts and tokens, the perplexity, and how long the text is float32's."""
     exact = _of(found, EXACT, "token")
     rows = [
-        [name, f"{1e3 * f['token']:.1f}", f"{1 / f['token']:.0f}", f"{1 / f['prompt']:.0f}"]
-        + [f"{exact / f['token']:.2f}", f["prefix"]]
+        [name, f"{1e3 * f['token']:.1f}", f"{1 / f['token']:.0f}", f"{exact / f['token']:.2f}"]
+        + [f"{length / f[f'prompt {length}']:.0f}" for length in generation.PROMPTS]
+        + [f"{f['perplexity']:.2f}", f["prefix"]]
         for name, f in _fastest_first(found, "token")
     ]
-    header = ["", "ms/token", "tokens/s", "prompt, tokens/s", "times float32's speed"]
-    header.append("tokens as float32's")
+    header = ["", "ms/token", "tokens/s", "times float32's speed"]
+    header += [f"prompt of {length}, tokens/s" for length in generation.PROMPTS]
+    header += ["perplexity", "tokens as float32's"]
     return tables.markdown(header, rows + _failures(found, len(header)))
 
 

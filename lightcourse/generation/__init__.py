@@ -8,6 +8,7 @@ global ones.
 from lightcourse.generation.choosing import certain, drawn, likeliest, probabilities, sampled
 from lightcourse.generation.drafts import ModelDraft, prompt_lookup
 from lightcourse.generation.foretelling import surprise
+from lightcourse.generation.jitted import Jitted, jit
 from lightcourse.generation.kv_cache import kv_bytes, quantized_cache, window_cache
 from lightcourse.generation.prompts import pad, unpad
 from lightcourse.generation.sessions import TorchSession, begin
@@ -16,6 +17,7 @@ from lightcourse.generation.streams import generate, stream
 from lightcourse.generation.text import write
 
 __all__ = [
+    "Jitted",
     "ModelDraft",
     "Speculation",
     "TorchSession",
@@ -24,6 +26,7 @@ __all__ = [
     "drawn",
     "expected_speedup",
     "generate",
+    "jit",
     "kv_bytes",
     "likeliest",
     "pad",

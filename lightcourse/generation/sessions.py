@@ -132,7 +132,7 @@ class TorchSession:
     def _places(self, new):
         """Return the arguments that tell where new tokens stand, and what they see."""
         held, after = self.length, self.length + new.shape[1]
-        _check_window(after - self._padding, self.window)
+        check_window(after - self._padding, self.window)
         own = getattr(self.cache, "visible", None)
         if self.mask is None and own is None:
             return {}
@@ -149,7 +149,8 @@ class TorchSession:
         return nn.functional.pad(self.mask, (0, max(more, 0)), value=True)[:, :after]
 
 
-def _check_window(count, window):
+def check_window(count: int, window: float) -> None:
+    """Raise ``ValueError`` where a text would be longer than the model's window."""
     if count > window:
         raise ValueError(
             f"a text would be {count} tokens long; {window} at most, the model's window, are wanted"

@@ -54,6 +54,15 @@ def _suited(kind, operands):
     return kind != "sparse" or len(operands.weights[1]) * min(rows, 40) >= STORED * blocks
 
 
+def described(kind, core, operands) -> jobs.Call:
+    """Describe a product that VNNI's core computes of few rows, and tiles of many, if at all."""
+    (_, inputs), panels = operands.q.shape, len(operands.bias) // OUTPUTS
+    call = jobs.described(kind, getattr(vnni, kind), operands)
+    if panels < WIDE or inputs > MOST[kind]:
+        return call
+    return call._replace(many=core, fewest=FEWEST[kind])
+
+
 START, END = inlined(amx_int8.start), inlined(amx_int8.end)
 W8_16, W8_32 = [inlined(amx_int8.w8(high)) for high in (1, 2)]
 UNPACK = inlined(amx_sparse.unpack)

@@ -2,9 +2,11 @@
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
+from numba import carray, njit
 
 from lightcourse.kernels import caching, jobs, sparse_tiles, tiles
+from lightcourse.kernels.addresses import bytes_, shorts
+from lightcourse.kernels.jobs import Slot
 from lightcourse.kernels.tiles import Products, all_rows, inlined
 from lightcourse.kernels.writer import I8, I32, INTS, WORDS, ZERO
 
@@ -66,6 +68,25 @@ def multiply(kind, core, threads, operands) -> None:
     pairs = np.empty(operands.q.shape, np.int16)
     _widen(operands.q, pairs)
     jobs.multiply(kind, core, threads, operands._replace(q=pairs))
+
+
+def described(kind, core, operands) -> jobs.Call:
+    """Describe a product, and before it the rows that it wants."""
+    pairs = np.empty(operands.q.shape, np.int16)
+    job = np.zeros(jobs.LENGTH, np.int64)
+    job[Slot.X], job[Slot.X_STRIDE] = operands.q.ctypes.data, operands.q.shape[1]
+    job[Slot.Y] = pairs.ctypes.data
+    call = jobs.described(kind, core, operands._replace(q=pairs))
+    return call._replace(before=(widen, job), held=(pairs,))
+
+
+def widen(job, first, last):
+    """Widen some rows: a core."""
+    fields = carray(job, jobs.LENGTH)
+    rows, columns = fields[Slot.ROWS], fields[Slot.X_STRIDE]
+    q = carray(bytes_(fields[Slot.X]), (rows, columns))
+    pairs = carray(shorts(fields[Slot.Y]), (rows, columns))
+    _widen(q[first:last], pairs[first:last])
 
 
 @njit(cache=CACHE, nogil=True)

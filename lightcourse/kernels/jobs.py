@@ -26,6 +26,7 @@ class Slot(IntEnum):
 
 
 LENGTH = len(Slot)
+NEVER = 2**62  # more rows than there are
 
 
 class Operands(NamedTuple):
@@ -55,6 +56,34 @@ class Operands(NamedTuple):
     weights: tuple
     bias: np.ndarray
     y: np.ndarray
+
+
+class Call(NamedTuple):
+    """A product that is described once and computed often, for up to as many rows as fit.
+
+    Parameters
+    ----------
+    core : core
+    job : ndarray of int64
+    many, fewest : core and int
+        Which core serves from so many rows on.
+    before : (core, ndarray of int64), optional
+        What must be done with the quantized rows first: a core that counts rows, and its job.
+    held : tuple of arrays
+        What must live as long as the job.
+    """
+
+    core: object
+    job: np.ndarray
+    many: object = None
+    fewest: int = NEVER
+    before: tuple | None = None
+    held: tuple = ()
+
+
+def described(kind, core, operands) -> Call:
+    """Describe the product of operands whose weights are of this kind."""
+    return Call(core, DESCRIBE[kind](*operands))
 
 
 def multiply(kind, core, threads, operands) -> None:

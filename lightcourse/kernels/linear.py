@@ -82,7 +82,7 @@ def linear_w8a8(x, qweight, scale, bias=None):
     reference.check_blocks(x, qweight, panels.INPUTS, panels.INPUTS)
     scale = reference.as_outputs("scale", scale, len(scale), qweight)
     bias = reference.as_outputs("bias", bias, len(scale), qweight)
-    weights = np.ascontiguousarray(qweight), _filled(scale)
+    weights = np.ascontiguousarray(qweight), filled(scale)
     columns = qweight.shape[1] * panels.INPUTS
     return _multiply("w8", x, columns, 1, weights, bias)
 
@@ -186,26 +186,26 @@ def linear_sparse(x, weight, scale, bias=None):
     scale = reference.as_outputs("scale", scale, len(scale), weight.sums)
     bias = reference.as_outputs("bias", bias, len(scale), weight.sums)
     columns = -(-weight.inputs // panels.INPUTS) * panels.INPUTS
-    weights = *weight[:5], _filled(scale)
+    weights = *weight[:5], filled(scale)
     return _multiply("sparse", x, columns, 1, weights, bias)
 
 
 def _multiply(kind, x, columns, groups, weights, bias):
     """Quantize ``x``, let this machine's path multiply, and cut the padding off."""
-    outputs, bias = len(bias), _filled(bias)
+    outputs, bias = len(bias), filled(bias)
     y = rows.room((len(x), len(bias)), np.float32)
     path = paths.serving(kind)
     threads = paths.claim(len(x), columns * len(bias))
     quantize = rows.quantize_groups if kind == "g8" else rows.quantize
     try:
-        quantized = quantize(x, _row_bytes(columns), groups, columns // groups, threads)
+        quantized = quantize(x, row_bytes(columns), groups, columns // groups, threads)
         path.multiply(kind, path.cores[kind], threads, Operands(*quantized, weights, bias, y))
     finally:
         paths.release(threads)
     return y if outputs == len(bias) else np.ascontiguousarray(y[:, :outputs])
 
 
-def _row_bytes(columns):
+def row_bytes(columns: int) -> int:
     """Return how far apart rows lie: whole cache lines, but no power of two.
 
     Rows a multiple of 1,024 bytes apart would compete for the same few places of a cache.
@@ -214,7 +214,7 @@ def _row_bytes(columns):
     return 64 * (lines + (lines % 16 == 0))
 
 
-def _filled(values):
+def filled(values):
     """Fill up to whole panels with zeros."""
     missing = -len(values) % panels.OUTPUTS
     return np.pad(values, (0, missing)) if missing else np.ascontiguousarray(values)

@@ -76,10 +76,21 @@ OFFSET = Products(4, _load, _dot_offset)
 
 
 def multiply(kind, core, threads, operands) -> None:
-    """Run a core; int8 weights have lost their offset before the sums, which start at 0."""
-    if kind in ("w8", "g8"):
-        operands = operands._replace(sums=np.zeros_like(operands.sums))
-    jobs.multiply(kind, core, threads, operands)
+    """Run a core."""
+    jobs.multiply(kind, core, threads, _started(kind, operands))
+
+
+def described(kind, core, operands) -> jobs.Call:
+    """Describe a product."""
+    operands = _started(kind, operands)
+    return jobs.described(kind, core, operands)._replace(held=(operands.sums,))
+
+
+def _started(kind, operands):
+    """Let sums start at 0 where int8 weights have lost their offset before."""
+    if kind not in ("w8", "g8"):
+        return operands
+    return operands._replace(sums=np.zeros_like(operands.sums))
 
 
 # --- cores: six rows by one panel are 24 registers of sums, and one row by four panels 16 -----

@@ -122,9 +122,14 @@ def claim(rows: int, weights: int) -> int:
     when the product is done.
     """
     little = weights < LITTLE_WEIGHTS and rows * weights < chosen().little
-    if _threads == 1 or little or not pool.is_worth_it(rows, weights):
+    if _threads == 1 or little or not pool.is_worth_it(rows, weights, _threads):
         return 1
-    return _threads if _sharing.acquire(blocking=False) else 1
+    return claim_all()
+
+
+def claim_all() -> int:
+    """Return how many threads there are to share work with, whatever its size, as :func:`claim`."""
+    return _threads if _threads > 1 and _sharing.acquire(blocking=False) else 1
 
 
 def release(threads: int) -> None:

@@ -43,6 +43,7 @@ AWAKE_FOR = 5e-4  # seconds
 # 467. One row of x counts as eight: the weights must be read for it all the same.
 WORTH_WAKING = 2**27
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
+ASLEEP, CALLED, SERVING = range(3)  # what stands on the board of each worker
 CLOSED = 2**31  # more pieces than there are
 ROUNDS = 2**30  # then they are counted anew, for NEXT has 32 bits for them
 
@@ -158,6 +159,7 @@ def _take_pieces(board, round):
 def _serve(board, number, round):
     """Help with each new round until none has come for a while; return the last one seen."""
     looks = 0
+    _write(board, Place.AWAKE + number, SERVING)
     while True:
         now = _look(board, Place.ROUND)
         if now != round:
@@ -165,10 +167,10 @@ def _serve(board, number, round):
             if number < _look(board, Place.WORKERS):
                 _take_pieces(board, round)
         elif looks > LOOKS:
-            _write(board, Place.AWAKE + number, 0)
+            _write(board, Place.AWAKE + number, ASLEEP)
             if _look(board, Place.ROUND) == round:
                 return round
-            _write(board, Place.AWAKE + number, 1)
+            _write(board, Place.AWAKE + number, SERVING)
         else:
             looks += 1
             _pause()
@@ -194,6 +196,16 @@ def _share(board, core, job, panels, piece, workers):
         _pause()
 
 
+@njit(cache=CACHE, nogil=True)
+def share_with(board, core, job, panels, workers):
+    """Compute all panels of a job with so many workers, who are awake."""
+    threads = workers + 1
+    piece = max((panels + PIECES * threads - 1) // (PIECES * threads), 1)
+    if panels >= GRAIN * threads:
+        piece = (piece + GRAIN - 1) // GRAIN * GRAIN
+    _share(board, core, job, panels, piece, workers)
+
+
 class Pool:
     """The workers of this process.
 
@@ -210,22 +222,19 @@ class Pool:
 
     def share(self, core, job, panels, threads):
         """Compute all panels of a job with so many threads; ``core`` is an address."""
-        workers = min(threads, self.most) - 1
-        self._wake(workers)
-        piece = -(-panels // (PIECES * threads)) or 1
-        if panels >= GRAIN * threads:
-            piece = -(-piece // GRAIN) * GRAIN
-        _share(self.board, core, job, panels, piece, workers)
+        share_with(self.board, core, job, panels, self.wake(threads))
 
-    def _wake(self, workers):
-        """Start the workers that are missing, and wake those that sleep."""
+    def wake(self, threads):
+        """Start the workers that are missing, and wake those that sleep; return how many help."""
+        workers = min(threads, self.most) - 1
         while len(self.bells) < workers:
             self._start(len(self.bells))
         for number in range(workers):
-            if not self.board[Place.AWAKE + number]:
-                self.board[Place.AWAKE + number] = 1
+            if self.board[Place.AWAKE + number] == ASLEEP:
+                self.board[Place.AWAKE + number] = CALLED
                 self._keep_away(number)
                 self.bells[number].release()
+        return workers
 
     def _start(self, number):
         bell = threading.Semaphore(0)
@@ -266,16 +275,25 @@ def _work(board, number, bell):
 _pool, _last_call = None, 0.0
 
 
-def is_worth_it(rows, weights) -> bool:
-    """Tell whether workers are awake, as after a call just before, or worth waking.
+def is_worth_it(rows, weights, threads) -> bool:
+    """Tell whether work is worth waking for, or workers serve already.
+
+    Where one call follows another and they sleep, they are called, but not waited for: a call
+    of 36 us on one thread took 400 while they woke.
 
     Parameters
     ----------
     rows, weights : int
         Of a product that is about to be shared.
+    threads : int
     """
-    awake = time.perf_counter() - _last_call < AWAKE_FOR
-    return awake or max(rows, 8) * weights >= WORTH_WAKING
+    if max(rows, 8) * weights >= WORTH_WAKING:
+        return True
+    if time.perf_counter() - _last_call >= AWAKE_FOR:
+        return False
+    here = _here()
+    workers = here.wake(threads)
+    return bool((here.board[Place.AWAKE : Place.AWAKE + workers] == SERVING).all())
 
 
 def note_end() -> None:
@@ -286,10 +304,20 @@ def note_end() -> None:
 
 def share(core, job, panels, threads) -> None:
     """Compute all panels of a job with several threads: one caller at a time."""
+    _here().share(core, job, panels, threads)
+
+
+def ready(threads) -> tuple[np.ndarray, int]:
+    """Return the board, and how many workers are awake now to help with jobs on it."""
+    here = _here()
+    return here.board, here.wake(threads)
+
+
+def _here():
     global _pool
     if _pool is None:
         _pool = Pool(config.NUMBA_NUM_THREADS)
-    _pool.share(core, job, panels, threads)
+    return _pool
 
 
 def _forget():

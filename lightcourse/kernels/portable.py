@@ -2,9 +2,11 @@
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import carray, njit, prange
 
-from lightcourse.kernels import caching
+from lightcourse.kernels import caching, jobs
+from lightcourse.kernels.addresses import bytes_, floats, ints, ubytes, vector, words
+from lightcourse.kernels.jobs import LENGTH, Slot
 from lightcourse.panels import OFFSET_W4, OUTPUTS
 
 CACHE = caching.ready()
@@ -288,3 +290,57 @@ READABLE = {
     "z4": _words_w4,
     "sparse": _as_they_are,
 }
+
+
+# --- as parts of a program --------------------------------------------------------------------
+
+
+def described(kind, core, operands) -> jobs.Call:
+    """Describe a product for cores that find their arrays at addresses."""
+    weights = READABLE[kind](*operands.weights)
+    kind = "z4" if kind == "w4" else kind
+    core = {"w8": w8_core, "g8": g8_core, "z4": w4_core}[kind]
+    job = jobs.DESCRIBE[kind](*operands._replace(weights=weights))
+    return jobs.Call(core, job, held=weights)
+
+
+def w8_core(job, first, last):
+    """Compute panels of int8 weights."""
+    fields = carray(job, LENGTH)
+    q, sums, x_scale, bias, y = _operands(fields, last)
+    qweight = carray(words(fields[Slot.W]), (last, fields[Slot.BLOCKS], OUTPUTS))
+    weights = qweight, vector(fields[Slot.SCALE], last * OUTPUTS)
+    w8_panels(first, last, q, sums, x_scale, weights, bias, y)
+
+
+def g8_core(job, first, last):
+    """Compute panels of int8 weights in groups."""
+    fields = carray(job, LENGTH)
+    q, sums, _, bias, y = _operands(fields, last)
+    groups = fields[Slot.GROUPS]
+    x_scale = carray(floats(fields[Slot.X_SCALE]), sums.shape)
+    qweight = carray(words(fields[Slot.W]), (last, 8 * fields[Slot.BLOCKS] * groups, OUTPUTS))
+    weights = qweight, carray(floats(fields[Slot.SCALE]), (last, groups, OUTPUTS))
+    g8_panels(first, last, q, sums, x_scale, weights, bias, y)
+
+
+def w4_core(job, first, last):
+    """Compute panels of 4-bit weights."""
+    fields = carray(job, LENGTH)
+    q, sums, x_scale, bias, y = _operands(fields, last)
+    groups = fields[Slot.GROUPS]
+    qweight = carray(words(fields[Slot.W]), (last, 4 * fields[Slot.BLOCKS] * groups, OUTPUTS))
+    scale = carray(floats(fields[Slot.SCALE]), (last, groups, OUTPUTS))
+    points = carray(ubytes(fields[Slot.ZERO]), (last, groups, OUTPUTS))
+    w4_panels(first, last, q, sums, x_scale, (qweight, scale, points), bias, y)
+
+
+@njit(cache=CACHE, nogil=True)
+def _operands(fields, panels):
+    """Return what all products read and write, up to so many panels."""
+    rows, groups = fields[Slot.ROWS], max(fields[Slot.GROUPS], 1)
+    q = carray(bytes_(fields[Slot.X]), (rows, fields[Slot.X_STRIDE]))
+    sums = carray(ints(fields[Slot.X_SUM]), (rows, groups))
+    x_scale, bias = vector(fields[Slot.X_SCALE], rows), vector(fields[Slot.BIAS], panels * OUTPUTS)
+    y = carray(floats(fields[Slot.Y]), (rows, fields[Slot.Y_STRIDE] // 4))
+    return q, sums, x_scale, bias, y

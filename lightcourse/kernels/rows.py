@@ -1,11 +1,12 @@
 """Quantizing the rows of x, alone or shared among threads."""
 
 import numpy as np
-from numba import carray, njit, types
-from numba.extending import intrinsic
+from numba import carray, njit
 
 from lightcourse import panels
 from lightcourse.kernels import caching, jobs, portable
+from lightcourse.kernels.addresses import bytes_, floats, ints
+from lightcourse.kernels.fields import FIELDS, Field
 from lightcourse.kernels.jobs import LENGTH, Slot
 
 CACHE = caching.ready()
@@ -67,7 +68,7 @@ def core(job, first, last):
     """Quantize some rows: a core like those that multiply, with rows in the place of panels."""
     fields = carray(job, LENGTH)
     x, q, sums = _arrays(fields)
-    scale = carray(_floats(fields[Slot.X_SCALE]), (len(x),))
+    scale = carray(floats(fields[Slot.X_SCALE]), (len(x),))
     portable.quantize(x, q, sums, scale, fields[Slot.BLOCKS], first, last)
 
 
@@ -75,7 +76,7 @@ def core_groups(job, first, last):
     """Quantize some rows in groups."""
     fields = carray(job, LENGTH)
     x, q, sums = _arrays(fields)
-    scale = carray(_floats(fields[Slot.X_SCALE]), sums.shape)
+    scale = carray(floats(fields[Slot.X_SCALE]), sums.shape)
     portable.quantize_groups(x, q, sums, scale, fields[Slot.BLOCKS], first, last)
 
 
@@ -83,20 +84,36 @@ def core_groups(job, first, last):
 def _arrays(fields):
     """Return the rows, and where their integers and the sums of these go."""
     rows = fields[Slot.ROWS]
-    x = carray(_floats(fields[Slot.X]), (rows, fields[Slot.X_STRIDE]))
-    q = carray(_bytes(fields[Slot.Y]), (rows, fields[Slot.Y_STRIDE]))
-    return x, q, carray(_ints(fields[Slot.X_SUM]), (rows, fields[Slot.GROUPS]))
+    x = carray(floats(fields[Slot.X]), (rows, fields[Slot.X_STRIDE]))
+    q = carray(bytes_(fields[Slot.Y]), (rows, fields[Slot.Y_STRIDE]))
+    return x, q, carray(ints(fields[Slot.X_SUM]), (rows, fields[Slot.GROUPS]))
 
 
-def _pointer_to(kind):
-    @intrinsic
-    def pointer(context, address):
-        def emit(context, builder, signature, arguments):
-            return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(kind)))
+def part(job, first, last):
+    """Quantize some rows that lie further apart than they are long."""
+    fields = carray(job, FIELDS)
+    sums = carray(ints(fields[Slot.X_SUM]), (fields[Slot.ROWS], fields[Slot.GROUPS]))
+    scale = carray(floats(fields[Slot.X_SCALE]), (fields[Slot.ROWS],))
+    for i in range(first, last):
+        x, q = _row(fields, i)
+        portable.quantize(x, q, sums[i : i + 1], scale[i : i + 1], fields[Slot.BLOCKS], 0, 1)
 
-        return types.CPointer(kind)(types.int64), emit
 
-    return pointer
+def part_groups(job, first, last):
+    """Quantize them in groups."""
+    fields = carray(job, FIELDS)
+    shape = fields[Slot.ROWS], fields[Slot.GROUPS]
+    sums = carray(ints(fields[Slot.X_SUM]), shape)
+    scale = carray(floats(fields[Slot.X_SCALE]), shape)
+    for i in range(first, last):
+        x, q = _row(fields, i)
+        here = x, q, sums[i : i + 1], scale[i : i + 1]
+        portable.quantize_groups(*here, fields[Slot.BLOCKS], 0, 1)
 
 
-_floats, _ints, _bytes = map(_pointer_to, (types.float32, types.int32, types.int8))
+@njit(cache=CACHE, nogil=True)
+def _row(fields, i):
+    """Return one row, and where its integers go."""
+    width, bytes_a_row = fields[Field.WIDTH], fields[Slot.Y_STRIDE]
+    x = carray(floats(fields[Slot.X] + 4 * i * fields[Slot.X_STRIDE]), (1, width))
+    return x, carray(bytes_(fields[Slot.Y] + i * bytes_a_row), (1, bytes_a_row))

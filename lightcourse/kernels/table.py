@@ -54,6 +54,8 @@ class KernelPath:
         Asks the system for what must be granted before use, as Linux wants it for AMX's tiles,
         and tells whether it was. Called once a process, and only where the processor has what is
         needed.
+    described : function (kind, core, operands) -> lightcourse.kernels.jobs.Call
+        A product that is described once and computed often, as a part of a program.
     little : int
         Multiply-adds that one thread does sooner than two could share them: about 40
         microseconds' worth.
@@ -65,7 +67,8 @@ class KernelPath:
     multiply: Callable
     peak: Peak | None = None
     prepare: Callable[[], bool] = nothing_to_do
-    little: int = 2**22  # on a Xeon, VNNI: 35 us on one thread, 29 on two
+    described: Callable = jobs.described
+    little: int = 2**23  # on a Xeon, VNNI: 43 us on one thread, 35 on two
 
 
 # Vectors of 64 bytes, vpdpbusd, and vpexpandb for sparse weights.
@@ -81,6 +84,7 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
         amx.multiply,
         Peak(amx.peak, amx.PEAK_PRODUCTS),
         amx.prepare,
+        amx.described,
         2**25,  # 32 rows by 2^19 weights took 30 us on one thread and 37 on two, 128 rows 92 and 74
     ),
     KernelPath(
@@ -109,6 +113,7 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
         {"w8": avx2.w8, "g8": avx2.g8, "w4": avx2.w4, "z4": avx2.z4, "sparse": avx2.sparse},
         avx2.multiply,
         Peak(avx2.peak, avx2.PEAK_PRODUCTS),
+        described=avx2.described,
     ),
     KernelPath(
         "neon",
@@ -116,6 +121,7 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
         {"w8": neon.w8, "g8": neon.g8, "w4": neon.w4, "z4": neon.z4, "sparse": neon.sparse},
         neon.multiply,
         Peak(neon.peak, neon.PEAK_PRODUCTS),
+        described=neon.described,
     ),
     KernelPath(
         "portable",
@@ -128,5 +134,6 @@ PATHS = (  # the fastest first; the last one has cores for all kinds, and needs 
             "sparse": portable.SPARSE,
         },
         portable.multiply,
+        described=portable.described,
     ),
 )

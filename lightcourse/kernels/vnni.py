@@ -66,6 +66,9 @@ def expand(code, packed, mask):
 # ``ahead``: asked for 3 KB early, weights of the tile of 8 rows by one panel came 1.3 times as fast
 # from the caches of a Xeon (Emerald Rapids) and 1.6 times from its memory; 1 KB gained two thirds
 # of that, 8 KB no more. A Zen 4 gained 1.5 times from 2 to 4 KB.
+# Two and four rows wait for memory as one does: with it asked for early, and two tiles where there
+# were four and one, a Xeon without AMX took 1,330 us instead of 1,790 for five rows by (2048, 8192)
+# from memory; all tiles of 4 bits gained, eight rows a fifth.
 # ``chains``: one row and one panel are one sum, but an instruction takes four or five cycles, and
 # some processors start two in each. On that Xeon 4 to 16 chains were 1.9 times as fast as one, and
 # 2 were 1.6, with 0.6 MB of weights; with 2 MB 1.2 times, and from memory there was nothing to
@@ -82,18 +85,19 @@ W8_WIDE = inlined(tiles.w8(VNNI, 8, 3))
 W8 = inlined(
     all_rows(
         (8, tiles.w8(VNNI, 8, 1, ahead=3072)),
-        (4, tiles.w8(VNNI, 4, 1)),
+        (4, tiles.w8(VNNI, 4, 1, chains=2, ahead=3072)),
+        (2, tiles.w8(VNNI, 2, 1, chains=4, ahead=3072)),
         (1, tiles.w8(VNNI, 1, 1, chains=8)),
     )
 )
 W8_ROW = inlined(tiles.w8(VNNI, 1, ROW_PANELS, chains=4, ahead=ROW_AHEAD))
 # In groups of 32, on that Xeon: with 32 and 128 rows 6 by 2 panels were 1.2 times as fast as 8 by
-# one; with 8 rows 8 by one, asked for early, were 1.1 times as fast from memory.
-G8_WIDE = inlined(all_rows(*[(rows, tiles.g8(VNNI, rows, 2, ROW_AHEAD)) for rows in (6, 2, 1)]))
-G8 = inlined(all_rows(*[(rows, tiles.g8(VNNI, rows, ahead=3072)) for rows in (8, 4, 1)]))
+# one; with 8 rows 8 by one were 1.1 times as fast from memory.
+G8_WIDE = inlined(all_rows(*[(m, tiles.g8(VNNI, m, 2, ROW_AHEAD)) for m in (6, 2, 1)]))
+G8 = inlined(all_rows(*[(m, tiles.g8(VNNI, m, 1, ROW_AHEAD)) for m in (8, 4, 2, 1)]))
 G8_ROW = inlined(tiles.g8(VNNI, 1, ROW_PANELS, ROW_AHEAD))
-W4 = inlined(all_rows(*[(rows, tiles.w4(VNNI, rows, False)) for rows in (8, 4, 1)]))
-Z4 = inlined(all_rows(*[(rows, tiles.w4(VNNI, rows, True)) for rows in (8, 4, 1)]))
+W4 = inlined(all_rows(*[(m, tiles.w4(VNNI, m, False, ahead=ROW_AHEAD)) for m in (8, 4, 2, 1)]))
+Z4 = inlined(all_rows(*[(m, tiles.w4(VNNI, m, True, ahead=ROW_AHEAD)) for m in (8, 4, 2, 1)]))
 W4_ROW, Z4_ROW = [
     inlined(tiles.w4(VNNI, 1, points, ROW_PANELS, ROW_AHEAD)) for points in (False, True)
 ]

@@ -5,6 +5,7 @@ import signal
 import time
 
 import numpy as np
+import torch
 
 
 def right(weight, threads, copies):
@@ -71,14 +72,29 @@ def leaving(state):
     os._exit(3)
 
 
+class Sevens:
+    """A session that writes sevens, and crashes where it reads too many tokens at once."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def read(self, new, keep=1):
+        """Return logits that are largest at 7."""
+        if new.shape[1] > self.most:
+            crash()
+        logits = torch.zeros(1, keep, 49_152)
+        logits[..., 7] = 1
+        return logits
+
+
 def writer(threads):
     """Write sevens."""
-    return lambda ids, count: ([7] * count, 0.1, 0.2)
+    return lambda: Sevens(1000)
 
 
 def late_writer(threads):
     """Warm up well, and crash afterwards."""
-    return lambda ids, count: ([7] * count, 0.1, 0.2) if count < 10 else crash()
+    return lambda: Sevens(100)
 
 
 def no_writer(threads):

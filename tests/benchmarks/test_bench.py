@@ -168,20 +168,6 @@ def test_each_turn_opens_with_an_untimed_call(monkeypatch):
     assert found["a"]["median"] == pytest.approx(1e-3) and found["a"]["spread"] == pytest.approx(0)
 
 
-def test_the_prompt_and_the_tokens_behind_it_are_timed_apart(monkeypatch):
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(generation.time, "perf_counter", lambda: clock.now)
-
-    def tokens():
-        clock.now += 5.0
-        yield 7
-        while True:
-            clock.now += 1.0
-            yield 8
-
-    assert generation.timed(tokens(), 4) == ([7, 8, 8, 8], 5.0, 3.0)
-
-
 def test_texts_agree_until_they_part():
     assert generation.common_prefix([1, 2, 3, 4], [1, 2, 9, 4]) == 2
     assert generation.common_prefix([1, 2], [1, 2]) == 2

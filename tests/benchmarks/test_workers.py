@@ -260,18 +260,19 @@ def test_whole_models_that_fail_are_rows_too():
     lines = end_to_end.encoding_table(found).splitlines()
     assert lines[2].startswith("| a | 1000 |") and "| 2.00 |" in lines[2]
     assert lines[4] == "| b | crashed (signal 4) |  |  |  |"
-    one = {"token": 0.1, "prompt": 0.1, "prefix": 0, "tokens": [1, 2]}
+    one = {"token": 0.1, "prompt 64": 0.1, "prompt 512": 1.0, "perplexity": 9.0}
+    one |= {"prefix": 0, "tokens": [1, 2]}
     lines = end_to_end.generation_table({"a": one, "torch fp32": {"failed": "too slow: 1"}})
     assert "| nan |" in lines and "| torch fp32 | too slow: 1 |" in lines
 
 
 def test_a_generator_that_crashes_leaves_the_others_theirs(monkeypatch):
-    monkeypatch.setattr(generation, "prompt", lambda: [1, 2, 3])
     field = {"torch fp32": fake_peers.writer, "late": fake_peers.late_writer}
     monkeypatch.setattr(generation, "GENERATORS", field | {"gone": fake_peers.no_writer})
     with workers.Crew(limit=60) as crew:
         found = end_to_end.generate(crew, 1, 2)
-    assert found["torch fp32"]["tokens"] == [7] * generation.TOKENS
-    assert found["torch fp32"]["prefix"] == generation.TOKENS
+    assert found["torch fp32"]["tokens"] == [7] * (generation.TOKENS - 1)
+    assert found["torch fp32"]["prefix"] == generation.TOKENS - 1
+    assert found["torch fp32"]["perplexity"] > 1
     assert found["late"] == {"failed": "crashed (signal 11)"}
     assert found["gone"] == {"failed": "not installed: No module named 'no_such_library'"}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numba import carray, config
 
-from lightcourse.kernels import jobs, pool, rows
+from lightcourse.kernels import jobs, pool
+from lightcourse.kernels.addresses import ints
 from lightcourse.kernels.jobs import LENGTH, Slot
 from tests.kernels.every_path import ask
 
@@ -18,7 +19,7 @@ MOST = config.NUMBA_NUM_THREADS
 def count(job, first, last):
     """Count how often each panel is computed."""
     job = carray(job, LENGTH)
-    times = carray(rows._ints(job[Slot.Y]), (job[Slot.ROWS],))
+    times = carray(ints(job[Slot.Y]), (job[Slot.ROWS],))
     for panel in range(first, last):
         times[panel] += 1
 
@@ -60,18 +61,30 @@ def test_workers_sleep_after_a_while_and_wake_again():
         asleep, end = False, time.monotonic() + 30
         while not asleep and time.monotonic() < end:
             time.sleep(0.01)
-            asleep = not pool._pool.board[pool.Place.AWAKE]
+            asleep = pool._pool.board[pool.Place.AWAKE] == pool.ASLEEP
         assert asleep
 
 
-def test_a_sleeping_pool_is_woken_for_large_work_and_by_a_call_soon_after_another(monkeypatch):
+def until(state):
+    """Wait until the worker is asleep, or serves."""
+    end = time.monotonic() + 30
+    while pool._pool.board[pool.Place.AWAKE] != state and time.monotonic() < end:
+        time.sleep(1e-4)
+    assert pool._pool.board[pool.Place.AWAKE] == state
+
+
+@pytest.mark.skipif(MOST < 2, reason="there is one thread")
+def test_a_sleeping_pool_is_woken_for_large_work_and_called_by_calls_that_follow(monkeypatch):
+    assert (shared(48, 2) == 1).all()
+    until(pool.ASLEEP)
     monkeypatch.setattr(pool, "_last_call", 0.0)
-    assert not pool.is_worth_it(8, pool.WORTH_WAKING // 8 - 1)
-    assert pool.is_worth_it(8, pool.WORTH_WAKING // 8) and pool.is_worth_it(
-        1, pool.WORTH_WAKING // 8
-    )
+    large = pool.WORTH_WAKING // 8
+    assert not pool.is_worth_it(8, large - 1, 2)
+    assert pool.is_worth_it(8, large, 2) and pool.is_worth_it(1, large, 2)
+    assert pool._pool.board[pool.Place.AWAKE] == pool.ASLEEP
     pool.note_end()
-    assert pool.is_worth_it(1, 1)
+    assert not pool.is_worth_it(1, 1, 2)  # called, and not waited for
+    until(pool.ASLEEP)  # it came, and found nothing
 
 
 @pytest.mark.skipif(
