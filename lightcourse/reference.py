@@ -73,9 +73,9 @@ def quantize_groups(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> q, scale = quantize_groups(np.array([[1.27, -0.5, 127.0, 3.0]]), 2)
-    >>> q.tolist(), scale.round(4).tolist()
-    ([[127, -50, 127, 3]], [[0.01, 1.0]])
+    >>> q, scale = quantize_groups(np.array([[63.5, -25.0, 127.0, 3.0]]), 2)
+    >>> q.tolist(), scale.tolist()
+    ([[127, -50, 127, 3]], [[0.5, 1.0]])
     """
     x, width = as_rows(x), check_width(width)
     rows, columns = x.shape
