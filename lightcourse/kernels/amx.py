@@ -29,7 +29,8 @@ def prepare() -> bool:
 # 1.7 (groups of 32) to 2.8 (of 128). A Xeon with AMX. Int8 weights in groups have no tiles.
 FEWEST = {"w8": 3, "g8": sys.maxsize, "w4": 16, "z4": 16, "sparse": 16}
 # A panel that is unpacked lies on the stack, which has no room for more inputs.
-MOST = {"w8": 2**20, "w4": amx_groups.MOST, "z4": amx_groups.MOST, "sparse": amx_sparse.MOST}
+MOST = {"w8": 2**20, "g8": 0, "w4": amx_groups.MOST, "z4": amx_groups.MOST}
+MOST |= {"sparse": amx_sparse.MOST}
 # Tiles multiply the blocks that are not stored, too: rows, up to 40, times the part of the blocks
 # that is stored must be this much. There both ways were even, with 16 rows and with 32. Where all
 # blocks are stored tiles were 1.5 to 2.5 times as fast with 16 rows, and 5 to 6 times with 128.

@@ -275,3 +275,20 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
             kernels.linear_w8a8(np.zeros((1, 8)), Q, ONES)
         assert paths.claim(1, 1) == most
         paths.release(most)
+
+
+@pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("row", table.PATHS, ids=lambda row: row.name)
+def test_every_path_describes_products_of_every_kind_for_a_program(row):
+    """Described, not run: also what this machine has not."""
+    q, sums = np.zeros((4, 64), np.int8), np.zeros((4, 2), np.int32)
+    scale, bias, y = np.ones(4, np.float32), np.zeros(32, np.float32), np.empty((4, 32), np.float32)
+    eight, four = np.zeros((2, 16, 16, 4), np.uint8), np.zeros((2, 8, 16, 4), np.uint8)
+    halves, points = np.zeros((2, 2, 16), np.uint16), np.zeros((2, 2, 16), np.uint8)
+    kinds = {"w8": (eight, bias), "g8": (eight, halves), "w4": (four, halves)}
+    kinds["z4"] = four, halves, points
+    for kind, weights in kinds.items():
+        operands = jobs.Operands(q, sums, scale, weights, bias, y)
+        call = row.described(kind, row.cores[kind], operands)
+        assert callable(call.core) and call.job[jobs.Slot.BLOCKS] > 0
+        assert (call.many is None) == (call.fewest == jobs.NEVER)
