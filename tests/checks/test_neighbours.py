@@ -91,6 +91,8 @@ def test_the_committed_solution_passes(name):
 
 # Changes that leave a solution right, each with the reason.
 EQUIVALENT = {
+    # The only dimension is the last one.
+    "accept_or_replace": {"-1: 1"},
     # No share of outcomes is 0.05 to the last bit, and nothing that is decided is a draw.
     "compare_answers": {"Gt: p_value >= 0.05", "GtE: gained > lost"},
     # All rows are of one length; and two scales that leave the same error are equally good.
@@ -116,6 +118,8 @@ EQUIVALENT = {
     },
     # The only dimension is the last one.
     "soft_gradient": {"-1: 1"},
+    # The only dimension is the last one.
+    "top_p": {"-1: 1"},
 }
 
 
@@ -396,7 +400,65 @@ def product_of_integers(x, weight, threshold):
     return (integers[0] @ integers[1].T) * (scales[0] @ scales[1].T) + (x * loud) @ weight.T
 
 
+def attended_token_by_token(x, W_q, W_k, W_v, keys, values):
+    """Add the values up one after the other, in 64-bit floats, head by head."""
+    x, *matrices = (part.double().numpy() for part in (x, W_q, W_k, W_v))
+    queries, *new = (np.stack([x @ matrix for matrix in each]) for each in matrices)
+    longer = [
+        np.concatenate([kept.double().numpy(), one[:, None]], axis=1)
+        for kept, one in zip((keys, values), new, strict=True)
+    ]
+    out = np.zeros_like(queries)
+    for head, query in enumerate(queries):
+        group = head * len(new[0]) // len(queries)
+        weights = [math.exp(query @ key / math.sqrt(len(query))) for key in longer[0][group]]
+        for weight, value in zip(weights, longer[1][group], strict=True):
+            out[head] += weight / sum(weights) * value
+    return [out, *longer]
+
+
+def bytes_number_by_number(shape, tokens, texts, bits, group):
+    """Go through the numbers of one head, and give each its bits and its share of a grid."""
+    layers, _, key_heads, size = shape
+    packed = tokens - tokens % group
+    count = sum(
+        2 * bits + 32 / group + 32 / size if token < packed else 64
+        for token in range(tokens)
+        for _ in range(size)
+    )
+    return round(layers * key_heads * texts * count / 8)
+
+
+def smallest_set(shares, p):
+    """Try one token, two and more, until the likeliest ones reach p."""
+    order = np.argsort(-shares.numpy(), kind="stable")
+    parts = shares.double().numpy()
+    count = next(n for n in range(1, len(order) + 1) if parts[order[:n]].sum() >= p)
+    kept = np.where(np.isin(np.arange(len(order)), order[:count]), parts, 0)
+    return kept / kept.sum()
+
+
+def judged_by_the_smaller(p, q, token, u, v):
+    """Divide first; what p has more than q is p without the smaller of the two."""
+    if p[token] / q[token] > u:
+        return torch.tensor(token), torch.tensor(True)
+    rest = p - torch.minimum(p, q)
+    place = torch.searchsorted(rest.cumsum(0), v * rest.sum(), right=True)
+    return place, torch.tensor(False)
+
+
+def gained_by_the_closed_form(a, cost, lookaheads):
+    g = np.array(lookaheads, dtype=float)
+    found = ((1 - a ** (g + 1)) / (1 - a) if a < 1 else g + 1) / (1 + g * cost)
+    return found, (lookaheads[int(found.argmax())] if found.max() > 1 else 0)
+
+
 ORACLES = {
+    "cached_attention": [attended_token_by_token],
+    "kv_cache_bytes": [bytes_number_by_number],
+    "top_p": [smallest_set],
+    "accept_or_replace": [judged_by_the_smaller],
+    "expected_speedup": [gained_by_the_closed_form],
     "settle_column": [settled_as_pruned],
     "smoothed": [smoothed_channel_by_channel],
     "turned": [turned_by_its_inverse],

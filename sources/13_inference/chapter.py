@@ -24,6 +24,7 @@ import lightcourse
 from lightcourse import data, generation, metrics, models, plots, quantization
 from lightcourse.generation import begin, probabilities
 from lightcourse.guessing import compare
+from lightcourse.kernels import limits
 
 lightcourse.setup(threads=1)  # faster for so small a model
 tokenizer, target = models.load_tiny_tokenizer(), models.load_tiny_lm("teacher")
@@ -52,7 +53,7 @@ with torch.no_grad():
 print(tokenizer.decode(prompt[0]), "|", tokenizer.decode(plain[0, 24:40]))
 
 # %% [markdown]
-# What concerns us is the work. In each round the model computes *all* positions of the text, though only the last one is new.
+# In each round the model computes *all* positions of the text, though only the last one is new.
 #
 # **Predict:** the prompt has 24 tokens, and 100 were written. How many positions did the model compute, all rounds together?
 
@@ -107,7 +108,7 @@ guess = ...  # positions
 compare(guess, 24 + 99, "positions", how="computed")
 
 # %% [markdown]
-# (The hundredth token is written, but not read any more.) What is that in time? We measure one more token behind texts of different lengths, by the plain way and with a cache.
+# (The hundredth token is written, but not read any more.) What is that in time? We measure one more token behind texts of different lengths, both ways.
 
 # %% clock=true
 lines = {"all again": {}, "with a cache": {}}
@@ -228,8 +229,8 @@ caches = {
 
 
 def surprise(cache, ids):
-    """Return the mean loss of the next token in nats, read 20 tokens at a time."""
-    return generation.surprise(begin(smollm2, cache=cache), ids, step=20)
+    """Return the mean loss of the next token in nats, read 40 tokens at a time."""
+    return generation.surprise(begin(smollm2, cache=cache), ids, step=40)
 
 
 # %% rtol=0.05
@@ -290,7 +291,7 @@ print(f"fewest {counts.min()}; at most 10 in {(counts <= 10).float().mean():.0%}
 # %% [markdown]
 # Everything else together has a tenth of the probability. But a text is many draws: that *none* of 50 comes from the tail has a probability of $0.9^{50}$, half a percent. One such word can throw a text off its track, since all that follows builds on it.
 #
-# The same beginning, three ways. Dice come from a generator with a seed, so the text is the same each time.
+# The same beginning, three ways, with dice from a seeded generator:
 
 # %% tags=["nbval-ignore-output"]
 start = tokenizer("The people of the United States", return_tensors="pt")["input_ids"]
@@ -315,10 +316,8 @@ for name, choose in choices.items():
 #
 # Whether that is reached depends on everything else, too. Through PyTorch hundreds of small operations stand between the products of one token. `generation.jit` makes one list of them, with the kernels of chapter 05, and runs it in a single compiled call. It takes quantized models of a few families, and takes the model's place in `generate` and the others.
 
+
 # %%
-from lightcourse.kernels import limits
-
-
 def in_integers(bits, **how):
     """Return a copy of SmolLM2 whose products are of integers, the output layer in 8 bits."""
     model = copy.deepcopy(smollm2)
@@ -332,24 +331,26 @@ megabytes = metrics.size_in_bytes(hosted) / 1e6
 print(f"read for each token, nearly all of: {megabytes:.0f} MB")
 
 # %% [markdown]
-# **Predict:** how many tokens a second can one thread write at most? (Chapter 05 found your machine's bandwidth; most laptops read 10 to 40 GB a second.)
-
-# %% clock=true
-guess = ...  # tokens/s
+# What will be clocked is a call that reads one token behind 64 others, and forgets it again.
 
 
-def one_more(model):  # a call that reads one token behind 64 others, and forgets it
+# %%
+def one_more(model):
     session = begin(model)
     session.read(ids[:, :64])
     return lambda: (session.read(ids[:, 64:65]), session.forget(1))
 
 
+# %% [markdown]
+# **Predict:** how many tokens a second can one thread write at most? (Chapter 05 found your machine's bandwidth; most laptops read 10 to 40 GB a second.)
+
+# %% clock=true
+guess = ...  # tokens/s
 most = limits.stream_read() / (1e6 * megabytes)
 calls = {"in PyTorch": one_more(hosted), "in one call": one_more(fast)}
 rates = {name: 1 / t.median for name, t in metrics.latencies(calls, repeats=10).items()}
-print(
-    f"at most {most:.0f} tokens/s", *(f"{k} {v:.0f} tokens/s" for k, v in rates.items()), sep="; "
-)
+print(f"at most {most:.0f} tokens/s")
+print(*(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items()), sep="\n")
 assert rates["in one call"] > 1.3 * rates["in PyTorch"]
 compare(guess, most, "tokens/s")
 
@@ -504,7 +505,7 @@ compare(guess, measured["student"][0])
 assert measured["own copy, 4 bits"][0] > measured["student"][0] > 0.5 > measured["blind"][0]
 
 # %% [markdown]
-# The formula holds well for the two models. In *drawn* text look-up hardly ever finds what it looks for. The blind draft is never worth its call, but mark what it did *not* do: the text had the target's distribution all the same.
+# The formula holds well for the two models. In *drawn* text look-up hardly ever finds what it looks for. The blind draft is never worth its call; yet the text has the target's distribution all the same.
 #
 # ## 6 · Is it worth it?
 #
@@ -565,13 +566,12 @@ variants = {"floats, in PyTorch": smollm2, "8 bits, in PyTorch": hosted}
 variants |= {"8 bits, in one call": fast, "4 bits, in one call": copy_in_4_bits}
 sizes = [metrics.size_in_bytes(model) for model in (smollm2, hosted, hosted, smaller)]
 times = metrics.latencies({name: one_more(m) for name, m in variants.items()}, repeats=10)
-floats = [generation.surprise(begin(smollm2), ids, step=20) for ids in passages]
 
 
 # %% clock=true rtol=0.03
 def perplexity_ratio(model):
-    losses = [generation.surprise(begin(model), ids, step=20) for ids in passages]
-    return sum(math.exp(a - b) for a, b in zip(losses, floats, strict=True)) / 3
+    losses = [generation.surprise(begin(model), ids, step=40) for ids in passages]
+    return sum(math.exp(a - b) for a, b in zip(losses, full, strict=True)) / 3
 
 
 ledger = metrics.Ledger("perplexity, floats = 1")
