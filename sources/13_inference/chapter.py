@@ -29,14 +29,13 @@ from lightcourse.kernels import limits
 lightcourse.setup(threads=1)  # faster for so small a model
 tokenizer, target = models.load_tiny_tokenizer(), models.load_tiny_lm("teacher")
 texts = data.excerpts(data.speech_tokens(tokenizer, "test"), 3)
-prompt = texts[0][None, :24]
 
 # %% [markdown]
 # ## ★ 1 · One token at a time
 #
 # ### The plain way
 #
-# A causal language model reads a text and gives, for *each* position, scores for the token that comes next: the **logits**. To write, take the last position's logits, choose a token, put it behind the text, and ask again. The plainest loop takes the largest logit each time; that is called **greedy**.
+# A causal language model reads a text and gives, for *each* position, scores for the token that comes next: the **logits**. To write, take the last position's logits, choose a token, put it behind the text, and ask again. The plainest loop takes the largest logit; that is **greedy**.
 
 
 # %%
@@ -48,6 +47,7 @@ def write_plainly(model, ids, length):
 
 
 # %%
+prompt = texts[0][None, :24]
 with torch.no_grad():
     plain = write_plainly(target, prompt, 100)
 print(tokenizer.decode(prompt[0]), "|", tokenizer.decode(plain[0, 24:40]))
