@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 13 · Inference — write one token at a time, remember what was read, and let a small model write ahead
+# # 13 · Inference — one token at a time, a cache, and a draft that writes ahead
 #
 # **You will be able to**
 #
@@ -425,14 +425,13 @@ drafts = {
 
 # %%
 guess = ...  # calls
-wanted = generation.generate(target, prompt, 100)
+wanted, calls = generation.generate(target, prompt, 100), {}
 for name, draft in drafts.items():
     found = generation.speculate(target, draft(), prompt, 100, lookahead=4)
-    same = torch.equal(found.ids, wanted)
+    calls[name], same = found.calls, torch.equal(found.ids, wanted)
     print(f"{name:16} {found.calls:3} calls; the very same text: {same}")
-    calls = found.calls if name == "student" else calls if name == "look-up" else None
     assert same
-compare(guess, calls, "calls")
+compare(guess, calls["student"], "calls")
 
 # %% [markdown]
 # Exactly the same text, with a fraction of the target's calls. The greedy text goes round in circles, so look-up does well here; do not count on it.
@@ -568,7 +567,7 @@ sizes = [metrics.size_in_bytes(model) for model in (smollm2, hosted, hosted, sma
 times = metrics.latencies({name: one_more(m) for name, m in variants.items()}, repeats=10)
 
 
-# %% clock=true rtol=0.03
+# %% clock=true rtol=0.05
 def perplexity_ratio(model):
     losses = [generation.surprise(begin(model), ids, step=40) for ids in passages]
     return sum(math.exp(a - b) for a, b in zip(losses, full, strict=True)) / 3
@@ -579,10 +578,7 @@ for (name, model), size in zip(variants.items(), sizes, strict=True):
     ledger.add(name, size, perplexity_ratio(model), latency=times[name])
 print(ledger)
 ax = plots.ledger(ledger)
-assert (
-    ledger.rows[2].quality < 1.05
-    and abs(ledger.rows[2].quality / ledger.rows[1].quality - 1) < 0.02
-)
+assert all(row.quality < 1.1 for row in ledger.rows[:3]) and ledger.rows[3].quality > 1.15
 
 # %% [markdown]
 # *Figure: integers take a quarter or a sixth of the bytes; the same integers are far faster in one call.*
