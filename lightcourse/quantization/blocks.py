@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from lightcourse.quantization.levels import check_levels, float_levels, nearest_codes, normal_levels
+from lightcourse.quantization.levels import (
+    check_levels,
+    float_levels,
+    kmeans_codebook,
+    nearest_codes,
+    normal_levels,
+)
 
 E8M0_BIAS = 127  # an exponent's byte in the Microscaling formats is the exponent plus this
 
@@ -18,7 +24,7 @@ class Coded:
     ----------
     codes : Tensor of uint8, shape (rows, columns)
     levels : Tensor of float32, shape (2**bits,) or fewer
-    scale : Tensor, shape (rows, blocks)
+    scale : Tensor, shape (rows, blocks), or (1, 1) for the whole matrix
         As it is stored: float32, float16, an 8-bit float, or the exponents of powers of two
         (``torch.float8_e8m0fnu``).
     factor : float
@@ -39,7 +45,7 @@ class Coded:
     def nbytes(self) -> int:
         """The bytes of the codes without room between them, the scales, and the levels."""
         codes = -(-self.codes.numel() * self.bits // 8)
-        return codes + self.scale.nbytes + self.levels.nbytes + 4 * (self.factor != 1)
+        return codes + self.scale.nbytes + 4 * 2**self.bits + 4 * (self.factor != 1)
 
     def read_back(self) -> torch.Tensor:
         """Return the float32 matrix of shape (rows, columns) that is stored."""
@@ -161,6 +167,49 @@ def mxfp4(weight: torch.Tensor) -> Coded:
 def nvfp4(weight: torch.Tensor) -> Coded:
     """Round to NVFP4: FP4 (E2M1) in blocks of 16 with a scale in 8 bits (E4M3) each."""
     return code_blocks(weight, float_levels(2, 1), 16, small_float)
+
+
+def fp8(weight: torch.Tensor, block: int | None = None) -> Coded:
+    """Round to FP8 (E4M3: four bits of exponent, three of mantissa) with a scale for each row.
+
+    Micikevicius et al. 2022, arXiv 2209.05433.
+    """
+    levels = float_levels(4, 3)
+    most = torch.finfo(torch.float8_e4m3fn).max  # above it the format has its NaN
+    return code_blocks(weight, levels[levels.abs() <= most], block, largest_value)
+
+
+def log4(weight: torch.Tensor, block: int | None = 32) -> Coded:
+    """Round to powers of two, their signs and 0: a logarithmic grid of 4 bits.
+
+    Fine for small weights and coarse for large ones (Miyashita et al. 2016, arXiv 1603.01025).
+    """
+    return code_blocks(weight, float_levels(3, 0), block, least_squares)
+
+
+def kmeans(weight: torch.Tensor, bits: int = 4, block: int | None = None) -> Coded:
+    """Round to a codebook of the matrix's own, found by k-means.
+
+    Han et al. 2015, Deep Compression, arXiv 1510.00149.
+
+    Parameters
+    ----------
+    weight : Tensor of floats, shape (rows, columns)
+    bits : int
+        1 to 8.
+    block : int, optional
+        Neighbours whose largest value, in 16 bits, they are divided by before; one codebook
+        then serves large and small rows. Without it the values are taken as they are.
+
+    Returns
+    -------
+    Coded
+    """
+    groups = _into_blocks(weight, block)
+    scale = torch.ones(1, 1) if block is None else groups.abs().amax(-1).half()
+    values = groups / torch.where(scale > 0, scale.float(), 1.0)[..., None]
+    levels = kmeans_codebook(values, bits)
+    return Coded(nearest_codes(values, levels).flatten(1), levels, scale)
 
 
 def binary(weight: torch.Tensor, block: int | None = None) -> Coded:

@@ -81,12 +81,31 @@ def test_levels_that_are_stored_come_back_exactly():
 def test_bytes_are_those_of_codes_scales_and_levels():
     weight = draw(8, 128)
     assert blocks.nf4(weight).nbytes == 8 * 64 + 16 * 4 + 64
-    assert blocks.mxfp4(weight).nbytes == 8 * 64 + 32 + 60
-    assert blocks.nvfp4(weight).nbytes == 8 * 64 + 64 + 60 + 4
+    assert blocks.mxfp4(weight).nbytes == 8 * 64 + 32 + 64
+    assert blocks.nvfp4(weight).nbytes == 8 * 64 + 64 + 64 + 4
+    assert blocks.kmeans(weight, 3).nbytes == 8 * 128 * 3 // 8 + 4 + 32
+    assert blocks.fp8(weight).nbytes == 8 * 128 + 8 * 4 + 1024
+    assert blocks.ternary(weight).nbytes == 8 * 32 + 8 * 2 + 16
 
 
 def error(weight, coded):
     return (coded.read_back() - weight).square().sum()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fp8_is_torchs_own(seed):
+    weight = draw(4, 64, seed)
+    coded = blocks.fp8(weight)
+    real = (weight / coded.scale).to(torch.float8_e4m3fn).float() * coded.scale
+    assert torch.equal(coded.read_back(), real)
+
+
+def test_a_codebook_of_its_own_errs_less_than_a_grid():
+    weight = draw(16, 128)
+    for block in (None, 32):
+        own = error(weight, blocks.kmeans(weight, 4, block))
+        even = torch.linspace(-1, 1, 16)
+        assert own < error(weight, blocks.code_blocks(weight, even, block, blocks.least_squares))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -109,7 +128,11 @@ def test_fitted_scales_leave_a_smaller_error_than_the_largest_value(levels):
 
 
 @pytest.mark.parametrize(
-    "kind", [blocks.nf4, blocks.mxfp4, blocks.nvfp4, blocks.binary, blocks.ternary]
+    "kind",
+    [
+        *(blocks.nf4, blocks.mxfp4, blocks.nvfp4, blocks.binary, blocks.ternary),
+        *(blocks.fp8, blocks.log4, blocks.kmeans),
+    ],
 )
 def test_zeros_stay_zeros(kind):
     assert not kind(torch.zeros(2, 64)).read_back().any()
