@@ -102,7 +102,7 @@ def mean_size(groups: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def least_squares(
-    groups: torch.Tensor, levels: torch.Tensor, rounds: int = 8
+    groups: torch.Tensor, levels: torch.Tensor, rounds: int = 4
 ) -> tuple[torch.Tensor, float]:
     """Choose scales in 16 bits for a small squared error: fit scales and codes in turn."""
     scale = largest_value(groups, levels)[0]

@@ -118,8 +118,8 @@ def nearest_codes(x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     check_levels(levels)
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinity; finite values are wanted")
-    middles = (levels[1:].double() + levels[:-1].double()) / 2
-    above = torch.bucketize(x.double(), middles)  # a value in the middle goes down
+    middles = (levels[1:] / 2 + levels[:-1] / 2).to(x.dtype)
+    above = torch.bucketize(x, middles)  # a value in the middle goes down
     tied = (above < len(middles)) & (x == middles[above.clamp(max=len(middles) - 1)])
     zero = int(levels.abs().argmin())
     return (above + (tied & ((above - zero) % 2 == 1))).to(torch.uint8)
