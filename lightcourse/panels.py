@@ -248,3 +248,43 @@ def _rows(blocks):
     """Undo :func:`_blocks`."""
     shape = len(blocks) * OUTPUTS, blocks.shape[1] * INPUTS
     return blocks.transpose(0, 2, 1, 3).reshape(shape)
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Store codes of ``bits`` bits without room between them: eight in so many bytes.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (rows, columns)
+        Below 2**bits; the number of columns is a multiple of 8.
+    bits : int
+        1 to 8.
+
+    Returns
+    -------
+    ndarray of uint8, shape (rows, columns * bits / 8)
+        The first code in the lowest bits of the first byte.
+
+    Raises
+    ------
+    ValueError
+        When a code has more bits, or the columns are no multiple of 8.
+
+    Examples
+    --------
+    >>> pack_codes(np.array([[1, 0, 0, 0, 0, 0, 0, 7]], np.uint8), bits=3)
+    array([[  1,   0, 224]], dtype=uint8)
+    """
+    if codes.shape[1] % 8 or codes.max(initial=0) >= 2**bits:
+        raise ValueError(
+            f"codes has shape {codes.shape} and reaches {codes.max(initial=0)}; a multiple of 8 "
+            f"columns and codes below {2**bits} are wanted"
+        )
+    one_by_one = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
+    return np.packbits(one_by_one.reshape(len(codes), -1), axis=-1, bitorder="little")
+
+
+def unpack_codes(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Return what :func:`pack_codes` stored: uint8 of shape (rows, columns)."""
+    one_by_one = np.unpackbits(packed, axis=-1, bitorder="little").reshape(len(packed), -1, bits)
+    return np.packbits(one_by_one, axis=-1, bitorder="little")[..., 0]

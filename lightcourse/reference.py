@@ -276,6 +276,69 @@ def linear_sparse(
     return linear_w8a8(x, panels.pack_w8(panels.unpack_sparse(weight, outputs)), scale, bias)
 
 
+def linear_codebook(
+    x: np.ndarray,
+    qweight: np.ndarray,
+    levels: np.ndarray,
+    scale: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:
+    """Multiply by weights that are looked up in a codebook, as floats.
+
+    Parameters
+    ----------
+    x : ndarray of floats, shape (rows, inputs)
+        The number of inputs is a multiple of 8.
+    qweight : ndarray of uint8, shape (outputs, inputs * bits / 8)
+        As :func:`lightcourse.panels.pack_codes` makes it.
+    levels : ndarray of float32, shape (2**bits,)
+    scale : ndarray of float32, shape (outputs, blocks)
+        The same number of neighbouring inputs shares each.
+    bias : ndarray of float32, shape (outputs,), optional
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, outputs)
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other.
+
+    Examples
+    --------
+    >>> codes = panels.pack_codes(np.array([[0, 1, 1, 0, 0, 0, 0, 0]], np.uint8), bits=1)
+    >>> linear_codebook(np.ones((1, 8)), codes, np.array([-1.0, 1.0]), np.array([[0.5]]))
+    array([[-2.]], dtype=float32)
+    """
+    x, qweight, levels, scale = check_codebook(x, qweight, levels, scale)
+    codes = panels.unpack_codes(qweight, (len(levels) - 1).bit_length())
+    weight = levels[codes] * np.repeat(scale, codes.shape[1] // scale.shape[1], axis=1)
+    bias = np.zeros(len(qweight)) if bias is None else np.asarray(bias)
+    return (x @ weight.T + bias).astype(np.float32)
+
+
+def check_codebook(x, qweight, levels, scale):
+    """Return arrays that fit each other, or raise ``ValueError``."""
+    x, qweight = as_rows(x), np.asarray(qweight)
+    levels, scale = np.asarray(levels, np.float32), np.asarray(scale, np.float32)
+    bits = (len(levels) - 1).bit_length() if levels.ndim == 1 else 0
+    if not 1 <= bits <= 8 or len(levels) != 2**bits:
+        raise ValueError(f"levels has shape {levels.shape}; a power of two up to 256 is wanted")
+    if qweight.dtype != np.uint8 or qweight.ndim != 2 or qweight.shape[1] % bits:
+        found = f"{qweight.dtype} of shape {qweight.shape}"
+        raise ValueError(
+            f"qweight is {found}; uint8 of shape (outputs, inputs * {bits} / 8) is wanted"
+        )
+    inputs = qweight.shape[1] // bits * 8
+    if x.shape[1] != inputs:
+        raise ValueError(f"x has {x.shape[1]} columns; the weight has {inputs} inputs")
+    blocks = scale.shape[1] if scale.ndim == 2 else 0
+    if len(scale) != len(qweight) or not blocks or inputs % blocks:
+        raise ValueError(f"scale has shape {scale.shape}; ({len(qweight)}, blocks) is wanted")
+    return x, qweight, levels, scale
+
+
 def as_rows(x: np.ndarray) -> np.ndarray:
     """Return ``x`` as a float32 matrix, or raise ``ValueError`` where it is none."""
     x = np.asarray(x, dtype=np.float32)

@@ -5,6 +5,7 @@ float32 is not copied. Each function runs on the path that :func:`path` names, a
 threads as :func:`set_threads` allows.
 """
 
+from lightcourse.kernels.codebook import linear_codebook
 from lightcourse.kernels.linear import (
     linear_sparse,
     linear_w4a8,
@@ -17,6 +18,7 @@ from lightcourse.kernels.paths import available, max_threads, path, set_threads,
 
 __all__ = [
     "available",
+    "linear_codebook",
     "linear_sparse",
     "linear_w4a8",
     "linear_w8a8",

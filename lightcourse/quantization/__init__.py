@@ -15,15 +15,36 @@ from lightcourse.quantization.affine import (
     min_max_range,
     quantize_affine,
 )
+from lightcourse.quantization.blocks import (
+    Coded,
+    binary,
+    code_blocks,
+    fp8,
+    kmeans,
+    log4,
+    mxfp4,
+    nf4,
+    nvfp4,
+    ternary,
+)
+from lightcourse.quantization.budget import choose_bits, choose_bits_greedily
 from lightcourse.quantization.clipping import (
     choose_qparams_mse,
     mse_range,
     percentile_range,
     search_scale,
 )
+from lightcourse.quantization.codebook import CodebookLinear, codebook_
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.gptq import gptq, gptq_
+from lightcourse.quantization.huffman import huffman_decode, huffman_encode, huffman_lengths
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.levels import (
+    float_levels,
+    kmeans_codebook,
+    nearest_codes,
+    normal_levels,
+)
 from lightcourse.quantization.outliers import split_outliers_
 from lightcourse.quantization.packing import pack_int4, unpack_int4
 from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
@@ -34,25 +55,45 @@ from lightcourse.quantization.split import SplitLinear
 from lightcourse.quantization.verbs import dequantize_, quantize_
 
 __all__ = [
+    "CodebookLinear",
+    "Coded",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "SplitLinear",
     "awq_",
+    "binary",
     "calibrate",
+    "choose_bits",
+    "choose_bits_greedily",
     "choose_qparams_affine",
     "choose_qparams_affine_with_min_max",
     "choose_qparams_mse",
+    "code_blocks",
+    "codebook_",
     "default_qparams",
     "dequantize_",
     "dequantize_affine",
     "fake_quantize",
+    "float_levels",
+    "fp8",
     "gptq",
     "gptq_",
     "hadamard",
-    "min_max_range",
+    "huffman_decode",
+    "huffman_encode",
+    "huffman_lengths",
     "into_groups",
-    "mse_range",
+    "kmeans",
+    "kmeans_codebook",
     "load_quantized_",
+    "log4",
+    "min_max_range",
+    "mse_range",
+    "mxfp4",
+    "nearest_codes",
+    "nf4",
+    "normal_levels",
+    "nvfp4",
     "pack_int4",
     "percentile_range",
     "quant_range",
@@ -67,5 +108,6 @@ __all__ = [
     "smooth_",
     "split_outliers_",
     "synthetic_outliers_",
+    "ternary",
     "unpack_int4",
 ]

@@ -8,11 +8,17 @@ from torch import nn
 
 from lightcourse import checkpoints, files, layers, pretrained
 from lightcourse.integers import IntegerMatrix, integer_matrices
+from lightcourse.quantization.codebook import CodebookLinear
 from lightcourse.quantization.embedding import QuantizedEmbedding
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.split import SplitLinear
 
-KINDS = {"linear": QuantizedLinear, "embedding": QuantizedEmbedding, "split": SplitLinear}
+KINDS = {
+    "linear": QuantizedLinear,
+    "embedding": QuantizedEmbedding,
+    "split": SplitLinear,
+    "codebook": CodebookLinear,
+}
 
 
 def save_quantized(model: nn.Module, path: str | Path) -> Path:
@@ -141,7 +147,7 @@ def _described(layer):
         return f"a table of shape {(layer.num_embeddings, layer.embedding_dim)}"
     if layers.is_conv1d(layer) or isinstance(layer, nn.Linear):
         shape = tuple(layers.weight_matrix(layer).shape)
-    elif isinstance(layer, QuantizedLinear):
+    elif isinstance(layer, QuantizedLinear | CodebookLinear):
         shape = layer.shape
     else:
         return f"a {type(layer).__name__}"
