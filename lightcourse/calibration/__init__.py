@@ -13,12 +13,14 @@ from lightcourse.calibration.observing import (
 )
 from lightcourse.calibration.ranges import calibrate, check_percent
 from lightcourse.calibration.sums import hessians, input_norms
+from lightcourse.calibration.traces import hessian_traces
 
 __all__ = [
     "calibrate",
     "check_percent",
     "checking_ids",
     "choose_layers",
+    "hessian_traces",
     "hessians",
     "input_norms",
     "observe_inputs",
