@@ -25,7 +25,7 @@ from lightcourse.plots.pictures import (
     weight_maps,
 )
 from lightcourse.plots.pruning import layer_bars, pruning_steps, sparse_formats
-from lightcourse.plots.quantization import channel_bars, number_line
+from lightcourse.plots.quantization import channel_bars, codebooks, number_line
 from lightcourse.plots.sliders import number_line_slider
 from lightcourse.plots.speed import call_times, roofline
 
@@ -37,6 +37,7 @@ __all__ = [
     "call_times",
     "channel_bars",
     "class_bars",
+    "codebooks",
     "curves",
     "integer_grid",
     "integer_product",

@@ -67,3 +67,33 @@ def channel_bars(panels: dict[str, Sequence[float]], ylabel: str):
         ax.grid(alpha=0.3, axis="y")
     axes[0].set_ylabel(ylabel)
     return axes
+
+
+def codebooks(values: Sequence[float], books: dict[str, Sequence[float]]):
+    """Draw how often values occur, and below them the levels of several codebooks.
+
+    Parameters
+    ----------
+    values : sequence of float
+        Weights, for instance: a histogram of 100 bars.
+    books : dict of str to sequence of float
+        From a codebook's name to its levels, a tick for each.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    import matplotlib.pyplot as plt
+
+    size = {"figsize": (9, 2.2 + 0.35 * len(books)), "layout": "constrained"}
+    ratios = {"height_ratios": [2.2, 0.35 * len(books) + 0.2]}
+    top, ax = plt.subplots(2, 1, sharex=True, gridspec_kw=ratios, **size)[1]
+    top.hist([float(value) for value in values], bins=100, color="#999999")
+    top.set(yticks=[], ylabel="weights")
+    names = list(books)
+    for row, name in enumerate(names):
+        style = {"color": COLOURS[row % len(COLOURS)], "linewidth": 3}
+        ax.vlines([float(level) for level in books[name]], -row - 0.35, -row + 0.35, **style)
+    ax.set(yticks=[-row for row in range(len(names))], yticklabels=names, xlabel="value")
+    ax.grid(alpha=0.3, axis="x")
+    return ax

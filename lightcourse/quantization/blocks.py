@@ -102,18 +102,22 @@ def mean_size(groups: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def least_squares(
-    groups: torch.Tensor, levels: torch.Tensor, rounds: int = 4
+    groups: torch.Tensor, levels: torch.Tensor, tries: int = 10
 ) -> tuple[torch.Tensor, float]:
-    """Choose scales in 16 bits for a small squared error: fit scales and codes in turn."""
-    scale = largest_value(groups, levels)[0]
-    best, least = scale.half(), torch.full_like(scale, torch.inf)
-    for _ in range(rounds):
-        real = torch.where(scale > 0, scale, 1.0)[..., None]
+    """Choose scales in 16 bits for a small squared error.
+
+    From the one by which the largest value meets the largest level down to a quarter of it, each
+    is tried: its codes, and the best scale for these.
+    """
+    largest = largest_value(groups, levels)[0]
+    best, least = largest.half(), torch.full_like(largest, torch.inf)
+    for part in torch.linspace(1.0, 0.25, tries):
+        real = torch.where(largest > 0, part * largest, 1.0)[..., None]
         values = levels[nearest_codes(groups / real, levels).long()]
-        error = (values * scale.half().float()[..., None] - groups).square().sum(-1)
-        best, least = torch.where(error < least, scale.half(), best), error.minimum(least)
         scale = (values * groups).sum(-1) / values.square().sum(-1).clamp(min=1e-12)
-        scale = scale.clamp(min=0)
+        scale = torch.where(largest > 0, scale, 0.0).half()
+        error = (values * scale.float()[..., None] - groups).square().sum(-1)
+        best, least = torch.where(error < least, scale, best), error.minimum(least)
     return best, 1.0
 
 
