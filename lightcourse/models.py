@@ -242,11 +242,12 @@ def embed(encoder: nn.Module, batches: Iterable[dict]) -> torch.Tensor:
         encoder.
     """
     with layers.evaluating(encoder):
-        found = [_mean_output(encoder, inputs) for inputs in asking.inputs_of_each(batches)]
+        found = [mean_output(encoder, inputs) for inputs in asking.inputs_of_each(batches)]
     return torch.cat(found)
 
 
-def _mean_output(encoder, inputs):
+def mean_output(encoder: nn.Module, inputs: dict) -> torch.Tensor:
+    """Return the mean output over the real tokens of one batch, as :func:`embed` does."""
     if "attention_mask" not in inputs:
         raise ValueError(f"a batch has only {sorted(inputs)}; attention_mask is wanted too")
     hidden = getattr(encoder(**inputs), "last_hidden_state", None)
@@ -281,7 +282,7 @@ class EncoderClassifier(nn.Module):
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the mean output over the real tokens, shape (batch, hidden_size)."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return _mean_output(self.encoder, inputs)
+        return mean_output(self.encoder, inputs)
 
     def forward(
         self,

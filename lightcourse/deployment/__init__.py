@@ -7,5 +7,28 @@ from lightcourse.deployment.budgets import (
     fits,
     seconds_a_call,
 )
+from lightcourse.deployment.onnx_contents import OnnxContents, onnx_summary
+from lightcourse.deployment.onnx_files import export_decoder, export_encoder
+from lightcourse.deployment.onnx_quantizers import (
+    onnx_quantize_blocks,
+    onnx_quantize_dynamic,
+    onnx_quantize_static,
+)
+from lightcourse.deployment.onnx_sessions import OnnxDecoder, open_onnx
 
-__all__ = ["DEVICES", "Device", "calls_a_charge", "fits", "seconds_a_call"]
+__all__ = [
+    "DEVICES",
+    "Device",
+    "OnnxContents",
+    "OnnxDecoder",
+    "calls_a_charge",
+    "export_decoder",
+    "export_encoder",
+    "fits",
+    "onnx_quantize_blocks",
+    "onnx_quantize_dynamic",
+    "onnx_quantize_static",
+    "onnx_summary",
+    "open_onnx",
+    "seconds_a_call",
+]

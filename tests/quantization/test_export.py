@@ -226,10 +226,23 @@ def operators(model):
     return {node.op_type for node in model.graph.node}
 
 
-def assert_near(got, want):
+def assert_near(got, want, bound=1e-5):
     """Integers are exact, and floats added in another order: 1e-5 of the largest output."""
     assert got.dtype == want.dtype and got.shape == want.shape
-    assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+    assert (got - want).abs().max() <= bound * want.abs().max()
+
+
+def bound(form):
+    """Return by how much a layer may differ: ONNX Runtime rounds inputs of 4 bits by blocks."""
+    return 0.02 if form[0] <= 4 and form[2] == 8 else 1e-5
+
+
+def operator(form):
+    """Return which operator multiplies."""
+    bits, group_size, activations = form[:3]
+    if bits <= 4 or (activations == 8 and group_size):
+        return "MatMulNBits"
+    return "MatMulInteger" if activations == 8 else "DequantizeLinear"
 
 
 @pytest.mark.parametrize("form", [*FORMS[::2], FORMS[7]])
@@ -238,11 +251,10 @@ def test_a_layer_in_onnx_computes_what_the_layer_does(form, tmp_path):
     some = ({0: torch.export.Dim("batch")},)
     x = draw(2, 5, 96)
     model, run = to_onnx(layer, (x,), tmp_path / "layer.onnx", dynamic_shapes=some)
-    integers = form == (8, None, 8, True)
-    assert ("MatMulInteger" if integers else "DequantizeLinear") in operators(model)
+    assert operator(form) in operators(model)
     for count in (1, 3):
         x = draw(count, 5, 96)
-        assert_near(run(x), layer(x))
+        assert_near(run(x), layer(x), bound(form))
     for bad in (float("nan"), float("inf"), -float("inf")):
         x[0, 2, 7] = bad
         spoilt = ~run(x).isfinite().all(-1)
@@ -254,12 +266,20 @@ def test_integers_are_stored_as_integers_in_the_file(form, tmp_path):
     layer = build(form, outputs=256, inputs=384).eval()
     path = tmp_path / "layer.onnx"
     model, run = to_onnx(layer, (draw(2, 384),), path)
-    assert_near(run(draw(2, 384)), layer(draw(2, 384)))
+    assert_near(run(draw(2, 384)), layer(draw(2, 384)), bound(form))
     # Scales of 16 bits are stored in 32, with a zero point each; the rest describes the graph.
     assert path.stat().st_size <= metrics.size_in_bytes(layer) + 3 * layer.scale.numel() + 25_000
     largest = max(model.graph.initializer, key=lambda held: np.prod(held.dims))
     assert largest.data_type == 2  # uint8
     assert np.prod(largest.dims) == 256 * 384 * (1 if form[0] > 4 else 1 / 2)
+
+
+@pytest.mark.parametrize("form", [(4, 10, None), (3, 8, None, False), (4, None, 8)])
+def test_groups_that_are_no_blocks_are_multiplied_as_floats(form, tmp_path):
+    layer = build(form, inputs=40).eval()
+    model, run = to_onnx(layer, (draw(5, 40),), tmp_path / "layer.onnx")
+    assert "DequantizeLinear" in operators(model)
+    assert_near(run(draw(5, 40)), layer(draw(5, 40)))
 
 
 @pytest.mark.parametrize("activations, shape", [(None, (96,)), (8, (1, 2, 3, 96))])
@@ -286,5 +306,5 @@ def test_whole_models_in_onnx_compute_the_same(family, how, tmp_path):
     model, run = to_onnx(module, inputs, tmp_path / "model.onnx")
     with torch.no_grad():
         assert_near(run(*inputs), module(*inputs))
-    wanted = "MatMulInteger" if "activations" in how else "DequantizeLinear"
+    wanted = "MatMulInteger" if "activations" in how else "MatMulNBits"
     assert wanted in operators(model)
