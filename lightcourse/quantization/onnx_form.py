@@ -89,22 +89,27 @@ def _columns(layer):
 
 
 def _multiply_integers(rows, layer, weight, weight_scale):
-    q, scale = _quantize_rows(rows)
-    inputs = (q + 128).to(torch.uint8), weight, torch.tensor(128, dtype=torch.uint8)
-    shape = rows.shape[0], layer.out_features
+    scaled, scale = _scale_rows(rows)
+    offset = torch.tensor(128, dtype=torch.uint8)
+    # Rounds, adds and converts in one go.
+    inputs = scaled, torch.tensor(1.0), offset
+    q = symbolic("QuantizeLinear", inputs, dtype=torch.uint8, shape=rows.shape)
+    inputs, shape = (q, weight, offset), (rows.shape[0], layer.out_features)
     sums = symbolic("MatMulInteger", inputs, dtype=torch.int32, shape=shape)
     return sums.float() * weight_scale * scale
 
 
-def _quantize_rows(rows):
-    """Quantize as :func:`lightcourse.reference.quantize_rows` does; integers stay floats."""
+def _scale_rows(rows):
+    """Return what :func:`lightcourse.reference.quantize_rows` rounds, and the scales."""
     scale = rows.abs().amax(-1, keepdim=True) / 127
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
-    return (rows * (1 / scale)).round(), scale + _spoilt(rows)
+    scaled = rows * (1 / scale)
+    # No sum of these is too large: only what is not finite makes it NaN.
+    return scaled, scale + scaled.sum(-1, keepdim=True) * 0
 
 
 def _spoilt(rows):
-    """Return 0 for each row, or NaN: infinity and NaN times 0 are NaN."""
+    """Return 0 for each row, or NaN where it is not finite: infinity and NaN times 0 are NaN."""
     return (rows * 0).sum(-1, keepdim=True)
 
 
@@ -147,8 +152,8 @@ def _rows(layer):
 
 def _multiply_rounded(rows, layer, *operands):
     """Multiply floats where no operator multiplies integers of 4 bits in such blocks."""
-    q, scale = _quantize_rows(rows)
-    return _multiply_floats(q * scale, layer, *operands)
+    scaled, scale = _scale_rows(rows)
+    return _multiply_floats(scaled.round() * scale, layer, *operands)
 
 
 def _multiply_floats(rows, layer, *operands):
