@@ -103,8 +103,7 @@ def _multiply_integers(rows, layer, weight, weight_scale):
 
 def _scale_rows(rows):
     """Return what :func:`lightcourse.reference.quantize_rows` rounds, and the scales."""
-    scale = rows.abs().amax(-1, keepdim=True) / 127
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
+    scale = (rows.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
     scaled = rows * (1 / scale)
     # No sum of these is too large: only what is not finite makes it NaN.
     return scaled, scale + scaled.sum(-1, keepdim=True) * 0
