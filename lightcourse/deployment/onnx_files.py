@@ -42,7 +42,7 @@ def export_encoder(model: nn.Module, path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        When ``model`` is no such model, or ``path`` is that of a folder.
+        When ``model`` is no such model, torch cannot export it, or ``path`` is that of a folder.
     ModuleNotFoundError
         When onnx or onnxscript is not installed.
     """
@@ -184,26 +184,31 @@ def _example_past(model):
 
 
 def _prepared(model):
-    """Return a copy whose layers hold ONNX's operands; all else it shares with the model."""
+    """Return a copy that is quick in ONNX; but for its layers it shares all tensors."""
     shared = {id(held): held for held in [*model.parameters(), *model.buffers()]}
     model = copy.deepcopy(model, shared)
+    model.set_attn_implementation("eager")  # others look for rows that see nothing: a tenth slower
+    model.set_experts_implementation("batched_mm")  # of a mixture: the one that can be exported
     for layer in layers.integer_layers(model).values():
         onnx_form.prepare_(layer)
     return model
 
 
 def _exported(module, inputs, axes, names, outputs):
-    with quiet():
-        return torch.onnx.export(
-            module.eval(),
-            kwargs=inputs,
-            dynamic_shapes=axes,
-            input_names=names,
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
+    how = {"dynamo": True, "verbose": False, "opset_version": OPSET, "dynamic_shapes": axes}
+    how |= {"kwargs": inputs, "input_names": names, "output_names": outputs}
+    try:
+        with quiet():
+            return torch.onnx.export(module.eval(), **how)
+    except torch.onnx.OnnxExporterError as error:
+        kind, why = type(module.model).__name__, _first_cause(error)
+        raise ValueError(f"model is a {kind}, which torch cannot export to ONNX: {why}") from error
+
+
+def _first_cause(error):
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
 
 
 def _write(program, path):

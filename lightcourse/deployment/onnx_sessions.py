@@ -1,5 +1,6 @@
 """ONNX Runtime runs a file; of a causal language model it holds the cache."""
 
+import math
 import os
 
 import numpy as np
@@ -93,7 +94,7 @@ class OnnxDecoder:
         told = self.session.get_modelmeta().custom_metadata_map
         if "window" not in told:
             raise ValueError(f"path is {path}; a file that export_decoder wrote is wanted")
-        self.window = float(told["window"])
+        self.window = math.inf if told["window"] == "inf" else int(told["window"])
         self.vocabulary = self.session.get_outputs()[0].shape[2]
 
     def begin(self, mask: torch.Tensor | None = None) -> "OnnxSession":

@@ -25,12 +25,12 @@ def linear(x: torch.Tensor, layer) -> torch.Tensor:
     ----------
     x : Tensor of floats, shape (..., in_features)
     layer : QuantizedLinear
-        Above 4 bits without groups and with ``activations=8`` it becomes a MatMulInteger. Up to
-        4 bits, and with ``activations=8`` in groups, it becomes a MatMulNBits, which ONNX Runtime
-        has beyond the standard, where its blocks fit the groups; else a DequantizeLinear and a
-        Gemm. Those two differ from the layer by the roundings of float32. MatMulNBits does, too,
-        where it multiplies floats; with ``activations=8`` it quantizes inputs in its blocks,
-        where layers without groups of 8 bits have one scale a row: a little more exact.
+        With ``activations=8``, above 4 bits and without groups, it becomes a MatMulInteger. What
+        has up to 4 bits, and what has groups and ``activations=8``, becomes a MatMulNBits, an
+        operator of ONNX Runtime's own, where a block of 16 or more fits its groups; all else a
+        DequantizeLinear and a Gemm. Results differ by the roundings of float32, but for one
+        case: up to 4 bits with ``activations=8``, MatMulNBits quantizes inputs by blocks, where
+        the layer has one scale a row. That is a little more exact.
 
     Returns
     -------
@@ -84,27 +84,33 @@ def _block(layer):
 
 def _columns(layer):
     weight = unpacking.stored(layer.qweight, layer.shape, layer.bits).T
-    # On x86 ONNX Runtime is quick where uint8 multiplies int8: 20 times as with int8 twice.
+    # On x86 ONNX Runtime 1.32 is quick where uint8 multiplies int8: 20 times as with int8 twice,
+    # four times as with uint8 twice (a Xeon with VNNI, 512 rows). Without VNNI it lets sums
+    # overflow then, unless its option session.x64quantprecision is 1.
     return (weight.to(torch.int16) - unpacking.offset(layer.bits)).to(torch.int8), layer.scale[:, 0]
 
 
 def _multiply_integers(rows, layer, weight, weight_scale):
-    q, scale = _quantize_rows(rows)
-    inputs = (q + 128).to(torch.uint8), weight, torch.tensor(128, dtype=torch.uint8)
-    shape = rows.shape[0], layer.out_features
+    scaled, scale = _scale_rows(rows)
+    offset = torch.tensor(128, dtype=torch.uint8)
+    # Rounds, adds and converts in one go.
+    inputs = scaled, torch.tensor(1.0), offset
+    q = symbolic("QuantizeLinear", inputs, dtype=torch.uint8, shape=rows.shape)
+    inputs, shape = (q, weight, offset), (rows.shape[0], layer.out_features)
     sums = symbolic("MatMulInteger", inputs, dtype=torch.int32, shape=shape)
     return sums.float() * weight_scale * scale
 
 
-def _quantize_rows(rows):
-    """Quantize as :func:`lightcourse.reference.quantize_rows` does; integers stay floats."""
-    scale = rows.abs().amax(-1, keepdim=True) / 127
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
-    return (rows * (1 / scale)).round(), scale + _spoilt(rows)
+def _scale_rows(rows):
+    """Return what :func:`lightcourse.reference.quantize_rows` rounds, and the scales."""
+    scale = (rows.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    scaled = rows * (1 / scale)
+    # No sum of these is too large: only what is not finite makes it NaN.
+    return scaled, scale + scaled.sum(-1, keepdim=True) * 0
 
 
 def _spoilt(rows):
-    """Return 0 for each row, or NaN: infinity and NaN times 0 are NaN."""
+    """Return 0 for each row, or NaN where it is not finite: infinity and NaN times 0 are NaN."""
     return (rows * 0).sum(-1, keepdim=True)
 
 
@@ -147,8 +153,8 @@ def _rows(layer):
 
 def _multiply_rounded(rows, layer, *operands):
     """Multiply floats where no operator multiplies integers of 4 bits in such blocks."""
-    q, scale = _quantize_rows(rows)
-    return _multiply_floats(q * scale, layer, *operands)
+    scaled, scale = _scale_rows(rows)
+    return _multiply_floats(scaled.round() * scale, layer, *operands)
 
 
 def _multiply_floats(rows, layer, *operands):
