@@ -119,7 +119,7 @@ for length in (32, 64, 128, 256, 480):
         "all again": lambda ids=ids: target(ids).logits[:, -1],
         "with a cache": lambda s=session, ids=ids: (s.read(ids[:, -1:]), s.forget(1)),
     }
-    for name, clock in metrics.latencies(ways, repeats=10).items():
+    for name, clock in metrics.latencies(ways, repeats=5).items():
         lines[name][length] = 1e3 * clock.median
 ax = plots.curves(lines, "tokens before", "milliseconds for one more token")
 assert lines["all again"][480] > 3 * lines["with a cache"][480]
@@ -581,7 +581,7 @@ assert gains["look-up, copying"] > gains["4 bits"]
 variants = {"floats, in PyTorch": smollm2, "8 bits, in PyTorch": hosted}
 variants |= {"8 bits, in one call": fast, "4 bits, in one call": copy_in_4_bits}
 sizes = [metrics.size_in_bytes(model) for model in (smollm2, hosted, hosted, smaller)]
-times = metrics.latencies({name: one_more(m) for name, m in variants.items()}, repeats=10)
+times = metrics.latencies({name: one_more(m) for name, m in variants.items()}, repeats=5)
 
 
 # %% clock=true rtol=0.05
