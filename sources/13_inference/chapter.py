@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 13 · Inference — one token at a time, a cache, and a draft that writes ahead
+# # 13 · Inference — one token at a time, a cache, and drafts
 #
 # **You will be able to**
 #
@@ -9,7 +9,7 @@
 # - say why a prompt waits for arithmetic and a new token for memory, and what batching gains;
 # - let a draft write ahead without changing what is written, and predict the gain.
 #
-# **You need:** chapters 01, 04 and 05. **Time:** 60 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+# **You need:** chapters 01, 04 and 05. **Time:** 62 minutes of reading, 26 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
 #
 # Below each **Predict**, write your guess into the next cell, in place of the dots.
 
@@ -110,7 +110,7 @@ compare(guess, 24 + 99, "positions", how="computed")
 # %% [markdown]
 # In time, for one more token behind texts of different lengths:
 
-# %% clock=true
+# %%
 lines = {"all again": {}, "with a cache": {}}
 for length in (32, 64, 128, 256, 480):
     ids, session = texts[0][None, : length + 1], begin(target)
