@@ -121,8 +121,8 @@ def _checked(name, model, wanted):
     shapes = [tuple(getattr(one, "shape", one.weight.shape)) for one in (module, wanted)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"layer {name} has shape {shapes[0]}; its configuration's {shapes[1]} is "
-            "wanted: all blocks of a file have one shape"
+            f"layer {name} has shape {shapes[0]}; its configuration's {shapes[1]} is wanted: a "
+            "file tells one shape for all blocks"
         )
     if getattr(module, "bias", None) is not None:
         raise ValueError(f"layer {name} has a bias; none is wanted")
