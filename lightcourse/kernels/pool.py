@@ -41,11 +41,12 @@ GRAIN = 12  # panels of a piece, or a multiple: tiles take two to four side by s
 # Of the board, before a worker sleeps: about the time that follows, on a Xeon with AMX.
 LOOKS = 20_000
 AWAKE_FOR = 5e-4  # seconds
-# Multiply-adds for each sleeping worker that is woken though no call came shortly before: to ring
-# takes 20 to 60 us after a pause. On that Xeon 32 rows by (768, 3072), 2^26, took 297 us on one
-# thread and 249 on two, 32 rows by (384, 1536), 2^24, took 107 and 136. One row of x counts as
-# eight: the weights must be read for it all the same.
-WORTH_WAKING = 2**25
+# Multiply-adds for each sleeping worker that is woken though no call came shortly before. After a
+# pause this takes up to 40 us on that Xeon, and 80 if only the second call does it: 8 rows by
+# (768, 3072) took 173 us on one thread and 180 on two, the next call 116 and 91; 32 rows by it 536
+# and 472, then 366 and 238. One row of x counts as eight: the weights must be read for it all the
+# same.
+WORTH_WAKING = 2**24
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 ASLEEP, CALLED, SERVING = range(3)  # what stands on the board of each worker
 CLOSED = 2**31  # more pieces than there are
