@@ -42,7 +42,7 @@ GRAIN = 12  # panels of a piece, or a multiple: tiles take two to four side by s
 LOOKS = 20_000
 AWAKE_FOR = 5e-4  # seconds
 # Multiply-adds for each sleeping worker that is woken though no call came shortly before. After a
-# pause this takes up to 40 us on that Xeon, and 80 if only the second call does it: 8 rows by
+# pause this takes up to 40 us on a Xeon without AMX, 80 if only the second call does it: 8 rows by
 # (768, 3072) took 173 us on one thread and 180 on two, the next call 116 and 91; 32 rows by it 536
 # and 472, then 366 and 238. One row of x counts as eight: the weights must be read for it all the
 # same.
