@@ -95,6 +95,8 @@ def _tensors(model, kind):
         except ValueError as error:
             raise ValueError(f"layer {name}: {error}") from error
         found.append((new, _in_pairs(name, array, model.config), own))
+    if kind not in {own for *_, own in found}:  # all have 8 bits, where 4 were asked for
+        raise ValueError(f"kind is {kind!r}, which no layer has; kind='Q8_0' is wanted")
     return found
 
 

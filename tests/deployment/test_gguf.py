@@ -269,6 +269,11 @@ REFUSED = {  # what is done to a small Llama, the kind, and what is said
         "Q8_0",
         "its integers fit Q4_0, but kind is 'Q8_0'",
     ),
+    "8 bits where 4 are asked for": (
+        lambda m: quantization.quantize_(m, 8, 32),
+        "Q4_0",
+        "kind is 'Q4_0', which no layer has; kind='Q8_0' is wanted",
+    ),
     "integers as floats": (lambda m: quantization.quantize_(m, 8, 32), "F16", "dequantize_"),
     "a LoRA": (lora.add_lora_, "F16", "is a LoRALinear; a Linear, or one of integers, is wanted"),
     "outliers in floats": (

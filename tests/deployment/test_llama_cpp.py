@@ -20,14 +20,14 @@ from tests.deployment.llamas import HOW, quantized
 llama_cpp = pytest.importorskip(
     "llama_cpp", reason="llama.cpp is not installed: pip install llama-cpp-python"
 )
-PROMPT, TOKENS = 48, 48
+PROMPT, TOKENS = 48, 32
 
 
 @contextmanager
-def running(path, **more):
+def running(path):
     """Run a file on one thread, and free its memory before Python ends."""
     threads = {"n_threads": 1, "n_threads_batch": 1}
-    model = llama_cpp.Llama(str(path), n_ctx=256, verbose=False, logits_all=True, **threads, **more)
+    model = llama_cpp.Llama(str(path), n_ctx=256, verbose=False, logits_all=True, **threads)
     try:
         yield model
     finally:
@@ -106,6 +106,14 @@ def test_our_integers_give_our_logits_but_for_the_rounding_of_inputs(
             assert (behind == 0).float().mean() > 0.9 and behind.max() < 0.4
 
 
+def test_a_table_of_4_bits_runs_too(tokenizer, tmp_path):
+    model, ids = quantized("Q4_0", embeddings=4), begun(tokenizer, 0)
+    path = deployment.save_gguf(model, tokenizer, tmp_path / "model.gguf", "Q4_0")
+    assert deployment.gguf_summary(path)["tensors"][0][2] == "Q4_0"
+    with running(path) as theirs:
+        assert apart(their_logits(theirs, ids), our_logits(model, ids)) < 0.02
+
+
 def test_rows_in_another_order_would_be_seen(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf, "_in_pairs", lambda name, array, config: array)
     model, ids = models.load_tiny_lm("student"), begun(tokenizer, 0)
@@ -138,11 +146,10 @@ def test_pruned_and_untied_models_run_too(make, tokenizer, tmp_path):
         assert apart(their_logits(theirs, ids), our_logits(model, ids)) < 2e-3
 
 
-def same_tokens(path, tokenizer, texts):
-    with running(path, vocab_only=True) as theirs:
-        for text in texts:
-            got = theirs.tokenize(text.encode(), add_bos=False, special=True)
-            assert got == tokenizer(text, verbose=False)["input_ids"]
+def check_tokens(theirs, tokenizer, texts):
+    for text in texts:
+        got = theirs.tokenize(text.encode(), add_bos=False, special=True)
+        assert got == tokenizer(text, verbose=False)["input_ids"]
 
 
 ODD = ["", " ", "\n\n  a", "it's 1865,\t2021", "naïve — “ça”", "a<|endoftext|>b", "🙂 ½ 三"]
@@ -151,7 +158,8 @@ ODD = ["", " ", "\n\n  a", "it's 1865,\t2021", "naïve — “ça”", "a<|endof
 def test_llama_cpp_cuts_speeches_as_our_tokenizer(tokenizer, tmp_path):
     path = tmp_path / "model.gguf"
     deployment.save_gguf(models.load_tiny_lm("student"), tokenizer, path)
-    same_tokens(path, tokenizer, speeches()[:8] + ODD)
+    with running(path) as theirs:
+        check_tokens(theirs, tokenizer, speeches() + ODD)
 
 
 def with_digits(tokenizer):
@@ -167,16 +175,16 @@ def test_smollm2_runs_with_its_tokens_its_template_and_our_integers(tmp_path):
     tokenizer, model = models.load_smollm2_tokenizer(), models.load_smollm2()
     ids, path = begun(tokenizer, 5), tmp_path / "model.gguf"
     deployment.save_gguf(model, tokenizer, path)
-    same_tokens(path, tokenizer, speeches()[:8] + ODD[:-1])
-    same_tokens(path, with_digits(tokenizer), [*ODD, "in  1865", "1  ½ x²"])
     with running(path) as theirs:
+        check_tokens(theirs, tokenizer, speeches()[:8] + ODD[:-1])
+        check_tokens(theirs, with_digits(tokenizer), [*ODD, "in  1865", "1  ½ x²"])
         assert theirs.metadata["tokenizer.chat_template"] == tokenizer.chat_template
         assert apart(their_logits(theirs, ids), our_logits(model, ids)) < 3e-3
         assert not leads(model, ids, their_tokens(theirs, ids)).any()
-    quantized("Q4_1", model, embeddings=8)
+    # A grid that is not searched for: in seconds, not in half a minute.
+    quantized("Q4_1", model, embeddings=8, choose_qparams=quantization.choose_qparams_affine)
     deployment.save_gguf(model, tokenizer, path, "Q4_1")
     with running(path) as theirs:
         assert apart(their_logits(theirs, ids), our_logits(model, ids)) < 0.08
         behind = leads(model, ids, their_tokens(theirs, ids))
-        print(behind)
-        assert (behind == 0).float().mean() > 0.8 and behind.max() < 1.5
+        assert (behind == 0).float().mean() > 0.9 and behind.max() < 0.6
