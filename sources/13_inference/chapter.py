@@ -539,7 +539,7 @@ print(f"one {1e3 * one:.1f} ms, five {1e3 * five:.1f} ms, the draft {1e3 * draft
 compare(guess, draft / one)
 
 # %% [markdown]
-# Attention, norms and the output layer in 8 bits remain, so half of the bits are not half of the time. Look-up has no model to run, but it only finds what stands in the text already. So it gets a second prompt: a passage of a speech, and behind it its own beginning, as if somebody asked to copy it out. Each try writes 48 tokens, alone and with the draft in turn.
+# Attention, norms and the output layer in 8 bits remain, so half of the bits are not half of the time. Look-up has no model to run, but it only finds what stands in the text already. So it gets a second prompt: a passage of a speech, and behind it its own beginning, as if somebody asked to copy it out. Each try writes 32 tokens, alone and with the draft in turn.
 #
 # **Predict:** which of the three lines below is fastest, compared with the target alone?
 
@@ -558,8 +558,8 @@ tries = {
 gains = {}
 for name, (text, make) in tries.items():
     both = {
-        "alone": lambda text=text: generation.generate(fast, text, 48),
-        "ahead": lambda text=text, make=make: generation.speculate(fast, make(), text, 48),
+        "alone": lambda text=text: generation.generate(fast, text, 32),
+        "ahead": lambda text=text, make=make: generation.speculate(fast, make(), text, 32),
     }
     found = both["ahead"]()
     assert torch.equal(found.ids, both["alone"]())
@@ -669,7 +669,7 @@ assert torch.allclose(shares, expected, atol=0.02) and not torch.allclose(shares
 #
 # - **The cache.** Keys and values of old tokens never change, so they are kept: 123 positions were computed instead of 7,350.
 # - **Its bytes** grow with each token: 377 MB for a full window of SmolLM2, whose weights take 135 MB in 8 bits. 4 bits cost nothing here. A window alone cost half as much again, four first tokens mended it.
-# - **Choosing.** Temperature is a power; top-p kept far fewer than the 2,048 tokens, as many as each place needs.
+# - **Choosing.** A low temperature sharpens the distribution; top-p kept far fewer than the 2,048 tokens, as many as each place needs.
 # - **Time.** One token waits for memory, a prompt or many short texts wait for arithmetic. In one compiled call the same integers came close to the roof.
 # - **A draft** writes ahead, and the text stays the target's: exactly when greedy, in distribution when drawn. What it gains is acceptance *and* the draft's price.
 #
