@@ -10,6 +10,7 @@ from lightcourse import data, models
 from tests.demo import browser
 
 browser.skip_without()
+pytestmark = pytest.mark.timeout(600)  # the first time the demo is built
 
 ODD = [
     "",

@@ -2,9 +2,9 @@
 
 import { nearest, positive, readVectors } from "./answers.js";
 import { Encoder } from "./encoder.js";
-import { LoadError, allKept, fetchVerified, megabytes } from "./storage.js";
+import { LoadError, SILENT, allKept, fetchVerified, megabytes } from "./storage.js";
 
-const HITS = 8;
+const HITS = 5;
 const PURPOSES = {
   "model.onnx": "the encoder, in 8 bits",
   "ort/ort-wasm-simd-threaded.wasm": "what computes: ONNX Runtime",
@@ -12,7 +12,7 @@ const PURPOSES = {
   "head.json": "positive or negative: one linear layer",
   "passages.json": "the Factbook’s passages",
   "passages.bin": "a vector for each passage, in 8 bits",
-  "ledger.json": "the figures below",
+  "ledger.json": "the figures above",
 };
 const $ = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -41,7 +41,7 @@ async function load() {
   $("trouble").hidden = true;
   $("loading").hidden = false;
   try {
-    if (!isSecureContext) throw new LoadError("This page needs https, or the address 127.0.0.1 on the same machine: only there can a browser check files and keep them. Open it so.");
+    checkAddress();
     const manifest = await readManifest(), files = await loadFiles(manifest);
     stage("Starting the model");
     await start(manifest, files);
@@ -52,9 +52,16 @@ async function load() {
   }
 }
 
+function checkAddress() {
+  if (isSecureContext) return;
+  throw new LoadError(
+    "Open this page by https, or by http://127.0.0.1 on the machine that serves it: " +
+    "only there does a browser let a page check files and keep them.");
+}
+
 async function readManifest() {
   const response = await fetch("manifest.json").catch(() => null);
-  if (!response?.ok) throw new LoadError("The server does not answer. Is lightcourse serve-demo running? Start it, then load again.");
+  if (!response?.ok) throw new LoadError(SILENT);
   return response.json();
 }
 
@@ -73,7 +80,11 @@ async function loadFiles({ files }) {
 }
 
 async function start(manifest, files) {
-  const parts = { model: files["model.onnx"], runtime: files["ort/ort-wasm-simd-threaded.wasm"], vocabulary: files["vocab.txt"] };
+  const parts = {
+    model: files["model.onnx"],
+    runtime: files["ort/ort-wasm-simd-threaded.wasm"],
+    vocabulary: files["vocab.txt"],
+  };
   const encoder = await Encoder.open(parts, manifest.tokens);
   const passages = parse(files["passages.json"]), head = parse(files["head.json"]);
   const vectors = readVectors(files["passages.bin"], passages.length);
@@ -107,16 +118,20 @@ function fail(error) {
   $("trouble").hidden = false;
   const known = error instanceof LoadError;
   if (!known) console.error(error);
-  $("reason").textContent = known ? error.message : `The model could not be started: ${error.message}. A current browser is wanted: Chrome, Edge, Firefox or Safari. Update it, then load again.`;
+  $("reason").textContent = known ? error.message :
+    `The model could not be started: ${error.message}. A current Chrome, Edge, Firefox or Safari ` +
+    "is wanted: update the browser, then load again.";
 }
 
 // The page opens without network once the service worker has its files, and we ours.
 async function goOffline({ files }) {
   const registered = await navigator.serviceWorker?.register("sw.js").then(() => navigator.serviceWorker.ready).catch(() => null);
   const works = Boolean(registered) && (await allKept(files));
-  $("offline").textContent = works ? "works offline now" : "this browser keeps nothing";
+  $("offline").textContent = works ? "works now" : "no";
   $("offline").classList.toggle("yes", works);
-  $("state").textContent = works ? "The model is ready, and works offline now." : "The model is ready.";
+  $("state").textContent = works
+    ? "The model is ready. This page works offline now."
+    : "The model is ready. This browser keeps no files, so the page needs the network each time.";
 }
 
 // --- answering -------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ const KEPT = "lightcourse-files";
 // A file that cannot be used. Its message says what happened, and what to do.
 export class LoadError extends Error {}
 
+export const SILENT =
+  "The server does not answer. Is lightcourse serve-demo running? Start it, then load again.";
+
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 const REBUILD =
@@ -52,7 +55,7 @@ async function sha256(bytes) {
 
 async function download(name, url, entry, onBytes) {
   const response = await fetch(url, { cache: "no-store" }).catch(() => null);
-  if (!response) throw new LoadError(`The server does not answer. Is lightcourse serve-demo running? Start it, then load again.`);
+  if (!response) throw new LoadError(SILENT);
   if (!response.ok) throw new LoadError(`The server has no file ${name} (it answers ${response.status}). ${REBUILD}`);
   const bytes = new Uint8Array(entry.bytes), reader = response.body.getReader();
   let length = 0;
