@@ -2,6 +2,7 @@
 # make test     set everything up and prove it, offline
 # make check    formatting, lint, layers, spelling
 # make notebooks [ONLY="00_start …"]   rebuild notebooks from their sources
+# make demo     serve the demo: a light model that answers in a browser
 # make bench    time the kernels against their peers
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt --editable
 PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest
 
-.PHONY: course test check notebooks bench
+.PHONY: course test check notebooks demo bench
 
 course: .venv/course
 	$(BIN)/lightcourse lab
@@ -28,6 +29,9 @@ check: .venv/dev
 notebooks: .venv/dev
 	$(BIN)/python -m tools.notebooks $(ONLY)
 
+demo: .venv/course
+	$(BIN)/lightcourse serve-demo
+
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.end_to_end
@@ -41,8 +45,10 @@ bench: .venv/bench
 	$(BIN)/lightcourse assets
 	touch $@
 
-.venv/dev: .venv/course
+# The demo is built here, because npm needs the network; without npm its tests say so in a line.
+.venv/dev: .venv/course web/package-lock.json
 	$(INSTALL) ".[practice,dev]"
+	-$(BIN)/lightcourse serve-demo --only-build
 	touch $@
 
 # llama.cpp is compiled here; where that fails, the tables name it as absent. So they name

@@ -1,4 +1,4 @@
-"""The ``lightcourse`` command: doctor, assets, lab, run, check, bench."""
+"""The ``lightcourse`` command: doctor, assets, lab, run, check, serve-demo, bench."""
 
 import argparse
 import contextlib
@@ -85,7 +85,8 @@ def _parser():
 
     def add(function):
         text = function.__doc__.splitlines()[0]
-        new = commands.add_parser(function.__name__, help=text, description=text)
+        name = function.__name__.replace("_", "-")
+        new = commands.add_parser(name, help=text, description=text)
         new.set_defaults(command=function)
         return new.add_argument
 
@@ -101,6 +102,7 @@ def _parser():
     add_check = add(check)
     add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
     add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
     add(bench)
     return parser
 
@@ -306,6 +308,24 @@ def _twins(path):
         return []
     twins = [course / folder / path.name for folder in ("exercises", "solutions")]
     return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def serve_demo(options) -> int:
+    """Serve the demo: a page in whose browser a light model answers, on this machine alone."""
+    from lightcourse import demo
+
+    print("preparing the demo; the first time takes a minute or two", flush=True)
+    folder = demo.build(find_course() / "web")
+    if options.only_build:
+        _say("✓", f"the demo is in {folder}")
+        return 0
+    with demo.open_server(folder) as server:
+        print(
+            f"open http://127.0.0.1:{server.server_port}/ in a browser; Ctrl-C here ends it",
+            flush=True,
+        )
+        server.serve_forever()
+    return 0
 
 
 def bench(options) -> int:

@@ -1,0 +1,57 @@
+"""The built folder, and one browser for all tests of the page."""
+
+import pytest
+
+from lightcourse import demo
+from tests.demo import browser
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """The demo's folder, of the page's sources as they are now."""
+    return demo.build(browser.WEB, tmp_path_factory.mktemp("demo") / "dist")
+
+
+@pytest.fixture(scope="session")
+def address(built):
+    with browser.served(built) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=browser.path(), args=browser.QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(chromium):
+    """A function that opens an address in a browser that has kept nothing."""
+    contexts = []
+
+    def open_page(address, **settings):
+        settings = {"viewport": {"width": 390, "height": 844}} | settings
+        contexts.append(chromium.new_context(**settings))
+        page = contexts[-1].new_page()
+        page.asked = []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def shared(chromium, address):
+    """A page that is ready, for tests that only ask it."""
+    page = chromium.new_page()
+    page.goto(address)
+    browser.wait_until_ready(page)
+    yield page
+    page.close()
