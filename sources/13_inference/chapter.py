@@ -528,15 +528,15 @@ def read_some(model, count):
 
 
 # %% [markdown]
-# **Predict:** the copy has half of the target's bits. Which share of the target's time does one of its calls take, $c$?
+# **Predict:** the copy has half of the target's bits. Which share of the target's time does one of its calls take, $c$, in percent?
 
 # %% clock=true
-guess = ...  # a share between 0 and 1
+guess = ...  # percent
 calls = {"target, one token": read_some(fast, 1), "target, five": read_some(fast, 5)}
 calls |= {"4 bits, one token": read_some(copy_in_4_bits, 1)}
 one, five, draft = (t.median for t in metrics.latencies(calls, repeats=10).values())
 print(f"one {1e3 * one:.1f} ms, five {1e3 * five:.1f} ms, the draft {1e3 * draft:.1f} ms")
-compare(guess, draft / one)
+compare(guess, 100 * draft / one, "% of the time")
 
 # %% [markdown]
 # Attention, norms and the output layer in 8 bits remain, so half of the bits are not half of the time. Look-up has no model to run, but it only finds what stands in the text already. So it gets a second prompt: a passage of a speech, and behind it its own beginning, as if somebody asked to copy it out. Each try writes 32 tokens, alone and with the draft in turn.
