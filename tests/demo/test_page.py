@@ -40,7 +40,7 @@ def encode(built):
 
 
 def reviews():
-    return data.load_reviews()["test"]["text"][:120] + ODD[1:]
+    return data.load_reviews()["test"]["text"][:60] + ODD[1:]
 
 
 def test_vectors_labels_and_probabilities_are_those_of_python(shared, built, encode):
@@ -66,7 +66,7 @@ def test_vectors_labels_and_probabilities_are_those_of_python(shared, built, enc
     assert abs(probability - wanted).max() < PROBABILITY
     assert (abs(probability - wanted) < EQUAL).mean() > 1 / 3
     sure = abs(wanted - 0.5) > PROBABILITY
-    assert sure.sum() > 90
+    assert sure.sum() > 40
     assert ((probability > 0.5) == (wanted > 0.5))[sure].all()
 
 
@@ -200,10 +200,7 @@ def test_the_page_works_offline_once_it_says_so(opened, built):
     with browser.served(built) as address:
         page = opened(address)
         browser.wait_until_offline(page)
-        assert (
-            page.inner_text("#offline") == "✓ works offline now"
-            or page.inner_text("#offline") == "works offline now"
-        )
+        assert "works offline now" in page.inner_text("#state")
     # The server is gone by now, and the browser's network is off.
     page.context.set_offline(True)
     page.reload()
@@ -257,12 +254,14 @@ def test_a_kept_file_that_was_damaged_is_loaded_anew(opened, address):
     browser.wait_until_offline(page)
     page.evaluate("""async () => {
       const cache = await caches.open("lightcourse-files");
-      for (const request of await cache.keys()) await cache.put(request, new Response("half"));
+      const head = (await cache.keys()).find((request) => request.url.includes("head.json"));
+      await cache.put(head, new Response("half"));
     }""")
     page.asked.clear()
     page.reload()
     browser.wait_until_offline(page)
-    assert any("model.onnx" in url for url in page.asked)
+    assert any("head.json" in url for url in page.asked)
+    assert not any("model.onnx" in url for url in page.asked)
 
 
 def test_a_server_that_is_gone_is_told(opened, built):
@@ -270,6 +269,7 @@ def test_a_server_that_is_gone_is_told(opened, built):
         page = opened(address)
         browser.wait_until_offline(page)
     page.evaluate("caches.delete('lightcourse-files')")
+    page.context.set_offline(True)
     page.reload()
     message = page.wait_for_selector("#trouble p:not(:empty)").inner_text()
     assert "The server does not answer" in message

@@ -1,5 +1,6 @@
 """The page's tokenizer in a real browser: its ids are those of Python's."""
 
+import json
 import unicodedata
 
 import pytest
@@ -39,10 +40,10 @@ def tokenizer():
 
 
 def ids_of(page, texts, most=512):
-    return page.evaluate(
-        "([texts, most]) => texts.map((t) => window.lightcourse.encoder.tokenizer.encode(t, most))",
-        [texts, most],
-    )
+    # As JSON: Playwright takes a minute over a list as long as that.
+    encode = """([json, most]) => JSON.stringify(
+      JSON.parse(json).map((text) => window.lightcourse.encoder.tokenizer.encode(text, most)))"""
+    return json.loads(page.evaluate(encode, [json.dumps(texts), most]))
 
 
 def assert_same(page, tokenizer, texts, most=512):
@@ -56,20 +57,23 @@ def test_the_ids_of_odd_texts_are_those_of_python(shared, tokenizer):
     assert_same(shared, tokenizer, ODD, 8)
 
 
-def test_the_ids_of_all_reviews_and_passages_are_those_of_python(shared, tokenizer):
-    for load in (data.load_reviews, data.load_factbook):
+def test_the_ids_of_reviews_and_passages_are_those_of_python(shared, tokenizer):
+    for load, every in ((data.load_reviews, 2), (data.load_factbook, 4)):
         splits = load()
-        assert_same(shared, tokenizer, [text for name in splits for text in splits[name]["text"]])
+        texts = [text for name in splits for text in splits[name]["text"][::every]]
+        assert_same(shared, tokenizer, texts)
 
 
 def test_the_ids_around_every_character_are_those_of_python(shared, tokenizer):
     # Characters that are younger than Python's table of Unicode 3.2 are not compared.
     old = unicodedata.ucd_3_2_0.category
-    codes = [c for c in range(0xF0000) if old(chr(c)) not in ("Cn", "Cs")]
+    # Of Chinese and Korean, one in seven: there are tens of thousands, all alike.
+    some = [*range(0x3400), *range(0x3400, 0xD7A8, 7), *range(0xE000, 0xF0000)]
+    codes = [c for c in some if old(chr(c)) not in ("Cn", "Cs", "Co")]
     texts = [f"a{chr(c)}b" for c in codes]
     got, want = ids_of(shared, texts), tokenizer(texts)["input_ids"]
     differ = {ord(text[1]) for text, a, b in zip(texts, got, want, strict=True) if a != b}
-    assert len(texts) > 50_000
+    assert len(texts) > 20_000
     assert differ <= CHANGED
 
 
