@@ -35,6 +35,7 @@ demo: .venv/course
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.end_to_end
+	$(BIN)/python -m benchmarks.deployment
 	$(BIN)/python -m benchmarks.compare
 
 # Two stamps: while pyproject.toml and constraints.txt stay as they are, nothing is set up again.
@@ -50,7 +51,8 @@ bench: .venv/bench
 	-$(BIN)/lightcourse serve-demo --only-build
 	touch $@
 
-# llama.cpp is compiled here; where that fails, the tables name it as absent.
+# llama.cpp is compiled here; where that fails, the tables name it as absent. So they name
+# what the extra `edge` installs (340 MB), which nobody gets unasked.
 .venv/bench: .venv/course
 	-$(INSTALL) ".[practice,bench]"
 	touch $@

@@ -38,7 +38,7 @@ def compose(results):
     kernels = [result for result in results if result.get("records")]
     if kernels:
         yield from kernel_tables(kernels)
-    for kind, key in (("encoding", "median"), ("generation", "token")):
+    for kind, key in (("encoding", "median"), ("generation", "token"), ("deployment", "median")):
         measured = [result for result in results if result.get(kind)]
         for threads in sorted({threads for result in measured for threads in result[kind]}):
             yield f"## {kind}, {threads} thread(s): speed over float32's"

@@ -9,7 +9,16 @@ import torch
 from benchmarks import timing
 from benchmarks.encoding import dynamic
 from benchmarks.silence import silence
-from lightcourse import assets, data, generation, kernels, models, quantization
+from lightcourse import (
+    assets,
+    data,
+    deployment,
+    folders,
+    generation,
+    kernels,
+    models,
+    quantization,
+)
 
 PROMPT = (
     "Write a short letter to a friend who wants to learn how neural networks are made "
@@ -76,6 +85,34 @@ def _ours(threads, **how):
     return _sessions(fast, 1, lambda _: kernels.set_threads(threads))
 
 
+def onnx_fp32(threads):
+    """Export to ONNX, the cache an input and an output, and run it."""
+    return _onnx("fp32", lambda path: deployment.export_decoder(_load(), path), threads)
+
+
+def onnx_int8(threads):
+    """Let ONNX Runtime quantize its file dynamically, a scale a channel."""
+
+    def make(path):
+        onnx_fp32(threads)
+        deployment.onnx_quantize_dynamic(_onnx_file("fp32"), path)
+
+    return _onnx("int8", make, threads)
+
+
+def _onnx(kind, make, threads):
+    """Make a file where there is none yet: to export takes minutes."""
+    path = _onnx_file(kind)
+    if not path.exists():
+        with silence():
+            make(path)
+    return _sessions(deployment.OnnxDecoder(path, threads), 1, lambda _: None)
+
+
+def _onnx_file(kind):
+    return folders.cache_dir() / f"benchmarks-smollm2-{kind}-torch-{torch.__version__}.onnx"
+
+
 def llama_cpp(threads):
     """Run llama.cpp on the very file from which the others' weights come."""
     from llama_cpp import Llama
@@ -110,6 +147,8 @@ GENERATORS = {
     "torch fp32": fp32,
     "torch bf16": bf16,
     "torch dynamic, x86": dynamic_x86,
+    "ONNX Runtime fp32": onnx_fp32,
+    "ONNX Runtime dynamic": onnx_int8,
     "llama.cpp Q4_1": llama_cpp,
 }
 

@@ -12,7 +12,7 @@ from lightcourse import kernels
 
 LIBRARIES = (
     *("numpy", "numba", "llvmlite", "scipy", "torch", "torchao", "onnx", "onnxruntime"),
-    *("llama-cpp-python", "transformers"),
+    *("llama-cpp-python", "transformers", "executorch", "openvino", "nncf", "ai-edge-litert"),
 )
 FLAGS = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_vbmi2"),

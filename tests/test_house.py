@@ -23,8 +23,8 @@ PINS = [
     for line in (ROOT / "constraints.txt").read_text(encoding="ascii").splitlines()
     if not line.startswith("#")
 ]
-# Compiled on the machine: the course is built and tested without it.
-OPTIONAL = {canonicalize_name(Requirement(line).name) for line in EXTRAS["bench"]}
+# More peers of `make bench`: the course is built and tested without them.
+OPTIONAL = {canonicalize_name(Requirement(line).name) for line in EXTRAS["bench"] + EXTRAS["edge"]}
 # The second is imported by transformers' own import, and by nothing else; the third subclasses
 # its caches, for whoever asks for one.
 LATE = (

@@ -7,6 +7,7 @@ from lightcourse.deployment.budgets import (
     fits,
     seconds_a_call,
 )
+from lightcourse.deployment.gguf import gguf_summary, save_gguf
 from lightcourse.deployment.onnx_contents import OnnxContents, onnx_summary
 from lightcourse.deployment.onnx_files import export_decoder, export_encoder
 from lightcourse.deployment.onnx_quantizers import (
@@ -25,10 +26,12 @@ __all__ = [
     "export_decoder",
     "export_encoder",
     "fits",
+    "gguf_summary",
     "onnx_quantize_blocks",
     "onnx_quantize_dynamic",
     "onnx_quantize_static",
     "onnx_summary",
     "open_onnx",
+    "save_gguf",
     "seconds_a_call",
 ]

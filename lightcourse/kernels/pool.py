@@ -3,7 +3,11 @@
 Numba's threads sleep as soon as a call is over, and to wake one takes longer than many products
 do. Here a worker looks for the next job for about half a millisecond before it sleeps, as the
 threads of other libraries do. A job is cut into pieces, and each thread, the caller's too, takes
-the next one until none is left: who is late finds fewer.
+the next one until none is left: who is late finds fewer, and nobody waits for who still wakes.
+
+A worker never holds the interpreter's lock, not even to sleep and to wake. It would take the lock
+while the caller is in a core, the caller would have to sleep until it got the lock back, and Linux
+would wake the caller on the worker's processor.
 
 All that threads tell each other stands on one *board* of 64-bit numbers. One caller at a time
 may use it (:func:`lightcourse.kernels.paths.claim`)::
@@ -17,7 +21,6 @@ may use it (:func:`lightcourse.kernels.paths.claim`)::
 
 import contextlib
 import ctypes
-import functools
 import os
 import platform
 import threading
@@ -30,7 +33,7 @@ from numba import config, njit, types
 from numba.extending import intrinsic
 
 from lightcourse.kernels import caching
-from lightcourse.kernels.writer import I64, POINTER, Code
+from lightcourse.kernels.writer import I32, I64, POINTER, Code
 
 CACHE = caching.ready()
 PIECES = 4  # for each thread: with fewer, all wait for one that is late
@@ -38,10 +41,12 @@ GRAIN = 12  # panels of a piece, or a multiple: tiles take two to four side by s
 # Of the board, before a worker sleeps: about the time that follows, on a Xeon with AMX.
 LOOKS = 20_000
 AWAKE_FOR = 5e-4  # seconds
-# Multiply-adds that gain more by a second thread than it takes to wake one: 40 us on that Xeon,
-# 100 to 250 on one without AMX, where 2^26 took 318 us on one thread and 344 on two, 2^27 689 and
-# 467. One row of x counts as eight: the weights must be read for it all the same.
-WORTH_WAKING = 2**27
+# Multiply-adds for each sleeping worker that is woken though no call came shortly before. After a
+# pause this takes up to 40 us on a Xeon without AMX, 80 if only the second call does it: 8 rows by
+# (768, 3072) took 173 us on one thread and 180 on two, the next call 116 and 91; 32 rows by it 536
+# and 472, then 366 and 238. One row of x counts as eight: the weights must be read for it all the
+# same.
+WORTH_WAKING = 2**24
 IS_X86 = platform.machine() in ("x86_64", "AMD64")
 ASLEEP, CALLED, SERVING = range(3)  # what stands on the board of each worker
 CLOSED = 2**31  # more pieces than there are
@@ -137,6 +142,20 @@ def call(context, core, job, first, last):
     return types.void(*[types.int64] * 4), emit
 
 
+@intrinsic
+def _wait_for(context, acquire, bell):
+    """Sleep until a bell rings: a lock of Python's, whose function is at an address."""
+
+    def emit(context, builder, signature, arguments):
+        acquire, bell = arguments
+        kind = ir.FunctionType(I32, [POINTER, I32])
+        acquire = builder.inttoptr(acquire, ir.PointerType(kind))
+        builder.call(acquire, [builder.inttoptr(bell, POINTER), I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
 # --- what threads do --------------------------------------------------------------------------
 
 
@@ -174,6 +193,24 @@ def _serve(board, number, round):
         else:
             looks += 1
             _pause()
+
+
+@njit(cache=CACHE, nogil=True)
+def _work(board, number, acquire, bell):
+    """Sleep until the bell rings, then serve; for ever, and without the interpreter's lock."""
+    round = 0
+    while True:
+        _wait_for(acquire, bell)
+        round = _serve(board.ctypes.data, number, round)
+
+
+@njit(cache=CACHE)
+def _any_asleep(board, workers):
+    """Tell whether a worker must be woken."""
+    for number in range(workers):
+        if _look(board.ctypes.data, Place.AWAKE + number) == ASLEEP:
+            return True
+    return False
 
 
 @njit(cache=CACHE, nogil=True)
@@ -229,18 +266,22 @@ class Pool:
         workers = min(threads, self.most) - 1
         while len(self.bells) < workers:
             self._start(len(self.bells))
-        for number in range(workers):
-            if self.board[Place.AWAKE + number] == ASLEEP:
-                self.board[Place.AWAKE + number] = CALLED
-                self._keep_away(number)
-                self.bells[number].release()
+        if _any_asleep(self.board, workers):
+            for number in range(workers):
+                self._wake(number)
         return workers
 
+    def _wake(self, number):
+        if self.board[Place.AWAKE + number] == ASLEEP:
+            self.board[Place.AWAKE + number] = CALLED
+            self._keep_away(number)
+            ctypes.pythonapi.PyThread_release_lock(self.bells[number])
+
     def _start(self, number):
-        bell = threading.Semaphore(0)
-        self.bells.append(bell)
+        self.bells.append(_bell())
+        acquire = ctypes.cast(ctypes.pythonapi.PyThread_acquire_lock, ctypes.c_void_p).value
         name = f"lightcourse kernels {number + 1}"
-        arguments = self.board, number, bell
+        arguments = self.board, number, acquire, self.bells[number].value
         self.threads.append(threading.Thread(target=_work, args=arguments, name=name, daemon=True))
         self.threads[-1].start()
         self.allowed.append(None)
@@ -253,47 +294,33 @@ class Pool:
         Xeon with AMX, and 0.45 ms kept apart. One thread takes 1.0.
         """
         with contextlib.suppress(AttributeError, OSError):  # no Linux, or a processor that is gone
-            others = os.sched_getaffinity(0) - {_libc().sched_getcpu()}
+            others = os.sched_getaffinity(0) - {ctypes.pythonapi.sched_getcpu()}
             if others and others != self.allowed[number]:
                 os.sched_setaffinity(self.threads[number].native_id, others)
                 self.allowed[number] = others
 
 
-@functools.cache
-def _libc():
-    return ctypes.CDLL(None)
-
-
-def _work(board, number, bell):
-    """Sleep until the bell rings, then serve; for ever."""
-    round = 0
-    while True:
-        bell.acquire()
-        round = _serve(board.ctypes.data, number, round)
+def _bell():
+    """Return a lock that is taken already; it is never freed, for a thread may wait for it."""
+    allocate = ctypes.pythonapi.PyThread_allocate_lock
+    allocate.restype = ctypes.c_void_p
+    bell = ctypes.c_void_p(allocate())
+    ctypes.pythonapi.PyThread_acquire_lock(bell, 1)
+    return bell
 
 
 _pool, _last_call = None, 0.0
 
 
 def is_worth_it(rows, weights, threads) -> bool:
-    """Tell whether work is worth waking for, or workers serve already.
-
-    Where one call follows another and they sleep, they are called, but not waited for: a call
-    of 36 us on one thread took 400 while they woke.
+    """Tell whether a product is worth waking for, or follows another one, so that more may come.
 
     Parameters
     ----------
-    rows, weights : int
-        Of a product that is about to be shared.
-    threads : int
+    rows, weights, threads : int
     """
-    if max(rows, 8) * weights >= WORTH_WAKING:
-        return True
-    if time.perf_counter() - _last_call >= AWAKE_FOR:
-        return False
-    here = _here()
-    workers = here.wake(threads)
-    return bool((here.board[Place.AWAKE : Place.AWAKE + workers] == SERVING).all())
+    recent = time.perf_counter() - _last_call < AWAKE_FOR
+    return recent or max(rows, 8) * weights >= WORTH_WAKING * (threads - 1)
 
 
 def note_end() -> None:

@@ -26,6 +26,8 @@ def arguments() -> dict[str, list[tuple]]:
     scale, bias = rng.random((2, 20), np.float32)
     halves = panels.pack_groups(rng.random((20, 2)).astype(np.float16))
     points, w4 = rng.integers(0, 16, halves.shape).astype(np.uint8), panels.pack_w4(q)
+    levels = np.sort(rng.standard_normal(8)).astype(np.float32)
+    codes = panels.pack_codes(rng.integers(0, 8, (20, 64)).astype(np.uint8), bits=3)
     return {
         "quantize_rows": [(x,)],
         "quantize_groups": [(x, 32)],
@@ -33,6 +35,7 @@ def arguments() -> dict[str, list[tuple]]:
         "linear_w8a8_grouped": [(x, panels.pack_w8(q, 32), halves, bias)],
         "linear_w4a8": [(x, w4, halves, None, bias), (x, w4, halves, points, bias)],
         "linear_sparse": [(x, panels.pack_sparse(np.maximum(q, 0)), scale, bias)],
+        "linear_codebook": [(x, codes, levels, rng.random((20, 2), np.float32), bias)],
     }
 
 

@@ -303,8 +303,8 @@ def accept_or_replace(p, q, token, u, v):
     if u * q[token] < p[token]:
         return token, True
     rest = (p - q).clamp(min=0)
-    sums = rest.cumsum(dim=-1) / rest.sum()
-    return int((sums > v).nonzero()[0]), False
+    sums = rest.cumsum(dim=-1)
+    return int((sums / sums[-1] > v).nonzero()[0]), False
     ### END SOLUTION
 
 

@@ -1,6 +1,8 @@
 """Each panel is computed once, whoever is late, asleep or not there any more."""
 
+import ctypes
 import os
+import sys
 import time
 
 import numpy as np
@@ -65,26 +67,34 @@ def test_workers_sleep_after_a_while_and_wake_again():
         assert asleep
 
 
-def until(state):
-    """Wait until the worker is asleep, or serves."""
-    end = time.monotonic() + 30
-    while pool._pool.board[pool.Place.AWAKE] != state and time.monotonic() < end:
-        time.sleep(1e-4)
-    assert pool._pool.board[pool.Place.AWAKE] == state
-
-
-@pytest.mark.skipif(MOST < 2, reason="there is one thread")
-def test_a_sleeping_pool_is_woken_for_large_work_and_called_by_calls_that_follow(monkeypatch):
-    assert (shared(48, 2) == 1).all()
-    until(pool.ASLEEP)
+def test_large_work_is_worth_waking_for_and_small_work_where_calls_follow(monkeypatch):
     monkeypatch.setattr(pool, "_last_call", 0.0)
     large = pool.WORTH_WAKING // 8
     assert not pool.is_worth_it(8, large - 1, 2)
     assert pool.is_worth_it(8, large, 2) and pool.is_worth_it(1, large, 2)
-    assert pool._pool.board[pool.Place.AWAKE] == pool.ASLEEP
+    assert not pool.is_worth_it(8, 2 * large, 4)  # three workers must be woken
     pool.note_end()
-    assert not pool.is_worth_it(1, 1, 2)  # called, and not waited for
-    until(pool.ASLEEP)  # it came, and found nothing
+    assert pool.is_worth_it(1, 1, 2)
+
+
+@pytest.mark.skipif(MOST < 2, reason="there is one thread")
+def test_workers_sleep_and_wake_while_another_thread_holds_the_interpreters_lock():
+    """A caller must never wait for a worker that waits for the interpreter."""
+    before = sys.getswitchinterval()
+    assert (shared(48, 2) == 1).all()
+    state = pool._pool.board[pool.Place.AWAKE :].ctypes.data
+    asleep = ctypes.c_int64.from_address(state)
+    sys.setswitchinterval(100.0)  # nobody takes the lock from this thread
+    try:
+        for wanted in (pool.ASLEEP, pool.SERVING):
+            if wanted == pool.SERVING:
+                pool._pool.wake(2)
+            end = time.monotonic() + 30
+            while asleep.value != wanted and time.monotonic() < end:
+                pass
+            assert asleep.value == wanted
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.skipif(
