@@ -127,7 +127,7 @@ function fail(error) {
 async function goOffline({ files }) {
   const registered = await navigator.serviceWorker?.register("sw.js").then(() => navigator.serviceWorker.ready).catch(() => null);
   const works = Boolean(registered) && (await allKept(files));
-  $("offline").textContent = works ? "works now" : "no";
+  $("offline").textContent = works ? "ready" : "no";
   $("offline").classList.toggle("yes", works);
   $("state").textContent = works
     ? "The model is ready. This page works offline now."
