@@ -100,7 +100,7 @@ async function start(manifest, files) {
     },
     encoder,
   };
-  showLedger(parse(files["ledger.json"]), manifest.files, passages.length);
+  showLedger(parse(files["ledger.json"]), manifest.files);
   listen(model);
   window.lightcourse = model; // for the curious, and for the tests
 }
@@ -177,22 +177,22 @@ function showHits(hits, time) {
 
 // --- the ledger ------------------------------------------------------------------------------
 
-function showLedger(ledger, files, passages) {
+function showLedger(ledger, files) {
   const most = Math.max(...ledger.rows.map((row) => row.bytes));
   $("ledger").replaceChildren(...ledger.rows.map((row) => element("tr", [
     element("th", row.name, { scope: "row" }),
     element("td", row.bytes ? [megabytes(row.bytes), bar(row.bytes / most)] : "–"),
     element("td", percent(row.accuracy)),
   ])));
-  $("agreement").textContent = agreement(ledger, passages);
+  $("agreement").textContent = agreement(ledger);
   $("files").replaceChildren(...Object.entries(files).map(([name, { bytes }]) => element("tr", [
     element("th", name.split("/").at(-1), { scope: "row" }), element("td", bytes.toLocaleString("en")), element("td", PURPOSES[name] ?? ""),
   ])));
 }
 
-function agreement(ledger, passages) {
+function agreement(ledger) {
   return `Both give the same answer to ${percent(ledger.same_label)} of ${ledger.reviews.toLocaleString("en")} ` +
-    `reviews that no one was trained on. In a search among ${passages.toLocaleString("en")} passages both put ` +
+    `reviews that no one was trained on. In a search among ${ledger.among} passages both put ` +
     `the same one first for ${percent(ledger.same_first)} of ${ledger.questions} questions.`;
 }
 
