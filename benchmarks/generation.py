@@ -87,30 +87,31 @@ def _ours(threads, **how):
 
 def onnx_fp32(threads):
     """Export to ONNX, the cache an input and an output, and run it."""
-    return _onnx("fp32", lambda path: deployment.export_decoder(_load(), path), threads)
+    return _onnx(_onnx_floats(), threads)
 
 
 def onnx_int8(threads):
     """Let ONNX Runtime quantize its file dynamically, a scale a channel."""
-
-    def make(path):
-        onnx_fp32(threads)
-        deployment.onnx_quantize_dynamic(_onnx_file("fp32"), path)
-
-    return _onnx("int8", make, threads)
+    return _onnx(
+        _made("int8", lambda path: deployment.onnx_quantize_dynamic(_onnx_floats(), path)), threads
+    )
 
 
-def _onnx(kind, make, threads):
-    """Make a file where there is none yet: to export takes minutes."""
-    path = _onnx_file(kind)
-    if not path.exists():
-        with silence():
-            make(path)
+def _onnx(path, threads):
     return _sessions(deployment.OnnxDecoder(path, threads), 1, lambda _: None)
 
 
-def _onnx_file(kind):
-    return folders.cache_dir() / f"benchmarks-smollm2-{kind}-torch-{torch.__version__}.onnx"
+def _onnx_floats():
+    return _made("fp32", lambda path: deployment.export_decoder(_load(), path))
+
+
+def _made(kind, make):
+    """Return a file, made where there is none yet: to export takes minutes."""
+    path = folders.cache_dir() / f"benchmarks-smollm2-{kind}-torch-{torch.__version__}.onnx"
+    if not path.exists():
+        with silence():
+            make(path)
+    return path
 
 
 def llama_cpp(threads):

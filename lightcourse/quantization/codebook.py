@@ -11,6 +11,7 @@ from lightcourse.integers import IntegerMatrix
 from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization.blocks import Coded, nf4
 from lightcourse.quantization.plan import plan_bits
+from lightcourse.quantization.verbs import stored_bytes
 
 # So few rows are multiplied as they are looked up; for more, to look all up first is faster.
 # Measured on an Intel Xeon (Granite Rapids, one thread) with a matrix of 1536 x 576.
@@ -87,9 +88,7 @@ class CodebookLinear(IntegerMatrix):
 
     def dequantize(self) -> torch.Tensor:
         """Return the float32 matrix of shape (rows, columns) that is stored."""
-        codes, scale = self.integers().long(), self.scales()
-        values = self.levels[codes].unflatten(1, (scale.shape[1], -1))
-        return (values * scale[..., None]).flatten(1)
+        return Coded(self.integers(), self.levels, self.scale, self.factor).read_back()
 
     def forward(self, x):
         """Return ``x @ weight.T + bias`` in ``x``'s dtype, for ``x`` of (..., in_features)."""
@@ -161,8 +160,7 @@ def codebook_(
     for name in (name for names in chosen for name in names):
         new[name] = _coded(name, model.get_submodule(name), code[name] if by_name else code)
     for name, layer in new.items():
-        held = sum(buffer.nbytes for key, buffer in layer.named_buffers() if key != "bias")
-        report.changed[name] = model.get_submodule(name).weight.nbytes - held
+        report.changed[name] = model.get_submodule(name).weight.nbytes - stored_bytes(layer)
         layers.replace_(model, name, layer)
     report.raise_if_nothing_changed("the model has no linear layer in floating point")
     pretrained.watch_(model)

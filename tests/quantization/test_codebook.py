@@ -9,7 +9,6 @@ from torch import nn
 
 from lightcourse import generation, layers, lora, models, quantization
 from lightcourse.quantization import CodebookLinear, codebook_
-from tests import toys
 
 KINDS = {
     "nf4": partial(quantization.nf4, block=32),
@@ -78,7 +77,7 @@ def test_a_model_is_converted_and_told_of():
 
 
 def test_each_layer_may_have_its_own_code():
-    model = toys.mlp() if hasattr(toys, "mlp") else nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 8))
+    model = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 8))
     names = list(layers.linear_layers(model))
     codebook_(model, {names[0]: quantization.binary})
     assert isinstance(model.get_submodule(names[0]), CodebookLinear)
