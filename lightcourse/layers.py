@@ -330,3 +330,17 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in before:
             module.training = training
+
+
+@contextmanager
+def differentiable(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let gradients reach some weights, frozen ones too, and no longer than a ``with`` block."""
+    before = [(weight, weight.requires_grad) for weight in weights]
+    try:
+        with torch.enable_grad():
+            for weight, _ in before:
+                weight.requires_grad_(True)
+            yield
+    finally:
+        for weight, required in before:
+            weight.requires_grad_(required)

@@ -47,20 +47,18 @@ def hessian_traces(
         raise ValueError(f"model is a {type(model).__name__} without a linear layer to measure")
     generator = torch.Generator().manual_seed(seed)
     totals, count = dict.fromkeys(weights, 0.0), 0
-    trained = [weight for weight in weights.values() if not weight.requires_grad]
-    try:
-        for weight in trained:
-            weight.requires_grad_(True)
-        # Fused attention has no second derivative.
-        with layers.evaluating(model), checking_ids(model), sdpa_kernel(SDPBackend.MATH):
-            for batch in asking.answered(batches):
-                gradients = _gradients(model, batch, list(weights.values()))
-                for _ in range(probes):
-                    _add(totals, weights, gradients, generator)
-                count += probes
-    finally:
-        for weight in trained:
-            weight.requires_grad_(False)
+    # Fused attention has no second derivative.
+    with (
+        layers.evaluating(model),
+        layers.differentiable(weights.values()),
+        checking_ids(model),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
+        for batch in asking.answered(batches):
+            gradients = _gradients(model, batch, list(weights.values()))
+            for _ in range(probes):
+                _add(totals, weights, gradients, generator)
+            count += probes
     return {name: total / count for name, total in totals.items()}
 
 

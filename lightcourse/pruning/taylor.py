@@ -5,7 +5,6 @@ so does a whole unit by the sum over its outgoing weights.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -119,25 +118,11 @@ def _sums(
     """Return the sums over batches of ``statistic(name, gradient * weight)`` by layer."""
     found = {name: model.get_submodule(name) for name in names}
     sums = {}
-    with layers.evaluating(model), _differentiable([f.weight for f in found.values()]):
+    with layers.evaluating(model), layers.differentiable([f.weight for f in found.values()]):
         for batch in asking.answered(batches):
             for name, product in _products(model, batch, found):
                 sums[name] = sums.get(name, 0) + statistic(name, product)
     return sums
-
-
-@contextmanager
-def _differentiable(weights):
-    """Let gradients reach some weights, frozen ones too, and no longer than a ``with`` block."""
-    before = [(weight, weight.requires_grad) for weight in weights]
-    try:
-        with torch.enable_grad():
-            for weight in weights:
-                weight.requires_grad_(True)
-            yield
-    finally:
-        for weight, required in before:
-            weight.requires_grad_(required)
 
 
 def _products(model, batch, found) -> Iterator[tuple[str, torch.Tensor]]:
