@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightcourse import assets, data, deployment, metrics, models, quantization
+from lightcourse import assets, data, deployment, kernels, metrics, models, quantization
 from lightcourse.quantization import onnx_form
 
 # Tokens read of a text: 94 of 100 passages and 99 of 100 reviews have no more.
@@ -55,11 +55,8 @@ def _origin(countries):
 
 def write(folder: Path, countries: dict[str, str]) -> None:
     """Write all files of the page but its own and the runtime: see :func:`folder`."""
-    tokenizer, full, small = (
-        models.load_minilm_tokenizer(),
-        models.load_minilm(),
-        models.load_minilm(),
-    )
+    tokenizer = models.load_minilm_tokenizer()
+    full, small = models.load_minilm(), models.load_minilm()
     quantization.quantize_(small, 8, activations=8, embeddings=8)
     deployment.export_encoder(small, folder / "model.onnx")
     session = deployment.open_onnx(folder / "model.onnx", torch.get_num_threads())
@@ -160,25 +157,19 @@ def as_read(passage: dict) -> str:
 
 def _search(folder, read, rows):
     """Write the passages and their vectors; return how often both encoders find the same."""
-    texts, some, questions = (
+    texts, questions, some = (
         [as_read(row) for row in rows],
-        slice(None, None, COMPARED),
         _questions(),
+        slice(None, None, COMPARED),
     )
     index = read["8 bits"](texts)
     _write_json(folder / "passages.json", rows)
-    scale, q = quantized_rows(index)
+    q, scale = kernels.quantize_rows(index)
     (folder / "passages.bin").write_bytes(scale.astype("<f4").tobytes() + q.tobytes())
     small = (read["8 bits"](questions) @ index[some].T).argmax(1)
     full = (read["float32"](questions) @ read["float32"](texts[some]).T).argmax(1)
     same, among = float((full == small).mean()), len(index[some])
     return {"same_first": same, "questions": len(questions), "among": among}
-
-
-def quantized_rows(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return scales of shape (rows,) and int8 of ``index``'s shape, symmetric in each row."""
-    scale = np.abs(index).max(axis=1) / 127
-    return scale, np.rint(index / scale[:, None]).astype(np.int8)
 
 
 def _questions():

@@ -140,7 +140,7 @@ def test_vectors_come_in_the_order_of_their_texts():
 
 def test_a_row_of_int8_errs_by_half_a_step_at_most():
     rows = np.random.default_rng(0).standard_normal((50, 384)).astype(np.float32)
-    scale, q = contents.quantized_rows(rows)
+    q, scale = kernels.quantize_rows(rows)
     assert q.dtype == np.int8 and np.abs(q).max() == 127
     assert (np.abs(q * scale[:, None] - rows) <= scale[:, None] * 0.5001).all()
 
