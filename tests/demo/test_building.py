@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lightcourse import cli, demo, models
+from lightcourse import cli, demo, kernels, models
 from lightcourse.demo import contents, site
 from tests.demo import browser
 
