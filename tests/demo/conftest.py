@@ -1,4 +1,8 @@
-"""The built folder, and one browser for all tests of the page."""
+"""The built folder, and a browser for the tests of one file.
+
+Server and browser end with their file: a thread that still polls would count as work that
+later tests of the kernels see.
+"""
 
 import pytest
 
@@ -12,13 +16,13 @@ def built(tmp_path_factory):
     return demo.build(browser.WEB, tmp_path_factory.mktemp("demo") / "dist")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(built):
     with browser.served(built) as address:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     from playwright.sync_api import sync_playwright
 
@@ -47,7 +51,7 @@ def opened(chromium):
         context.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(chromium, address):
     """A page that is ready, for tests that only ask it."""
     page = chromium.new_page()
