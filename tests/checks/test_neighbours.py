@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import io
 import itertools
 import math
 from functools import partial
@@ -118,6 +119,10 @@ EQUIVALENT = {
     },
     # The only dimension is the last one.
     "soft_gradient": {"-1: 1"},
+    # What stands there is far below 2**31: a sign or none makes no difference.
+    "read_header": {"+1: 4"},
+    # The same; and the only entry of a tuple is its last one.
+    "read_value": {"+1: 4", "+1: 10", "-1: 0"},
     # The only dimension is the last one.
     "top_p": {"-1: 1"},
 }
@@ -453,12 +458,89 @@ def gained_by_the_closed_form(a, cost, lookaheads):
     return found, (lookaheads[int(found.argmax())] if found.max() > 1 else 0)
 
 
+def tokens_one_by_one(device, model, bits, group):
+    """Put one token after the other into the bits of the share, until it is full."""
+    memory, share, bandwidth = device
+    weights, table, layers, key_width = model
+    held = sum(
+        count * each + count // group * 16 for count, each in ((weights, bits[0]), (table, bits[1]))
+    )
+    tokens, token = 0, 2 * layers * key_width * bits[2]
+    while held + (tokens + 1) * token <= 8 * memory * share:
+        tokens += 1
+    return np.int64(tokens), bandwidth * 8 / (held + tokens * token) * (tokens > 0)
+
+
+def from_a_stream(data, place, kind):
+    """Read as from a file, with names for the kinds and without struct."""
+    stream = io.BytesIO(data.tobytes())
+    stream.seek(place)
+
+    def take(size, signed=False):
+        return int.from_bytes(stream.read(size), "little", signed=signed)
+
+    def value(kind):
+        if kind == 9:
+            inner, count = take(4), take(8)
+            return len([value(inner) for _ in range(count)])
+        if kind == 8:
+            return stream.read(take(8)).decode("utf-8")
+        if kind in (6, 12):
+            size = 4 if kind == 6 else 8
+            return np.frombuffer(stream.read(size), f"<f{size}").tolist()[0]
+        if kind == 7:
+            return take(1) == 1
+        return take({0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4}.get(kind, 8), kind in (1, 3, 5, 11))
+
+    return [value(kind), stream.tell()]
+
+
+def header_from_a_stream(data):
+    """Read value after value; each begins where the one before ended."""
+    if bytes(data[:4].tolist()) != b"GGUF":
+        return [0, 0, []]
+    place, found = 4, []
+    for kind in (4, 10, 10):
+        value, place = from_a_stream(data, place, kind)
+        found.append(value)
+    pairs = []
+    for _ in range(found[2]):
+        key, place = from_a_stream(data, place, 8)
+        kind, place = from_a_stream(data, place, 4)
+        value, place = from_a_stream(data, place, kind)
+        pairs.append([key, value])
+    return [found[0], found[1], pairs]
+
+
+def ratio_by_order(old, new, warmup):
+    """Sort the ratios, and go to the places of the quarters."""
+    ratios = sorted((old.numpy() / new.numpy())[warmup:])
+    places = [(len(ratios) - 1) * share for share in (0.5, 0.25, 0.75)]
+    ratio, low, high = np.interp(places, range(len(ratios)), ratios)
+    word = {-2: "slower", 2: "faster"}.get(np.sign(low - 1) + np.sign(high - 1), "no difference")
+    return ratio, low, high, word
+
+
+def matrices_by_subtraction(tensors, least):
+    """Begin with all tensors, and strike out what is none of them."""
+    left = list(tensors)
+    left = [each for each in left if each[2] in {"F16", "F32", "F64", "BF16"}]
+    left = [each for each in left if np.ndim(np.empty(each[1])) == 2]
+    left = [each for each in left if not any(side < least for side in each[1])]
+    return tuple(each[0] for each in left), sum(each[3] - np.prod(each[1]) for each in left)
+
+
 ORACLES = {
     "cached_attention": [attended_token_by_token],
     "kv_cache_bytes": [bytes_number_by_number],
     "top_p": [smallest_set],
     "accept_or_replace": [judged_by_the_smaller],
     "expected_speedup": [gained_by_the_closed_form],
+    "longest_context": [tokens_one_by_one],
+    "read_value": [from_a_stream],
+    "read_header": [header_from_a_stream],
+    "fair_ratio": [ratio_by_order],
+    "left_in_floats": [matrices_by_subtraction],
     "settle_column": [settled_as_pruned],
     "smoothed": [smoothed_channel_by_channel],
     "turned": [turned_by_its_inverse],
