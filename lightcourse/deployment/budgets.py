@@ -5,6 +5,7 @@ takes. The course measures how near a program comes.
 """
 
 from dataclasses import dataclass
+from math import isnan
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Device:
         Bytes per second that its processor reads from there at most.
     operations : float
         Operations on 8-bit integers per second of its processor, its cores together; a
-        multiplication and an addition are two.
+        multiplication and an addition are two. NaN where nobody knows: then memory alone counts.
     source : str
         Where these figures are from.
     battery : float
@@ -41,29 +42,29 @@ class Device:
 DEVICES = (
     Device(
         "microcontroller STM32H743",
-        memory=2e6,  # flash, which holds the weights; 1 MB of RAM holds the rest
+        memory=2 * 2**20,  # flash, which holds the weights; 1 MB of RAM holds the rest
         bandwidth=8 * 240e6,
         operations=480e6 * 2 * 2,
         source="STMicroelectronics, data sheet DS12110: 480 MHz, a bus of 64 bits at 240 MHz",
     ),
     Device(
         "board Raspberry Pi 5",
-        memory=8e9,
+        memory=8 * 2**30,
         bandwidth=4 * 4267e6,
         operations=4 * 2.4e9 * 2 * 32,
         source="Raspberry Pi, product brief: LPDDR4X-4267 (32 bits), four Cortex-A76 at 2.4 GHz",
     ),
     Device(
-        "phone Galaxy S24",
-        memory=8e9,
+        "phone Galaxy S24 (US)",
+        memory=8 * 2**30,
         bandwidth=8 * 9600e6,
-        operations=(3.3e9 * 4 + 3 * 3.2e9 * 2 + 2 * 3.0e9 * 2) * 32,
-        source="Qualcomm, product brief of the Snapdragon 8 Gen 3: LPDDR5X at 4,800 MHz; 4,000 mAh",
+        operations=(3.39e9 * 4 + 3 * 3.1e9 * 2 + 2 * 2.9e9 * 2) * 32,
+        source="Qualcomm, Snapdragon 8 Gen 3 for Galaxy: LPDDR5X at 4,800 MHz; Samsung: 4,000 mAh",
         battery=15.5,
     ),
     Device(
         "laptop MacBook Air M2",
-        memory=8e9,
+        memory=8 * 2**30,
         bandwidth=100e9,
         operations=4 * 3.5e9 * 4 * 32,
         source="Apple, technical specifications 2022: 100 GB/s, four performance cores, 52.6 Wh",
@@ -123,7 +124,8 @@ def seconds_a_call(device: Device, read: float, operations: float) -> float:
     '126 tokens/s at most'
     """
     _check(read=read, operations=operations)
-    return max(read / device.bandwidth, operations / device.operations)
+    limits = read / device.bandwidth, operations / device.operations
+    return max(limit for limit in limits if not isnan(limit))
 
 
 def calls_a_charge(device: Device, seconds: float, watts: float) -> float:

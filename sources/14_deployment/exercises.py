@@ -35,7 +35,7 @@ folder = Path(temporary.name)
 #
 # For each new token all weights are read once, and the whole cache. Nothing is faster than that. Norms and biases are left out: they are too few to matter.
 #
-# **Predict** first: a phone has 8 GB, of which a model may have half. Llama 2 and Mistral are both called 7B. In 4 bits, with 8 for the table, how long a context does each hold, if its cache has 16 bits?
+# **Predict** first: a phone has 8 GB, of which a model may have half. Llama 2 and Mistral are both called 7B. The first has 6.5 billion weights in layers and keys of 4,096 numbers, the second 7.0 billion and keys of 1,024, both in 32 layers. In 4 bits, with 8 for the table, how long a context does each hold, if its cache has 16 bits?
 #
 # <details><summary>Hint 1</summary>A scale of 16 bits for a group of 32 weights is half a bit more for each weight.</details>
 # <details><summary>Hint 2</summary>What the share leaves beside the weights, divided by the bytes of one token's keys and values in all layers, and rounded down. Where the weights do not fit, that is negative.</details>
@@ -106,18 +106,18 @@ for device in deployment.DEVICES if passed else ():
 print("" if passed else "First solve this exercise: then the devices stand here.", end="")
 
 # %% [markdown] tags=["solution"]
-# **Why.** On the phone Llama 2 holds 150 tokens, a paragraph, and Mistral none. "7B" is a name: one has 6.7 billion weights, the other 7.2, and at four bits and a half that is the difference between just fitting and not. What decides next is the cache. With a memory of twice the size, Mistral holds more than Llama, since its heads share their keys: a token costs it a quarter.
+# **Why.** "7B" is a name: one has 6.7 billion weights, the other 7.2, and at four bits and a half that is 270 MB. On 8 GB both just fit, Mistral with a quarter of the room, and yet it holds nearly as many tokens: its heads share their keys, so a token costs it a quarter. With a memory of twice the size that decides, and Mistral holds more than three times as much. (Llama 2 was trained for 4,096 tokens, so its cache never gets longer.)
 #
-# SmolLM2 has places for 8,192 tokens, so its memory is no limit there. And whatever fills 4 GB, weights or context, is written at 19 tokens a second at most, since 4 GB are read for each. The speed that a maker tells is mostly that of an empty cache.
+# SmolLM2 has places for 8,192 tokens, so its memory is no limit there. And whatever fills 4.3 GB, weights or context, is written at 18 tokens a second at most, since all of it is read for each. The speed that a maker tells is mostly that of an empty cache.
 #
 # Bits that hide in a scale are easy to forget: half a bit for each weight is an eighth of 4 bits, here 400 MB.
 
 # %% tags=["solution"]
 for name in ("Llama-2-7B", "Mistral-7B"):
-    for memory in (8e9, 16e9):
+    for memory in (8 * 2**30, 16 * 2**30):
         tokens, _ = longest_context((memory, 0.5, 76.8e9), shapes[name], (4, 8, 16), 32)
-        print(f"{name} with {memory / 1e9:.0f} GB: {tokens:,} tokens")
-for memory in (0.18e9, 0.36e9, 8e9):
+        print(f"{name} with {memory >> 30} GB: {tokens:,} tokens")
+for memory in (0.18e9, 0.36e9, 8.6e9):
     tokens, speed = longest_context((memory, 0.5, 76.8e9), shapes["SmolLM2-135M"], (4, 8, 16), 32)
     print(f"SmolLM2 behind {tokens:,} tokens: {speed:.0f} a second at most")
 
@@ -357,9 +357,9 @@ for name, (old, new) in races.items():
 print("" if passed else "First solve this exercise: then your verdicts stand beside.", end="")
 
 # %% [markdown] tags=["solution"]
-# **Why.** As fast as one likes. The best of many is always below the mean of many, and on a restless machine far below. No machine is needed for such a speedup: only a different statistic on each side.
+# **Why.** Here by a few percent, on a restless machine as fast as one likes. The best of many is always below the mean of many, and on a restless machine far below. No machine is needed for such a speedup: only a different statistic on each side.
 #
-# Both of a round met the same machine. Where it slows down both are slow, and their ratio hardly moves; that is what pairs are for. A median does not care how large the few disturbed rounds were. And the interval keeps us from reporting what the machine has done: a ratio of 1.03 whose quartiles hold 1 is nothing. The quartiles tell how much single rounds differ. How sure the *median* is, is another question: with more rounds it becomes surer, and the quartiles stay where they are.
+# Both of a round met the same machine. Where it slows down both are slow, and their ratio hardly moves; that is what pairs are for. A median does not care how large the few disturbed rounds were. The quartiles tell how much single rounds differ: a ratio of 1.03 whose quartiles hold 1 is not shown by this cautious rule, which asks that three of four rounds agree. How sure the *median* is, is another question: with more rounds it becomes surer, and the quartiles stay where they are.
 
 # %% clock=true tags=["solution"]
 old, new = races["itself"]
@@ -443,7 +443,7 @@ for name in ("tidy", "untidy"):
 print("" if passed else "First solve this exercise: then your finds stand below each.", end="")
 
 # %% [markdown] tags=["solution"]
-# **Why.** 1.12 MB, a quarter, if all of it is done; with the table alone 3.67 MB. That is smaller, so one might be content. No error was reported, for there was none: in the untidy graph a weight passes through a node that turns rows to columns before it meets the inputs. What the quantizer looks for is a product with a *stored* matrix. It finds a product with the answer of another node, and passes on. Tidied up, the turned matrix is what is stored. (Nine products of floats are left there: eight in attention, both sides of which are computed, and the output layer, which shares the table's bytes.)
+# **Why.** 1.12 MB, a quarter, if all of it is done; with the table alone 3.67 MB. That is smaller, so one might be content. No error was reported, for there was none: in the untidy graph a weight passes through a node that turns rows to columns before it meets the inputs. What the quantizer looks for is a product with a *stored* matrix. It finds a product with the answer of another node, and passes on. Tidied up, the turned matrix is what is stored. (ONNX Runtime's own `quant_pre_process`, which its manual recommends, tidies up as well.) (Nine products of floats are left there: eight in attention, both sides of which are computed, and the output layer, which shares the table's bytes.)
 #
 # The check needs no clock, no text and no other file. It belongs into whatever makes your files, beside two others: do the answers agree, and is a run of it faster?
 #

@@ -25,6 +25,10 @@ def test_the_slower_limit_counts():
     assert seconds_a_call(DEVICE, read=100, operations=150) == 3  # arithmetic
 
 
+def test_where_arithmetic_is_not_known_memory_counts():
+    assert seconds_a_call(replace(DEVICE, operations=float("nan")), read=200, operations=50) == 2
+
+
 def test_a_charge_is_energy_divided_by_power_and_time():
     assert calls_a_charge(DEVICE, seconds=3600, watts=1) == 2
     assert calls_a_charge(replace(DEVICE, battery=0), seconds=1, watts=1) == float("inf")
