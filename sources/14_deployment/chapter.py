@@ -13,6 +13,7 @@
 # %%
 import copy
 import hashlib
+import importlib.util
 import itertools
 import json
 import math
@@ -406,12 +407,11 @@ assert max(gaps) > 0.05
 # %% tags=["nbval-ignore-output"]
 prompt = texts[0][0, :24].tolist()
 greedy = generation.generate(teacher, torch.tensor([prompt]), 16)[0, 24:].tolist()
-try:
-    from llama_cpp import Llama
-except ModuleNotFoundError:
+if not importlib.util.find_spec("llama_cpp"):
     print("llama.cpp is not installed here; PyTorch writes:", tokenizer.decode(greedy))
 else:
-    runner = Llama(str(packed["F16"]), n_ctx=256, n_threads=1, verbose=False)
+    llama = importlib.import_module("llama_cpp").Llama
+    runner = llama(str(packed["F16"]), n_ctx=256, n_threads=1, verbose=False)
     written = list(itertools.islice(runner.generate(prompt, top_k=1), 16))
     print("llama.cpp writes:", tokenizer.decode(written))
     assert written[:4] == greedy[:4]
