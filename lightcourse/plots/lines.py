@@ -200,9 +200,10 @@ def _bands(lines, xlabel, ylabel, ax):
 
 
 def _plain_numbers(axis):
-    """Let a logarithmic axis say 200, not 2 × 10²."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """Let a logarithmic axis say 200, not 2 × 10²; and more than 1 where it ends before 3."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)) if high > 4 * low else AutoLocator())
     axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(NullFormatter())
