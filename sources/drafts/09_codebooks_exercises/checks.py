@@ -319,19 +319,19 @@ NEARLY = (*GREEDY, "layer_after_layer", "share_for_each", "least_of_the_worst")
 NEARLY += ("squares_of_losses", "product_of_losses")
 
 
-def _lost(case, names):
+def _sums(case, names):
     return [round(_total(case[0], BEST_PLAN_MISTAKES[known](*case)), 3) for known in names]
 
 
 def _greedy_fails(case):
-    best, found = _total(case[0], _best_plan(*case)), _lost(case, GREEDY)
+    best, found = _total(case[0], _best_plan(*case)), _sums(case, GREEDY)
     return min(found) > best + 0.004
 
 
 def _all_differ(cases):
     """Tell whether the plans that are nearly right are all another, in some case."""
     best = [tuple(round(_total(case[0], _best_plan(*case)), 3) for case in cases)]
-    wrong = zip(*(_lost(case, NEARLY) for case in cases), strict=True)
+    wrong = zip(*(_sums(case, NEARLY) for case in cases), strict=True)
     return len({*best, *wrong}) == 1 + len(NEARLY)
 
 
@@ -551,7 +551,7 @@ def _bits(bits):
     return but(_audit, 1, lambda weight, stored: bits(_audit(weight, stored)[0]))
 
 
-def _off(error):
+def _lost(error):
     return but(_audit, 2, lambda weight, stored: error(weight.double(), stored.double()).item())
 
 
@@ -574,18 +574,18 @@ AUDIT_MISTAKES = {
     "a_bit_for_each_level": _bits(lambda levels: levels),
     "one_bit_at_least": _bits(lambda levels: max((levels - 1).bit_length(), 1)),
     "bits_of_the_floats": _bits(lambda levels: 32),
-    "error_not_a_share": _off(lambda w, s: (s - w).square().sum()),
-    "mean_error": _off(lambda w, s: (s - w).square().mean()),
+    "error_not_a_share": _lost(lambda w, s: (s - w).square().sum()),
+    "mean_error": _lost(lambda w, s: (s - w).square().mean()),
     "share_of_the_stored": _lost(
         lambda w, s: (s - w).square().sum() / s.square().sum().clamp(min=1e-9)
     ),
-    "root_of_the_share": _off(lambda w, s: (s - w).norm() / w.norm()),
-    "sizes_not_squares": _off(lambda w, s: (s - w).abs().sum() / w.abs().sum()),
-    "entry_by_entry": _off(lambda w, s: ((s - w) / w).square().mean()),
-    "row_by_row": _off(lambda w, s: ((s - w).square().sum(1) / w.square().sum(1)).mean()),
-    "difference_of_squares": _off(lambda w, s: 1 - s.square().sum() / w.square().sum()),
-    "share_kept": _off(lambda w, s: 1 - (s - w).square().sum() / w.square().sum()),
-    "entries_that_changed": _off(lambda w, s: (s != w).double().mean()),
+    "root_of_the_share": _lost(lambda w, s: (s - w).norm() / w.norm()),
+    "sizes_not_squares": _lost(lambda w, s: (s - w).abs().sum() / w.abs().sum()),
+    "entry_by_entry": _lost(lambda w, s: ((s - w) / w).square().mean()),
+    "row_by_row": _lost(lambda w, s: ((s - w).square().sum(1) / w.square().sum(1)).mean()),
+    "difference_of_squares": _lost(lambda w, s: 1 - s.square().sum() / w.square().sum()),
+    "share_kept": _lost(lambda w, s: 1 - (s - w).square().sum() / w.square().sum()),
+    "entries_that_changed": _lost(lambda w, s: (s != w).double().mean()),
 }
 
 
