@@ -366,9 +366,11 @@ def _as_good(answer, wanted, losses, sizes, budget):
 
 
 def _whole(place):
-    """Return a number as Python's own, or None where it is none."""
+    """Return a whole number as Python's own, or None where it is none."""
     place = place.item() if getattr(place, "shape", None) == () else place
-    return place if isinstance(place, (int, float)) else None
+    if isinstance(place, float) and place.is_integer():
+        return int(place)
+    return place if isinstance(place, int) else None
 
 
 def _most_bytes_down(losses, sizes, budget):
@@ -470,7 +472,7 @@ BEST_PLAN_MISTAKES = {
     "squares_of_losses": _among_all(better=np.linalg.norm),
     "product_of_losses": _among_all(better=np.prod),
     "below_the_budget": _among_all(fits=np.less),
-    "budget_in_bits": lambda losses, sizes, budget: _best_plan(losses, sizes, budget / 8),
+    "never_a_plan": lambda losses, sizes, budget: [],
     "bytes_for_places": _instead(
         lambda plan, losses, sizes, budget: [
             row[place] for row, place in zip(sizes, plan, strict=False)
