@@ -772,7 +772,7 @@ def _find_fault_cases(seed):
         case("float16", "half up"),
         case("none", "twice", "twice"),
     ]
-    return [case("none", "none", "none"), *one, *unknown, *two]
+    return [case("none"), *one, *unknown, *two]
 
 
 # What happened to a layer that is none of the faults.
