@@ -285,7 +285,7 @@ else:
 # %% [markdown] tags=["solution"]
 # **Why.** 2.4 is read back as 2 steps, and it *is* 2.4 steps. If the step grows, the 2 steps grow with it, but fewer of them fit into 2.4: in sum −0.4, so it moves down. 2.6 is read back as 3 and moves up by 0.4. 5 is clamped, read back as 3 steps, and moves up by 3. So the loss can tell a step to grow for what is clamped, and to shrink for what is rounded coarsely. That trade is what a search over many steps makes too, but for the error of the weights. LSQ makes it for the loss.
 #
-# 12 steps of training do not reach what a search gives at once. Our steps began at a bad place and crawl from there. A good start and many steps are what the paper has, and with its weights trained as well. What the experiment shows is that the gradient points the right way. It also shows what the root is for. Under SGD, steps without it would move ten times too fast. Adam divides each gradient by its own size, and so by the root as well: there it hardly matters.
+# 12 steps of training do not reach what a search gives at once. Our steps began at a bad place and crawl from there. A good start and many steps are what the paper has, and with its weights trained as well. What the experiment shows is that the gradient points the right way. It also shows what the root is for. Under SGD, steps without it would move sixteen times as fast as the weights. Adam divides each gradient by its own size, and so by the root as well: there it hardly matters.
 
 # %% tags=["solution"]
 values = torch.tensor([[2.4], [2.6], [5.0], [-4.2]])
@@ -364,7 +364,7 @@ print("" if passed else "First solve this exercise: then your matrices stand her
 # %% [markdown] tags=["solution"]
 # **Why.** The mean size is 0.5, half of it 0.25: the integers are 1, −1, 1 and 0. The mean size of the three that are kept is 0.633, and the error is 0.257. With 0.5 for a scale it is 0.31. The scale $s$ that is least wrong for given integers is where $\sum_i |w_i| = k s$, over the $k$ that are kept. That is a mean, and what was set to 0 has no part in it.
 #
-# BitNet's scale is that of all weights, so too small for those that are kept. It does not mind, since it trains the weights with this scale from the beginning. They grow until they fit. For a model that was trained in floats and is only rounded, the scale matters much. A share of 0.7 is what the second paper finds best for normal weights, roughly.
+# BitNet's scale is that of all weights, so too small for those that are kept. It does not mind, since it trains the weights with this scale from the beginning. They grow until they fit. For a model that was trained in floats and is only rounded, the scale matters much. A share of 0.7 is the second paper's rule, which it finds about right for normal weights.
 
 # %% tags=["solution"]
 row = torch.tensor([[1, -0.6, 0.3, 0.1]])
