@@ -602,7 +602,7 @@ for bits, most in ((4, 1.012), (3, 1.045)):
 #
 # ## **Spot the bug**
 #
-# GPTQ needs an inverse of $H$ for the columns still to come, again after each column. The paper's trick: one triangle of numbers holds them all, the **Cholesky** factor $U$ with $H^{-1} = U^\top U$ and zeros below its diagonal. Row $j$ of $U$, divided by $U_{jj}$, says how the columns right of $j$ make up for column $j$. The version below runs. What is wrong, and which test shows it? (You may look up `torch.linalg.cholesky`.)
+# GPTQ needs an inverse of $H$ for the columns still to come, again after each column. The paper's trick: one triangle of numbers holds them all, the **Cholesky** factor $U$ with $H^{-1} = U^\top U$ and zeros below its diagonal. Row $j$ of $U$, divided by $U_{jj}$, says how the columns right of $j$ make up for column $j$. The version below runs. What is wrong, and which test shows it?
 
 
 # %%

@@ -530,7 +530,89 @@ def matrices_by_subtraction(tensors, least):
     return tuple(each[0] for each in left), sum(each[3] - np.prod(each[1]) for each in left)
 
 
+def by_bisection(below, above, last):
+    """Halve an interval until the share of draws below its middle is the one that is wanted."""
+
+    def quantile(p):
+        low, high = 0.0, 10.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if math.erf(middle / 2**0.5) < 2 * p - 1 else (low, middle)
+        return low
+
+    def side(count):
+        return [quantile(0.5 + (last - 0.5) * k / count) for k in range(1, count + 1)]
+
+    levels = [-level for level in reversed(side(below))] + [0.0] + side(above)
+    return np.array(levels) / levels[-1]
+
+
+def step_by_borders(values, levels):
+    """Cut the line in the middles between levels, and go through the pieces."""
+    codes = np.digitize(values.numpy(), (levels[1:] + levels[:-1]).numpy() / 2)
+    moved, values = levels.tolist(), values.double().numpy()
+    off = sorted((-abs(x - moved[code]), x) for x, code in zip(values, codes, strict=True))
+    for code in range(len(levels)):
+        mine = values[codes == code]
+        moved[code] = float(np.average(mine)) if mine.size else off.pop(0)[1]
+    return codes, moved
+
+
+def plan_among_all(losses, sizes, budget):
+    """Try every plan there is."""
+    plans = itertools.product(*(range(len(row)) for row in sizes))
+    found = []
+    for plan in plans:
+        if sum(row[place] for row, place in zip(sizes, plan, strict=True)) <= budget:
+            lost = [row[place].item() for row, place in zip(losses, plan, strict=True)]
+            found.append((sum(lost), plan))
+    return torch.tensor(min(found)[1]) if found else ()
+
+
+def audited_in_order(weight, stored):
+    """Sort each row, and count where a value is another than the one before."""
+    counts = 1 + (stored.sort(1).values.diff(dim=1) != 0).sum(1)
+    levels = counts.amax().item()
+    rest = F.mse_loss(stored.double(), weight.double()) / weight.double().square().mean()
+    return [levels, math.ceil(math.log2(levels)), rest.numpy()]
+
+
+def rows_of_two_levels(weight):
+    """Add up what is above 0 and what is below, and share it out."""
+    rows = weight.double().numpy()
+    sizes = (rows.clip(min=0).sum(1) - rows.clip(max=0).sum(1)) / rows.shape[1]
+    return np.choose(rows >= 0, [-sizes[:, None], sizes[:, None]])
+
+
+def bytes_from_a_tree(counts, block):
+    """Build the tree of words, and go down to each code."""
+
+    def depths(tree, depth=0):
+        if isinstance(tree, int):
+            yield tree, max(depth, 1)
+        else:
+            for branch in tree:
+                yield from depths(branch, depth + 1)
+
+    trees = [(count, -code, code) for code, count in enumerate(counts) if count]
+    while len(trees) > 1:
+        trees.sort(reverse=True)
+        (first, tie, one), (second, _, other) = trees.pop(), trees.pop()
+        trees.append((first + second, tie, (one, other)))
+    bits = sum(counts[code] * depth for code, depth in depths(trees[0][2]))
+    width = len(np.binary_repr(len(counts) - 1))
+    scales = 2 * (sum(counts) // block + bool(sum(counts) % block))
+    held = [(sum(counts) * width + 7) // 8, (bits + 7) // 8 + len(counts)]
+    return [part + scales + 4 * len(counts) for part in held]
+
+
 ORACLES = {
+    "quantile_levels": [by_bisection],
+    "kmeans_step": [step_by_borders],
+    "best_plan": [plan_among_all],
+    "audit": [audited_in_order],
+    "binary_rows": [rows_of_two_levels],
+    "codebook_bytes": [bytes_from_a_tree],
     "cached_attention": [attended_token_by_token],
     "kv_cache_bytes": [bytes_number_by_number],
     "top_p": [smallest_set],

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 09 · Codebooks and mixed precision: exercises — quantiles, k-means, a budget, one bit, all bytes
 #
-# Five exercises, 75 minutes together: levels out of a distribution, one step of k-means, the best plan for a budget of bytes, a "binary" quantizer that is none, and all the bytes of a codebook. Each function is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works in a real model, beside a control. Nothing here needs more than chapters 01, 04 and 09.
+# Five exercises, 80 minutes together: levels out of a distribution, one step of k-means, the best plan for a budget of bytes, a "binary" quantizer that is none, and all the bytes of a codebook. Each function is followed by one line that checks it: ✓, or ✗ and what your answer seems to believe. Run that line as often as you like. Then comes a cell in which your function works in a real model, beside a control. Nothing here needs more than chapters 01, 04 and 09.
 #
 # From the command line, `lightcourse check exercises/09_codebooks.ipynb` tells which checks pass.
 
