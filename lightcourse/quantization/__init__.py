@@ -41,7 +41,7 @@ from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.huffman import huffman_decode, huffman_encode, huffman_lengths
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.learned_steps import (
-    least_squares_step,
+    nearest_step,
     lsq,
     mean_step,
     paper_step,
@@ -95,7 +95,7 @@ __all__ = [
     "into_groups",
     "kmeans",
     "kmeans_codebook",
-    "least_squares_step",
+    "nearest_step",
     "load_quantized_",
     "log4",
     "lsq",

@@ -9,7 +9,7 @@ from lightcourse.quantization.affine import into_groups
 from lightcourse.quantization.blocks import Coded
 from lightcourse.quantization.codebook import CodebookLinear
 from lightcourse.quantization.layer import QuantizedLinear
-from lightcourse.quantization.learned_steps import gradient_scale, lsq, nearest, stored_step
+from lightcourse.quantization.learned_steps import gradient_scale, lsq, stored_step
 from lightcourse.quantization.simulated import linear_integers
 
 TERNARY = "ternary"
@@ -117,7 +117,8 @@ class FakeQuantizedLinear(nn.Linear):
         """
         self._check_finite()
         steps, size = self.steps(), self.in_features // self.groups
-        q = nearest(into_groups(self.weight, size), steps[..., None], *self.ends).flatten(1)
+        groups = into_groups(self.weight.float(), size)
+        q = (groups / steps[..., None]).round().clamp(*self.ends).flatten(1)
         if codes and self.activations is None and self.bits < 4 and self.in_features % 8 == 0:
             return self._coded(q, steps)
         buffers = pack(q.to(torch.int8), steps, None, self.bits, self.bits > 4 and self.halves)

@@ -8,6 +8,7 @@ import torch
 
 from lightcourse.integers import storable
 from lightcourse.quantization.blocks import least_squares
+from lightcourse.quantization.rounding import default_qparams
 
 
 def lsq(
@@ -54,24 +55,22 @@ def lsq(
 class _LearnedStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, step, quant_min, quant_max, scale):
-        ctx.save_for_backward(x, step)
-        ctx.ends, ctx.scale = (quant_min, quant_max), scale
-        rounded = nearest(x, step, quant_min, quant_max) * step
-        return torch.where(torch.isfinite(x), rounded, torch.nan).to(x.dtype)
+        steps = x.float() / step
+        q = steps.round().clamp_(quant_min, quant_max)
+        ctx.save_for_backward(steps, q)
+        ctx.ends, ctx.scale, ctx.step = (quant_min, quant_max), scale, step
+        rounded = q * step
+        if not x.sum().isfinite():  # a sum is sooner had than a look at each value
+            rounded = torch.where(torch.isfinite(x), rounded, torch.nan)
+        return rounded.to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
-        x, step = ctx.saved_tensors
-        steps = x.float() / step
+        steps, q = ctx.saved_tensors
         inside = (steps > ctx.ends[0]) & (steps < ctx.ends[1])
-        rest = torch.where(inside, steps.round() - steps, steps.clamp(*ctx.ends))
-        of_step = (gradient * rest).sum_to_size(step.shape) * ctx.scale
-        return torch.where(inside, gradient, 0), of_step.to(step.dtype), None, None, None
-
-
-def nearest(x, step, quant_min, quant_max):
-    """Return the integers of the grid, as floats, that are nearest to ``x / step``."""
-    return (x.float() / step).round().clamp(quant_min, quant_max)
+        rest = torch.where(inside, q - steps, q).mul_(gradient)
+        of_step = rest.sum_to_size(ctx.step.shape).mul_(ctx.scale).to(ctx.step.dtype)
+        return gradient * inside, of_step, None, None, None
 
 
 def gradient_scale(count: int, quant_max: int) -> float:
@@ -108,8 +107,8 @@ class _Stored(torch.autograd.Function):
         return gradient, None
 
 
-def paper_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
-    """Start where LSQ does: at 2 · mean|v| / sqrt(quant_max).
+def nearest_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
+    """Start where :func:`quantize_` would round: up to 4 bits at the least squared error.
 
     Parameters
     ----------
@@ -119,22 +118,25 @@ def paper_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Te
     Returns
     -------
     Tensor of float32, shape (rows, groups)
+        Of either sign.
+    """
+    if quant_max == -quant_min:  # ternary
+        return least_squares(groups, torch.tensor([-1.0, 0.0, 1.0]).to(groups))[0].float()
+    bits = quant_max.bit_length() + 1
+    return default_qparams(groups, bits, symmetric=True)[0].squeeze(-1)
+
+
+def paper_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
+    """Start where LSQ does: at 2 · mean|v| / sqrt(quant_max).
+
+    Parameters and Returns as of :func:`nearest_step`.
     """
     return 2 * groups.abs().mean(-1) / quant_max**0.5
-
-
-def least_squares_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
-    """Start where the squared error of the weights is small.
-
-    Parameters and Returns as of :func:`paper_step`.
-    """
-    levels = torch.arange(quant_min, quant_max + 1, dtype=torch.float32, device=groups.device)
-    return least_squares(groups, levels)[0].float()
 
 
 def mean_step(groups: torch.Tensor, quant_min: int, quant_max: int) -> torch.Tensor:
     """Return mean|v|, as BitNet b1.58 does for three levels (Ma et al. 2024, arXiv 2402.17764).
 
-    Parameters and Returns as of :func:`paper_step`.
+    Parameters and Returns as of :func:`nearest_step`.
     """
     return groups.abs().mean(-1)

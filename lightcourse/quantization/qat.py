@@ -9,7 +9,7 @@ from lightcourse import layers, pretrained
 from lightcourse.quantization.affine import choose_qparams_affine_with_min_max, into_groups
 from lightcourse.quantization.fake import TERNARY, FakeQuantizedLinear, grid_ends
 from lightcourse.quantization.layer import QuantizedLinear
-from lightcourse.quantization.learned_steps import least_squares_step, mean_step
+from lightcourse.quantization.learned_steps import nearest_step, mean_step
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.verbs import check_on_cpu, inputs_of, stored_bytes
 
@@ -25,7 +25,7 @@ def prepare_qat_(
     skip: Collection[str] = (),
     *,
     activation_ranges: Mapping[str, tuple[float, float]] | None = None,
-    choose_step: Callable = least_squares_step,
+    choose_step: Callable = nearest_step,
 ) -> layers.Report:
     """Let linear layers train on the grid, in place.
 
@@ -54,7 +54,7 @@ def prepare_qat_(
     choose_step : callable
         ``choose_step(groups, quant_min, quant_max)`` gives the steps to start from, shape
         (rows, groups), of weights of shape (rows, groups, size): :func:`paper_step`,
-        :func:`least_squares_step`, :func:`mean_step`.
+        :func:`nearest_step`, :func:`mean_step`.
 
     Returns
     -------
