@@ -41,9 +41,9 @@ from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.huffman import huffman_decode, huffman_encode, huffman_lengths
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.learned_steps import (
-    nearest_step,
     lsq,
     mean_step,
+    nearest_step,
     paper_step,
 )
 from lightcourse.quantization.levels import (
@@ -95,7 +95,6 @@ __all__ = [
     "into_groups",
     "kmeans",
     "kmeans_codebook",
-    "nearest_step",
     "load_quantized_",
     "log4",
     "lsq",
@@ -104,6 +103,7 @@ __all__ = [
     "mse_range",
     "mxfp4",
     "nearest_codes",
+    "nearest_step",
     "nf4",
     "normal_levels",
     "nvfp4",

@@ -9,7 +9,7 @@ from lightcourse import layers, pretrained
 from lightcourse.quantization.affine import choose_qparams_affine_with_min_max, into_groups
 from lightcourse.quantization.fake import TERNARY, FakeQuantizedLinear, grid_ends
 from lightcourse.quantization.layer import QuantizedLinear
-from lightcourse.quantization.learned_steps import nearest_step, mean_step
+from lightcourse.quantization.learned_steps import mean_step, nearest_step
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.verbs import check_on_cpu, inputs_of, stored_bytes
 
