@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lightcourse import calibration, distillation, layers, lora, models, pruning, training
+from lightcourse import (
+    calibration,
+    distillation,
+    generation,
+    layers,
+    lora,
+    models,
+    pruning,
+    training,
+)
 from lightcourse import quantization as q
 from lightcourse.quantization import FakeQuantizedLinear, convert_qat_, prepare_qat_
 from tests import toys
@@ -341,6 +350,26 @@ def test_converted_it_is_saved_and_loaded_bit_for_bit(way, codes, tmp_path):
     q.load_quantized_(again, path)
     assert torch.equal(toys.logits(model), toys.logits(again))
     assert torch.equal(toys.logits(model), toys.logits(toys.reloaded(model, tmp_path / "hf")))
+
+
+def test_a_prepared_model_may_change_its_dtype():
+    model, x = wide(), draw(4, 64)
+    prepare_qat_(model, 4, activations=8)
+    moved(model.bfloat16(), x.bfloat16())
+    with torch.no_grad():
+        wanted = model(x.bfloat16())
+        convert_qat_(model)
+        with use("portable", 1):
+            assert torch.equal(model(x.bfloat16()), wanted) and wanted.dtype == torch.bfloat16
+
+
+def test_converted_it_becomes_a_program_that_writes():
+    model, ids = models.load_tiny_lm("student"), torch.arange(20)[None]
+    prepare_qat_(model, 4, 32, activations=8)
+    convert_qat_(model)
+    q.quantize_(model, {"model.embed_tokens": 8}, activations=8)
+    wanted = generation.generate(model, ids, 5)
+    assert torch.equal(generation.generate(generation.jit(model), ids, 5), wanted)
 
 
 def test_save_pretrained_refuses_a_model_that_is_still_on_its_way(tmp_path):
