@@ -75,6 +75,11 @@ class FakeQuantizedLinear(nn.Linear):
 
     def steps(self) -> torch.Tensor:
         """Return the steps as they will be stored: float32 of shape (out_features, groups)."""
+        if self.step.numel() != len(self.weight) * self.groups:
+            raise ValueError(
+                f"weight has {len(self.weight)} rows now, but steps for "
+                f"{self.step.numel() // self.groups}; remove rows first, then prepare_qat_"
+            )
         step = self.step.view(self.out_features, self.groups)
         return stored_step(step, 4 if self.halves else self.bits)
 

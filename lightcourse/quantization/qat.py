@@ -33,7 +33,8 @@ def prepare_qat_(
     training changes: :func:`lightcourse.training.train` takes any loss, a teacher's among them,
     and :func:`lightcourse.pruning.hold_masks` holds zeros. Steps learn with the weights (LSQ);
     to keep them as they are, freeze :func:`qat_steps`; to let them follow the weights,
-    :func:`refit_steps_` after each step of training.
+    :func:`refit_steps_` after each step of training. What moves or removes weights, such as
+    :func:`rotate_`, :func:`smooth_` and surgery, comes before: steps belong to weights as they are.
 
     Parameters
     ----------

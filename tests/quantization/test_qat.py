@@ -419,6 +419,17 @@ def test_other_verbs_leave_a_prepared_layer_alone_or_stand_beside_it():
         lora.merge_lora_(model)
 
 
+def test_rows_that_were_removed_afterwards_are_told_of():
+    model = toys.llama()
+    prepare_qat_(model, 4)
+    scores = {f"model.layers.{i}.mlp": torch.arange(32) for i in range(3)}
+    pruning.remove_neurons_(model, pruning.layer_mask(scores, 0.5))
+    with pytest.raises(ValueError, match="16 rows now, but steps for 32; remove rows first"):
+        toys.logits(model)
+    with pytest.raises(ValueError, match="gate_proj: weight has 16 rows now"):
+        convert_qat_(model)
+
+
 def test_weights_that_are_read_and_not_multiplied_stay():
     model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
     report = prepare_qat_(model, 4)
