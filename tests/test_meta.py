@@ -14,6 +14,8 @@ VERBS = {
     "quantize_": lambda model, _: quantization.quantize_(model),
     "quantize_ 8": lambda model, _: quantization.quantize_(model, activations=8),
     "gptq_": lambda model, _: quantization.gptq_(model, BATCHES),
+    "prepare_qat_": lambda model, _: quantization.prepare_qat_(model),
+    "convert_qat_": lambda model, _: quantization.convert_qat_(model),
     "rotate_": lambda model, _: quantization.rotate_(model),
     "smooth_": lambda model, _: quantization.smooth_(model, BATCHES),
     "awq_": lambda model, _: quantization.awq_(model, BATCHES),

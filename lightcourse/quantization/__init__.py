@@ -36,9 +36,16 @@ from lightcourse.quantization.clipping import (
 )
 from lightcourse.quantization.codebook import CodebookLinear, codebook_
 from lightcourse.quantization.embedding import QuantizedEmbedding
+from lightcourse.quantization.fake import FakeQuantizedLinear
 from lightcourse.quantization.gptq import gptq, gptq_
 from lightcourse.quantization.huffman import huffman_decode, huffman_encode, huffman_lengths
 from lightcourse.quantization.layer import QuantizedLinear
+from lightcourse.quantization.learned_steps import (
+    lsq,
+    mean_step,
+    nearest_step,
+    paper_step,
+)
 from lightcourse.quantization.levels import (
     float_levels,
     kmeans_codebook,
@@ -47,6 +54,7 @@ from lightcourse.quantization.levels import (
 )
 from lightcourse.quantization.outliers import split_outliers_
 from lightcourse.quantization.packing import pack_int4, unpack_int4
+from lightcourse.quantization.qat import convert_qat_, prepare_qat_, qat_steps, refit_steps_
 from lightcourse.quantization.rotations import hadamard, random_rotation, rotate_
 from lightcourse.quantization.rounding import default_qparams, read_back, round_to_nearest
 from lightcourse.quantization.saved import load_quantized_, save_quantized
@@ -57,6 +65,7 @@ from lightcourse.quantization.verbs import dequantize_, quantize_
 __all__ = [
     "CodebookLinear",
     "Coded",
+    "FakeQuantizedLinear",
     "QuantizedEmbedding",
     "QuantizedLinear",
     "SplitLinear",
@@ -70,6 +79,7 @@ __all__ = [
     "choose_qparams_mse",
     "code_blocks",
     "codebook_",
+    "convert_qat_",
     "default_qparams",
     "dequantize_",
     "dequantize_affine",
@@ -87,20 +97,27 @@ __all__ = [
     "kmeans_codebook",
     "load_quantized_",
     "log4",
+    "lsq",
+    "mean_step",
     "min_max_range",
     "mse_range",
     "mxfp4",
     "nearest_codes",
+    "nearest_step",
     "nf4",
     "normal_levels",
     "nvfp4",
     "pack_int4",
+    "paper_step",
     "percentile_range",
+    "prepare_qat_",
+    "qat_steps",
     "quant_range",
     "quantize_",
     "quantize_affine",
     "random_rotation",
     "read_back",
+    "refit_steps_",
     "rotate_",
     "round_to_nearest",
     "save_quantized",

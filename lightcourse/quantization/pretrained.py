@@ -218,6 +218,8 @@ def _undescribed(model, name, found, wanted):
             f"{name} belongs to a LoRA, which save_pretrained would write under names that no "
             "from_pretrained reads; merge_lora_ it first, or save the adapter with save_lora"
         )
+    if name.endswith((".step", ".input_step", ".input_zero_point")):
+        return f"{name} belongs to a layer that trains on the grid; convert_qat_ the model first"
     return (
         f"{name} is {found} here and {wanted} in the model that this {type(model).__name__}'s "
         "configuration describes: from_pretrained would fill it at random; save it with "

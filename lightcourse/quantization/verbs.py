@@ -87,7 +87,7 @@ def quantize_(
     skipped |= layers.other_matrices(model)
     report = layers.Report("quantized", "bytes saved", skipped=skipped, share=share)
     grid = {"group_size": group_size, "symmetric": symmetric, "choose_qparams": choose_qparams}
-    inputs = partial(_inputs_of, activations=activations, ranges=activation_ranges)
+    inputs = partial(inputs_of, activations=activations, ranges=activation_ranges)
     new = {}
     for names, number in chosen.items():
         make = _maker(model, names, number, grid, integers)
@@ -199,8 +199,19 @@ def _convert(model, names, make, inputs):
     }
 
 
-def _inputs_of(name, device, activations, ranges):
-    """Return what a layer is told about its inputs."""
+def inputs_of(
+    name: str,
+    device: torch.device,
+    activations: int | None,
+    ranges: Mapping[str, tuple[float, float]] | None,
+) -> dict:
+    """Return what a layer is told about its inputs, as arguments of :class:`QuantizedLinear`.
+
+    Raises
+    ------
+    ValueError
+        When ``ranges`` lacks the layer, or it lies where no integer kernel reaches.
+    """
     if ranges is not None and name not in ranges:
         raise ValueError("activation_ranges lacks it; calibrate it, or name it in skip")
     if ranges is None and activations == 8:
