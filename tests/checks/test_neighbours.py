@@ -606,7 +606,99 @@ def bytes_from_a_tree(counts, block):
     return [part + scales + 4 * len(counts) for part in held]
 
 
+def layer_in_numpy(x, weight, grids, bits, upstream):
+    """Round halves up, in 64-bit floats, and take the product and its gradients as sums."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    sides = []
+    for part, step, zero in ((x, grids[0], int(grids[1])), (weight, grids[2], 0)):
+        step = step.double().numpy()
+        levels = np.floor(part.double().numpy() / step + zero + 0.5)
+        sides += [(levels.clip(low, high) - zero) * step, (low <= levels) & (levels <= high)]
+    x_back, x_inside, w_back, w_inside = sides
+    upstream = upstream.double().numpy()
+    return [
+        np.einsum("ti,oi->to", x_back, w_back),
+        np.einsum("to,oi->ti", upstream, w_back) * x_inside,
+        np.einsum("to,ti->oi", upstream, x_back) * w_inside,
+    ]
+
+
+def step_value_by_value(values, step, ends, upstream):
+    """Ask each value how far what is read back lies above it, or which end holds it."""
+    found = []
+    for row, (width,), slopes in zip(
+        values.tolist(), step.tolist(), upstream.tolist(), strict=True
+    ):
+        total = 0.0
+        for value, slope in zip(row, slopes, strict=True):
+            held = min(max(value, ends[0] * width), ends[1] * width)
+            above = math.floor(value / width + 0.5) * width - value
+            inside = ends[0] * width < value < ends[1] * width
+            total += slope * (above if inside else held) / width
+        found.append([total / (len(row) * ends[1]) ** 0.5])
+    return torch.tensor(found)
+
+
+def ternary_by_ratios(weight, share):
+    """Write each row in mean sizes, and average what is kept."""
+    sizes = np.abs(weight.double().numpy())
+    kept = sizes / np.maximum(sizes.mean(1, keepdims=True), 1e-30) > share
+    scales = [
+        [np.average(row, weights=mask) if mask.any() else 1]
+        for row, mask in zip(sizes, kept, strict=True)
+    ]
+    return [np.sign(weight.numpy()).astype(int) * kept, np.array(scales)]
+
+
+def held_entry_by_entry(weight, velocity, gradient, mask, settings):
+    rate, momentum, decay = settings
+    new = np.zeros((2, *weight.shape))
+    for row, column in mask.nonzero().tolist():
+        w, v, g = (part[row, column].item() for part in (weight, velocity, gradient))
+        v = momentum * v + g + decay * w
+        new[:, row, column] = w - rate * v, v
+    return new
+
+
+def exported_by_table(layer, bits, fault):
+    """Look the rounding of a fault up, and let NumPy do it."""
+    weight, scale, step, zero = (part.numpy() for part in layer)
+    ways = {
+        "cut": np.fix,
+        "half up": lambda steps: np.ceil(np.floor(2 * steps) / 2),
+        "twice": lambda steps: np.rint(np.ldexp(np.rint(np.ldexp(steps, 4)), -4)),
+    }
+    most = 2 ** (bits - 1) - 1
+    q = ways.get(fault, np.rint)(weight / scale)
+    q = np.minimum(np.maximum(q, -most if fault == "narrow" else -most - 1), most)
+    stored = scale.astype(np.float16).astype(np.float32) if fault == "float16" else scale
+    return [q.astype(np.int8), stored, step, zero + 1 if fault == "zero point" else zero]
+
+
+def first_of_all_faults(trained, exported, bits, faults):
+    """Explain every layer, then look for the first that is not as it should be."""
+    reasons = []
+    for layer, stored in zip(trained, exported, strict=True):
+        fits = [
+            fault
+            for fault in faults
+            if all(
+                np.array_equal(made, part.numpy())
+                for made, part in zip(exported_by_table(layer, bits, fault), stored, strict=True)
+            )
+        ]
+        reasons.append(fits[0] if fits else "other")
+    odd = [(place, reason) for place, reason in enumerate(reasons) if reason != "none"]
+    return next(iter(odd), (-1, "none"))
+
+
 ORACLES = {
+    "on_the_grid": [layer_in_numpy],
+    "step_gradient": [step_value_by_value],
+    "ternary_rows": [ternary_by_ratios],
+    "held_step": [held_entry_by_entry],
+    "export": [exported_by_table],
+    "find_fault": [first_of_all_faults],
     "quantile_levels": [by_bisection],
     "kmeans_step": [step_by_borders],
     "best_plan": [plan_among_all],
