@@ -479,7 +479,7 @@ assert torch.equal(mended, answer) and weight.grad.tolist() == [1, 1, 1, 0]
 # |---|---|---|---|
 # | Bengio et al. 2013, 1308.3432 | pretending slope 1 trains units that are 0 or 1 | it trains weights on a grid | yes |
 # | Esser et al. 2019, 1902.08153 | the best networks for images at 2 to 4 bits then, weights and inputs, from the start 2·mean/√Qp | only weights; learned steps mended a bad start | not tested |
-# | Ma et al. 2024, 2402.17764 | trained from the start, three levels equal floats from 3 billion weights on | a finished model, 16 batches: perplexity times 1.6 to 1.8 | not tested |
+# | Ma et al. 2024, 2402.17764 | trained from the start, three levels equal floats from 3 billion weights on | a finished model, 16 batches: perplexity times 1.6 to 1.9 | not tested |
 # | Liu et al. 2023, 2305.17888 (LLM-QAT) | a teacher, and text that the model wrote itself, beat rounding down to 4 bits, inputs and cache rounded, too | by the teacher: better at 2 bits; with weights alone nothing to win at 4 | in part |
 #
 # ## Summary
