@@ -1,19 +1,30 @@
-"""Low-rank adaptation: train two thin matrices beside a frozen one.
+"""The LoRA family: train a little beside a frozen model, and keep many such adapters on one.
 
-Hu et al. 2021, arXiv 2106.09685.
+LoRA (Hu et al. 2021, arXiv 2106.09685), DoRA (2402.09353), IA3 (2205.05638).
 """
 
-from lightcourse.lora.layer import LoRALinear
+from lightcourse.lora.adding import add_dora_, add_ia3_, add_lora_
+from lightcourse.lora.dora import DoRALinear
+from lightcourse.lora.ia3 import IA3Linear
+from lightcourse.lora.layer import LoRALinear, rank_stabilized_alpha
+from lightcourse.lora.merging import merge_drift, merge_lora_
 from lightcourse.lora.saved import load_lora_, save_lora, unmerge_lora_
-from lightcourse.lora.verbs import adapters, add_lora_, merge_lora_, set_adapter_
+from lightcourse.lora.switching import adapter_rows, adapters, set_adapter_
 
 __all__ = [
+    "DoRALinear",
+    "IA3Linear",
     "LoRALinear",
+    "adapter_rows",
     "adapters",
+    "add_dora_",
+    "add_ia3_",
     "add_lora_",
     "load_lora_",
+    "merge_drift",
     "merge_lora_",
+    "rank_stabilized_alpha",
     "save_lora",
-    "unmerge_lora_",
     "set_adapter_",
+    "unmerge_lora_",
 ]
