@@ -13,11 +13,13 @@ from lightcourse.metrics.divergences import divergence, kl_divergence
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
+from lightcourse.metrics.training import TrainingBytes, optimizer_bytes, training_bytes
 
 __all__ = [
     "Latency",
     "Ledger",
     "PairedGap",
+    "TrainingBytes",
     "accuracy",
     "bits_per_byte",
     "cross_entropy",
@@ -27,9 +29,11 @@ __all__ = [
     "latencies",
     "latency",
     "macro_f1",
+    "optimizer_bytes",
     "paired_gap",
     "perplexity",
     "predict",
     "size_in_bytes",
     "sparsity",
+    "training_bytes",
 ]

@@ -1,0 +1,70 @@
+"""What a training step holds in memory, besides what the layers have answered."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lightcourse import layers
+from lightcourse.metrics.sizes import size_in_bytes
+
+
+@dataclass(frozen=True)
+class TrainingBytes:
+    """The bytes that a training run holds all the time.
+
+    Parameters
+    ----------
+    weights : int
+        Of the whole model, frozen or not, as :func:`size_in_bytes` counts them.
+    gradients : int
+        One number for each trained weight.
+    optimizer : int
+        Adam's two averages, of the gradient and of its square, for each trained weight.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.weights + self.gradients + self.optimizer
+
+
+def training_bytes(model: nn.Module) -> TrainingBytes:
+    """Count what training a model with Adam holds, from what is trainable now.
+
+    The activations that the gradient needs come on top; they depend on the batch.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With an adapter put in, or any other choice of ``requires_grad``.
+
+    Returns
+    -------
+    TrainingBytes
+
+    Examples
+    --------
+    >>> model = nn.Linear(10, 4, bias=False)
+    >>> training_bytes(model)
+    TrainingBytes(weights=160, gradients=160, optimizer=320)
+    >>> training_bytes(model.requires_grad_(False)).total
+    160
+    """
+    model = layers.inside(model)
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    return TrainingBytes(size_in_bytes(model), trained, 2 * trained)
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes of all tensors that an optimizer keeps from step to step.
+
+    Before the first step there are none. Beside Adam's two averages, torch counts the steps in
+    a tensor of 4 bytes for each parameter.
+    """
+    state = (tensor for one in optimizer.state.values() for tensor in one.values())
+    return sum(tensor.nbytes for tensor in state if isinstance(tensor, torch.Tensor))
