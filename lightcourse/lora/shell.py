@@ -7,6 +7,25 @@ from lightcourse import layers
 from lightcourse.read_only import read_only
 
 
+class OneForEachRow(torch.Tensor):
+    """The weight of a layer that multiplies each row of a batch by another: not to be used.
+
+    Its dtype and shape may be asked, as T5 does. Whoever multiplies by it, instead of calling
+    the layer, would serve all rows by one adapter: that raises ``ValueError``.
+    """
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        """Tell what the weight is like, and refuse everything else."""
+        if function.__name__ != "__get__":
+            raise ValueError(
+                f"{function.__name__} reads the weight of a layer instead of calling it, but each "
+                "row has an adapter of its own; set_adapter_ switches such a model"
+            )
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {}))
+
+
 class Shell(nn.Module):
     """A frozen linear layer, and what one adapter changes about its inputs and outputs.
 
@@ -77,6 +96,8 @@ class Shell(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The weight with the adapter in it, for code that reads a weight: T5, torch."""
+        if self.rows is not None:
+            return innermost(self).weight.as_subclass(OneForEachRow)
         weight = self.base.weight
         if not self.active:
             return weight

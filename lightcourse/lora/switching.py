@@ -73,9 +73,9 @@ def adapter_rows(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.M
     Raises
     ------
     ValueError
-        When a name is unknown, there is none, or the model has a part whose layers are read
-        and not called (``nn.MultiheadAttention``); inside the block, when a batch has another
-        number of rows, or a layer is given something else than a batch's rows.
+        When a name is unknown or there is none; inside the block, when a batch has another
+        number of rows, a layer is given something else than a batch's rows (some mixtures of
+        experts), or its weight is read instead (``nn.MultiheadAttention``, Mamba).
 
     Examples
     --------
@@ -93,7 +93,6 @@ def adapter_rows(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.M
     for name in set(names):
         check_adapter(inner, name)
     shells = updates(inner)
-    _require_called(inner, shells)
     before = {name: shell.rows for name, shell in shells.items()}
     try:
         for shell in shells.values():
@@ -102,16 +101,6 @@ def adapter_rows(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.M
     finally:
         for name, shell in shells.items():
             shell.rows = before[name]
-
-
-def _require_called(model, shells):
-    for name in shells:
-        parent = model.get_submodule(name.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention):
-            raise ValueError(
-                f"layer {name} is read by an nn.MultiheadAttention, not called: it has one weight "
-                "for all rows; set_adapter_ switches it"
-            )
 
 
 def check_adapter(model: nn.Module, adapter: str | None) -> None:

@@ -41,7 +41,8 @@ def training_bytes(model: nn.Module) -> TrainingBytes:
     Parameters
     ----------
     model : nn.Module
-        With an adapter put in, or any other choice of ``requires_grad``.
+        With an adapter put in, or any other choice of ``requires_grad``. One on ``meta`` will
+        do, which has shapes and no values.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def training_bytes(model: nn.Module) -> TrainingBytes:
     >>> training_bytes(model.requires_grad_(False)).total
     160
     """
-    model = layers.inside(model)
+    model = layers.unwrapped(model)
     trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     return TrainingBytes(size_in_bytes(model), trained, 2 * trained)
 

@@ -58,3 +58,9 @@ def test_the_optimizers_state_has_the_bytes_that_were_counted(how):
 def toys_loss(model):
     ids = torch.arange(1, 17).view(2, 8)
     return model(input_ids=ids, labels=ids).loss
+
+
+def test_a_model_without_values_can_be_counted():
+    with torch.device("meta"):
+        model = toys.llama()
+    assert metrics.training_bytes(model) == metrics.training_bytes(toys.llama())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightcourse import lora, quantization
-from tests import toys
+from tests import families, toys
 from tests.lora.test_kinds import SIDES, TARGETS, shaken
 
 NAMES = ["low rank", None, "vector", "directions", "vector"]
@@ -115,14 +115,38 @@ def test_wrong_names_are_told_and_the_model_is_as_before(names, message):
     assert torch.equal(before, toys.logits(model))
 
 
-def test_layers_that_are_read_and_not_called_are_refused():
-    model = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+@pytest.mark.parametrize("family", ["nn.TransformerEncoder", "Mamba"])
+def test_layers_that_are_read_and_not_called_are_refused(family):
+    model, inputs = families.make(family)
     lora.add_lora_(model, 2, adapter="a")
+    before = families.answer(model, inputs)
     with (
-        pytest.raises(ValueError, match=r"self_attn\.out_proj is read by"),
-        lora.adapter_rows(model, ["a"]),
+        pytest.raises(ValueError, match="reads the weight of a layer instead of calling it"),
+        lora.adapter_rows(model, ["a", None]),
     ):
-        pass
+        families.answer(model, inputs)
+    assert torch.equal(before, families.answer(model, inputs))
+
+
+def test_t5_which_asks_for_a_dtype_is_served():
+    model, inputs = families.make("T5")
+    for adapter in ("a", "b"):
+        lora.add_lora_(model, 2, adapter=adapter)
+    shaken(model)
+    apart = []
+    for row, adapter in enumerate("ab"):
+        lora.set_adapter_(model, adapter)
+        apart.append(families.answer(model, inputs)[row])
+    with lora.adapter_rows(model, ["a", "b"]):
+        together = families.answer(model, inputs)
+    assert torch.allclose(together, torch.stack(apart), atol=1e-5)
+
+
+def test_experts_that_see_all_tokens_at_once_are_refused():
+    model, inputs = families.make("Qwen2-MoE")
+    lora.add_lora_(model, 2, adapter="a")
+    with pytest.raises(ValueError, match="was given 16 rows"), lora.adapter_rows(model, ["a"] * 2):
+        families.answer(model, inputs)
 
 
 def test_switching_back_and_forth_is_exact():
