@@ -13,7 +13,7 @@ from lightcourse.metrics.divergences import divergence, kl_divergence
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
-from lightcourse.metrics.training import TrainingBytes, optimizer_bytes, training_bytes
+from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_bytes, training_bytes
 
 __all__ = [
     "Latency",
@@ -25,6 +25,7 @@ __all__ = [
     "cross_entropy",
     "divergence",
     "flips",
+    "kept_bytes",
     "kl_divergence",
     "latencies",
     "latency",

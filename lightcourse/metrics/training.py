@@ -1,9 +1,11 @@
 """What a training step holds in memory, besides what the layers have answered."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from lightcourse import layers
 from lightcourse.metrics.sizes import size_in_bytes
@@ -69,3 +71,42 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
     """
     state = (tensor for one in optimizer.state.values() for tensor in one.values())
     return sum(tensor.nbytes for tensor in state if isinstance(tensor, torch.Tensor))
+
+
+def kept_bytes(model: nn.Module, batch: Mapping) -> int:
+    """Return the bytes that one forward pass keeps for the gradient, besides the model itself.
+
+    What layers were given, mostly; an adapter needs it as full training does, where gradients
+    flow past frozen layers. The model's own weights are not counted, but floats that a layer
+    made of its integers are.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In its present mode, training or evaluation.
+    batch : mapping
+        Keyword arguments for the model.
+
+    Returns
+    -------
+    int
+        0 where nothing is trainable.
+
+    Examples
+    --------
+    >>> kept_bytes(nn.Linear(10, 4), {"input": torch.ones(3, 10)})
+    120
+    """
+    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor  # held as long as the answer is, so that no other takes its place
+
+    with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
+        answer = model(**batch)
+    del answer
+    return sum(kept.values())

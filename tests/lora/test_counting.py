@@ -64,3 +64,27 @@ def test_a_model_without_values_can_be_counted():
     with torch.device("meta"):
         model = toys.llama()
     assert metrics.training_bytes(model) == metrics.training_bytes(toys.llama())
+
+
+def kept(change):
+    """Return what a pass through three wide layers keeps, after a change."""
+    torch.manual_seed(0)
+    wide = [torch.nn.Linear(256, 256, bias=False) for _ in range(3)]
+    model = torch.nn.Sequential(*wide)
+    change(model)
+    return metrics.kept_bytes(model, {"input": torch.randn(4, 256)})
+
+
+def test_what_a_pass_keeps_is_the_layers_inputs_and_nothing_of_integers():
+    rows, thin = 4 * 256 * 4, 4 * 2 * 4
+    assert kept(lambda m: None) == 3 * rows
+    assert kept(lambda m: m.requires_grad_(False)) == 0
+    # Each update keeps its inputs and what lies between its two thin matrices.
+    floats = kept(lambda m: lora.add_lora_(m, 2))
+    assert floats == 3 * (rows + thin)
+
+    def qlora(model):
+        quantization.codebook_(model)
+        lora.add_lora_(model, 2)
+
+    assert kept(qlora) == floats < 256 * 256 * 4
