@@ -113,7 +113,7 @@ class Shell(nn.Module):
 
 def own_parameters(shell: Shell) -> dict[str, nn.Parameter]:
     """Return what a shell trains, by name, without its base's."""
-    return dict(shell.named_parameters(recurse=False))
+    return dict(shell._parameters)
 
 
 def shape(layer: nn.Module) -> tuple[int, int]:

@@ -37,10 +37,10 @@ def set_adapter_(model: nn.Module, adapter: str | None) -> layers.Report:
         When the model has no such adapter.
     """
     model = layers.inside(model)
-    check_adapter(model, adapter)
+    shells, plain = updates(model), plain_names(model)
+    _check_known(adapter, [shell.adapter for shell in shells.values()])
     report = layers.Report("switched", "parameters in use")
-    plain = plain_names(model)
-    for name, layer in updates(model).items():
+    for name, layer in shells.items():
         layer.active = layer.adapter == adapter
         used = 0
         for parameter in own_parameters(layer).values():
@@ -90,9 +90,9 @@ def adapter_rows(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.M
     inner = layers.inside(model)
     if isinstance(names, str) or not len(names):
         raise ValueError(f"names is {names!r}; a sequence, one for each row, is wanted")
-    for name in set(names):
-        check_adapter(inner, name)
     shells = updates(inner)
+    for name in names:
+        _check_known(name, [shell.adapter for shell in shells.values()])
     before = {name: shell.rows for name, shell in shells.items()}
     try:
         for shell in shells.values():
@@ -105,9 +105,12 @@ def adapter_rows(model: nn.Module, names: Sequence[str | None]) -> Iterator[nn.M
 
 def check_adapter(model: nn.Module, adapter: str | None) -> None:
     """Raise ``ValueError`` when a model has no adapter of that name."""
-    known = list(adapters(model))
+    _check_known(adapter, list(adapters(model)))
+
+
+def _check_known(adapter, known):
     if adapter is not None and adapter not in known:
-        raise ValueError(f"adapter is {adapter!r}; one of {known} is wanted")
+        raise ValueError(f"adapter is {adapter!r}; one of {list(dict.fromkeys(known))} is wanted")
 
 
 def the_adapter(model: nn.Module, adapter: str | None) -> str | None:
