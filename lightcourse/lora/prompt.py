@@ -1,6 +1,7 @@
 """Prompt tuning: vectors before the text are trained, and nothing in the model."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from lightcourse import files, layers
 from lightcourse.checkpoints import another_model
 from lightcourse.lora.peft_format import CONFIG, WEIGHTS
+from lightcourse.lora.prompt_session import PromptSession
 
 KEY = "prompt_embeddings"
 # They would have to tell about the prompt's positions, too.
@@ -91,12 +93,25 @@ class PromptTuned(nn.Module):
         prompt = self.prompt.to(texts.dtype).expand(len(texts), -1, -1)
         return self._cut(self.model(inputs_embeds=torch.cat([prompt, texts], dim=1), **more))
 
+    def begin(self, mask: torch.Tensor | None = None) -> PromptSession:
+        """Return a session behind the prompt: so :mod:`lightcourse.generation` writes with it."""
+        return PromptSession(layers.unwrapped(self.model), self.prompt.detach(), mask)
+
+    @property
+    def window(self) -> float:
+        """How many tokens of text the model sees at once."""
+        return getattr(self.config, "max_position_embeddings", math.inf) - len(self.prompt)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model knows."""
+        return self.config.vocab_size
+
     def _check_length(self, input_ids):
-        most = getattr(self.config, "max_position_embeddings", None)
-        if most is not None and input_ids.shape[1] + len(self.prompt) > most:
+        if input_ids.shape[1] > self.window:
             raise ValueError(
-                f"input_ids has {input_ids.shape[1]} tokens; at most {most - len(self.prompt)} are "
-                f"wanted, beside a prompt of {len(self.prompt)}"
+                f"input_ids has {input_ids.shape[1]} tokens; at most {self.window} are wanted, "
+                f"beside a prompt of {len(self.prompt)}"
             )
 
     def _longer(self, tensor, value):

@@ -108,7 +108,8 @@ class Shell(nn.Module):
     @property
     def bias(self) -> torch.Tensor | None:
         """The bias with the adapter in it."""
-        return self.new_bias(self.base.bias) if self.active else self.base.bias
+        bias = self.base.bias
+        return self.new_bias(bias).to(bias.dtype) if self.active and bias is not None else bias
 
 
 def own_parameters(shell: Shell) -> dict[str, nn.Parameter]:

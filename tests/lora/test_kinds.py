@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lightcourse import lora, quantization, training
 from tests import toys
@@ -309,3 +311,52 @@ def test_an_ia3_without_its_vectors_is_no_adapter_of_this_model(tmp_path):
     path = lora.save_lora(model, tmp_path / "adapter")
     config = json.loads((path / "adapter_config.json").read_text())
     assert config["feedforward_modules"] == [n for n in config["target_modules"] if "dense" in n]
+
+
+@pytest.mark.filterwarnings(DEPRECATED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_goes_with_the_adapter_to_peft_and_back(tmp_path, kind):
+    import peft
+
+    ours = toys.bert()
+    KINDS[kind](ours, "bert")
+    ours.head.requires_grad_(True)
+    ours.head.weight.data.normal_()
+    wanted = toys.logits(shaken(ours))
+    path = lora.save_lora(ours, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(toys.bert(), path).eval()
+    assert torch.allclose(toys.logits(theirs), wanted, atol=1e-6)
+    theirs.save_pretrained(tmp_path / "theirs")
+    back = toys.bert()
+    lora.load_lora_(back, tmp_path / "theirs")
+    assert torch.allclose(toys.logits(back), wanted, atol=1e-6)
+    assert back.head.weight.requires_grad
+
+
+# Any shape
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sides=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    batch=st.lists(st.integers(0, 3), max_size=2),
+    bias=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    seed=st.integers(0, 99),
+)
+def test_a_shell_computes_what_its_weight_and_bias_do(sides, batch, bias, dtype, seed):
+    torch.manual_seed(seed)
+    base = torch.nn.Linear(*sides, bias=bias, dtype=dtype)
+    x = torch.randn(*batch, 2 * sides[0], dtype=dtype)[..., ::2]  # a view with gaps
+    for shell in (
+        lora.LoRALinear(base, 1),
+        lora.DoRALinear(base, 1),
+        lora.IA3Linear(base),
+        lora.IA3Linear(base, "inputs"),
+    ):
+        shaken(shell)
+        wanted = torch.nn.functional.linear(x, shell.weight, shell.bias)
+        got = shell(x)
+        assert got.dtype == dtype and got.shape == wanted.shape
+        room = 0.1 if dtype == torch.bfloat16 else 1e-5
+        assert torch.allclose(got, wanted.to(dtype), atol=room, rtol=room)

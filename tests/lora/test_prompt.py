@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lightcourse import files, lora, metrics, models, quantization, training
+from lightcourse import files, generation, lora, metrics, models, quantization, training
 from tests import toys
 
 IDS = torch.arange(1, 17).view(2, 8)
@@ -126,6 +126,27 @@ def test_token_types_of_the_text_are_kept():
         assert torch.equal(plain, model(**BATCH, token_type_ids=types).last_hidden_state)
         other = model(**BATCH, token_type_ids=types + 1).last_hidden_state
         assert not torch.allclose(plain, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_prompt_of_tokens_writes_as_these_tokens_would(family):
+    start, prompts = [7, 3, 9], torch.tensor([[1, 2, 4], [5, 6, 8]])
+    toy = toys.ALL[family]()
+    model = lora.PromptTuned(toy, start)
+    whole = torch.cat([torch.tensor([start, start]), prompts], dim=1)
+    wanted = generation.generate(toy, whole, 6)[:, 3:]
+    assert torch.equal(generation.generate(model, prompts, 6), wanted)
+    mask = torch.tensor([[False, True, True], [True, True, True]])
+    with torch.no_grad():
+        session, alone = model.begin(mask), model.begin()
+        padded = session.read(prompts)
+        assert torch.allclose(padded[:1], alone.read(prompts[:1, 1:]), atol=1e-5)
+        assert session.length == 3 and alone.length == 2
+        again = session.read(prompts[:, :1])
+        session.forget(1)
+        assert torch.allclose(session.read(prompts[:, :1]), again, atol=1e-5)
+        with pytest.raises(ValueError, match="count is 5; 0 to 4"):
+            session.forget(5)
 
 
 # Bad input
