@@ -51,7 +51,7 @@ def test_torch_s_fast_path_does_not_go_around_the_layer(change):
         quantization.quantize_(model, 8, activations=8)
     if "LoRA" in change:
         lora.add_lora_(model, rank=2)
-        for layer in lora.layer.updates(model).values():
+        for layer in lora.shell.updates(model).values():
             nn.init.normal_(layer.lora_b)
     with torch.no_grad():
         fast = model(**inputs)

@@ -76,7 +76,7 @@ def test_adapters_of_a_wrapped_model_fit_the_plain_one(group, tmp_path, wrapper)
     model = toys.bert()
     wrapped = WRAPPERS[wrapper](model)
     lora.add_lora_(wrapped, rank=2)
-    for layer in lora.layer.updates(model).values():
+    for layer in lora.shell.updates(model).values():
         nn.init.normal_(layer.lora_b)
     path = lora.save_lora(wrapped, tmp_path / "adapter")
     other = toys.bert()

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import layers
-from lightcourse.read_only import read_only
+from lightcourse.lora.shell import Shell
 
 
-class LoRALinear(nn.Module):
+class LoRALinear(Shell):
     """A frozen linear layer plus ``scaling · B A x``, with ``scaling = alpha / rank``.
 
     ``B`` starts at zero, so that the layer first computes what ``base`` alone did. Several
@@ -44,40 +43,29 @@ class LoRALinear(nn.Module):
     """
 
     def __init__(self, base, rank=8, alpha=16.0, adapter="default"):
-        super().__init__()
         if rank < 1:
             raise ValueError(f"rank is {rank}; at least 1 is wanted")
         if not 0 < alpha < math.inf:
             raise ValueError(f"alpha is {alpha}; a positive number is wanted")
-        self.base = base.requires_grad_(False)
+        super().__init__(base, adapter)
         self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
-        self.adapter, self.active = adapter, True
-        self.out_features, self.in_features = shape(base)
         device = next(itertools.chain(base.parameters(), base.buffers())).device
         self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, device=device))
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
-    def forward(self, x):
-        """Return the base layer's output plus, where active, the scaled low-rank update."""
-        if not self.active:
-            return self.base(x)
-        update = F.linear(F.linear(x.to(self.lora_a.dtype), self.lora_a), self.lora_b)
-        output = self.base(x)
-        return output + (self.scaling * update).to(output.dtype)
+    def after(self, x, y):
+        """Return the base layer's output plus the scaled low-rank update."""
+        return y + self.update(x).to(y.dtype)
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The base's weight with the update in it, for code that reads a weight: T5, torch."""
-        if not self.active:
-            return self.base.weight
-        delta = self.delta().T if layers.is_conv1d(innermost(self)) else self.delta()
-        return read_only(self.base.weight + delta.to(self.base.weight.dtype))
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``scaling · B A x``, by two thin products."""
+        thin = F.linear(x.to(self.lora_a.dtype), self.lora_a)
+        return self.scaling * F.linear(thin, self.lora_b)
 
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """The base's bias."""
-        return self.base.bias
+    def new_weight(self, weight):
+        """Return the matrix with the update in it."""
+        return weight + self.delta()
 
     def delta(self) -> torch.Tensor:
         """Return the update ``scaling · B A`` of shape (outputs, inputs)."""
@@ -88,38 +76,34 @@ class LoRALinear(nn.Module):
         return f"adapter={self.adapter!r}, rank={self.rank}, alpha={self.alpha}"
 
 
-def shape(layer: nn.Module) -> tuple[int, int]:
-    """Return (outputs, inputs) of a linear layer, whatever its class."""
-    if layers.is_conv1d(layer):
-        return layer.nf, layer.nx
-    return layer.out_features, layer.in_features
+def rank_stabilized_alpha(alpha: float, rank: int) -> float:
+    """Return the ``alpha`` with which the update is scaled by ``alpha / sqrt(rank)``: rsLoRA.
 
+    Divided by the rank, an update of a high rank learns the more slowly the higher the rank;
+    divided by its square root, one learning rate serves all ranks (Kalajdzievski 2023,
+    arXiv 2312.03732). As this is a choice of ``alpha`` and nothing else, there is no other
+    layer for it.
 
-def plain_names(model: nn.Module) -> dict[str, str]:
-    """Return from each module's name to the one it would have without any LoRALinear."""
-    plain = {"": ""}
-    inside = set()
-    for name, module in model.named_modules():
-        if name:
-            parent, _, child = name.rpartition(".")
-            own = parent in inside and child == "base"
-            plain[name] = plain[parent] if own else f"{plain[parent]}.{child}".lstrip(".")
-        if isinstance(module, LoRALinear):
-            inside.add(name)
-    return plain
+    Parameters
+    ----------
+    alpha : float
+    rank : int
 
+    Returns
+    -------
+    float
+        ``alpha · sqrt(rank)``, for :func:`lightcourse.lora.add_lora_` with that rank.
 
-def innermost(layer: nn.Module) -> nn.Module:
-    """Return the layer that has the matrix, below all updates."""
-    while isinstance(layer, LoRALinear):
-        layer = layer.base
-    return layer
+    Raises
+    ------
+    ValueError
+        When ``rank`` is below 1.
 
-
-def updates(model: nn.Module, adapter: str | None = None) -> dict[str, LoRALinear]:
-    """Return the LoRALinear layers of one adapter, or of all, by their names in the model."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, LoRALinear) and adapter in (None, module.adapter)
-    }
+    Examples
+    --------
+    >>> rank_stabilized_alpha(16.0, rank=64) / 64  # the scaling: 16 / 8
+    2.0
+    """
+    if rank < 1:
+        raise ValueError(f"rank is {rank}; at least 1 is wanted")
+    return alpha * math.sqrt(rank)

@@ -1,6 +1,6 @@
 """Adapters on disk as peft writes them: what peft, vLLM and llama.cpp read.
 
-A folder with ``adapter_config.json`` (rank, alpha, names of layers) and
+A folder with ``adapter_config.json`` (kind, rank, alpha, names of layers) and
 ``adapter_model.safetensors``. There the matrices are called ``lora_A`` and ``lora_B``, and every
 name begins with the two wrappers that peft puts around a model.
 """
@@ -17,11 +17,16 @@ from lightcourse import files
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-ENDS = {".lora_A.weight": ".lora_a", ".lora_B.weight": ".lora_b"}
+ENDS = {
+    ".lora_A.weight": ".lora_a",
+    ".lora_B.weight": ".lora_b",
+    ".lora_magnitude_vector": ".lora_magnitude",
+    ".ia3_l": ".ia3_l",
+}
+OURS = tuple(ENDS.values())
+KINDS = "LoRA", "DoRA", "IA3"
 # What peft can do and a LoRALinear cannot: from a setting to the value that asks for nothing.
 PLAIN = {
-    "peft_type": "LORA",
-    "use_dora": False,
     "lora_bias": False,
     "rank_pattern": {},
     "alpha_pattern": {},
@@ -52,11 +57,15 @@ class Adapter:
     name : str
     rank : int
     alpha : float
+        0 both, for IA3.
     tensors : dict of str to Tensor
-        By their names in the model: ``….lora_a``, ``….lora_b``, and whole parameters that
-        were trained beside them.
+        By their names in the model: ``….lora_a``, ``….lora_b``, ``….lora_magnitude``,
+        ``….ia3_l``, and whole parameters that were trained beside them.
     transposed : bool
         Whether its layers keep their matrix transposed, as GPT-2's do.
+    kind : {"LoRA", "DoRA", "IA3"}
+    inputs : tuple of str
+        The layers whose inputs an IA3 multiplies.
     """
 
     name: str
@@ -64,17 +73,19 @@ class Adapter:
     alpha: float
     tensors: dict[str, torch.Tensor]
     transposed: bool = False
+    kind: str = "LoRA"
+    inputs: tuple[str, ...] = ()
 
     @property
     def targets(self) -> list[str]:
         """The names of the layers that have an update."""
-        ends = (name for name in self.tensors if name.endswith(".lora_a"))
-        return [name.removesuffix(".lora_a") for name in ends]
+        first = ".ia3_l" if self.kind == "IA3" else ".lora_a"
+        return [name.removesuffix(first) for name in self.tensors if name.endswith(first)]
 
     @property
     def others(self) -> list[str]:
         """The names of the parameters that were trained as a whole."""
-        return [name for name in self.tensors if not name.endswith((".lora_a", ".lora_b"))]
+        return [name for name in self.tensors if not name.endswith(OURS)]
 
 
 def write(adapter: Adapter, folder: Path) -> Path:
@@ -90,6 +101,9 @@ def write(adapter: Adapter, folder: Path) -> Path:
             f"path is {folder}; a folder is wanted, for the two files of peft's format"
         )
     tensors = {_outside(name): tensor for name, tensor in adapter.tensors.items()}
+    for name in adapter.targets if adapter.kind == "IA3" else ():  # a row or a column, there
+        shape = (1, -1) if name in adapter.inputs else (-1, 1)
+        tensors[f"{PREFIX}{name}.ia3_l"] = adapter.tensors[f"{name}.ia3_l"].detach().view(shape)
     header = {"format": "pt", "adapter": adapter.name}
 
     def both(temporary):
@@ -102,18 +116,28 @@ def write(adapter: Adapter, folder: Path) -> Path:
 
 def _config(adapter):
     modules = sorted({name.rpartition(".")[0] for name in adapter.others})
-    return PLAIN | {
-        "r": adapter.rank,
-        "lora_alpha": adapter.alpha,
+    common = {
         "target_modules": adapter.targets,
         "modules_to_save": modules or None,
         "fan_in_fan_out": adapter.transposed,
-        "bias": "none",
-        "lora_dropout": 0.0,
         "inference_mode": True,
         "base_model_name_or_path": None,
         "task_type": None,
     }
+    if adapter.kind == "IA3":
+        return common | {"peft_type": "IA3", "feedforward_modules": list(adapter.inputs)}
+    return (
+        PLAIN
+        | common
+        | {
+            "peft_type": "LORA",
+            "use_dora": adapter.kind == "DoRA",
+            "r": adapter.rank,
+            "lora_alpha": adapter.alpha,
+            "bias": "none",
+            "lora_dropout": 0.0,
+        }
+    )
 
 
 def read(path: str | os.PathLike) -> Adapter:
@@ -122,8 +146,8 @@ def read(path: str | os.PathLike) -> Adapter:
     Raises
     ------
     ValueError
-        When ``path`` is no path, or there is no adapter, or one that does what a LoRALinear
-        cannot.
+        When ``path`` is no path, or there is no adapter, one that does what ours cannot, or
+        one that holds NaN or infinity.
     """
     files.check_is_path("path", path, "a folder")
     path = Path(path)
@@ -132,12 +156,41 @@ def read(path: str | os.PathLike) -> Adapter:
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise ValueError(f"{path} holds no adapter; a folder with {CONFIG} and {WEIGHTS} is wanted")
     config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    _check_plain(config, path)
+    kind = _kind(config, path)
     tensors, header = files.load_tensors(path / WEIGHTS)
+    inside = {_inside(name): tensor for name, tensor in tensors.items()}
+    _check_finite(inside, path)
+    name = header.get("adapter", "default")
+    if kind == "IA3":
+        return _ia3(name, inside, config)
     rank, alpha = config["r"], float(config["lora_alpha"])
     alpha *= math.sqrt(rank) if config.get("use_rslora") else 1  # alpha / sqrt(rank), there
-    inside = {_inside(name): tensor for name, tensor in tensors.items()}
-    return Adapter(header.get("adapter", "default"), rank, alpha, inside)
+    return Adapter(name, rank, alpha, inside, kind=kind)
+
+
+def _kind(config, path):
+    """Return an adapter's kind, or raise where it needs more than ours can do."""
+    kind = config.get("peft_type", "LORA")
+    if kind == "IA3":
+        return "IA3"
+    if kind != "LORA":
+        raise ValueError(f"{path} wants peft_type={kind!r}; one of {KINDS} is wanted")
+    _check_plain(config, path)
+    return "DoRA" if config.get("use_dora") else "LoRA"
+
+
+def _ia3(name, tensors, config):
+    """Return an IA3: which side a vector is for, its shape tells."""
+    vectors = {key: tensor for key, tensor in tensors.items() if key.endswith(".ia3_l")}
+    inputs = (key.removesuffix(".ia3_l") for key, v in vectors.items() if v.shape[0] == 1)
+    flat = {key: tensor.flatten() for key, tensor in vectors.items()}
+    return Adapter(name, 0, 0.0, tensors | flat, kind="IA3", inputs=tuple(inputs))
+
+
+def _check_finite(tensors, path):
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} holds NaN or infinity in {name}; finite values are wanted")
 
 
 def _check_plain(config, path):

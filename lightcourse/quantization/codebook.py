@@ -11,6 +11,7 @@ from lightcourse.integers import IntegerMatrix
 from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization.blocks import Coded, nf4
 from lightcourse.quantization.plan import plan_bits
+from lightcourse.quantization.products import multiply_floats
 from lightcourse.quantization.verbs import stored_bytes
 
 # So few rows are multiplied as they are looked up; for more, to look all up first is faster.
@@ -97,8 +98,7 @@ class CodebookLinear(IntegerMatrix):
             y = kernels.linear_codebook(x.reshape(-1, self.in_features).float().numpy(), *arrays)
             y = torch.from_numpy(y).view(*x.shape[:-1], self.out_features).to(x.dtype)
             return y if self.bias is None else y + self.bias.to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.dequantize().to(x.dtype), bias)
+        return multiply_floats(x, self)
 
     def _looks_up(self, x):
         """Whether the kernel serves: few rows on the CPU, and nothing to learn or trace."""

@@ -2,14 +2,13 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from lightcourse import panels
 from lightcourse.integers import IntegerMatrix, pack
 from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization import onnx_form
 from lightcourse.quantization.affine import choose_qparams_affine_with_min_max, fake_quantize
-from lightcourse.quantization.products import multiply
+from lightcourse.quantization.products import multiply, multiply_floats
 from lightcourse.quantization.rounding import round_to_nearest
 
 
@@ -167,8 +166,7 @@ class QuantizedLinear(IntegerMatrix):
             return multiply(x, self)
         if self.static:
             x = fake_quantize(x, self.input_scale, self.input_zero_point)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.dequantize().to(x.dtype), bias)
+        return multiply_floats(x, self)
 
     def extra_repr(self):
         """Describe the layer the way torch prints it."""

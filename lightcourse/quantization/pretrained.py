@@ -213,9 +213,9 @@ def _shapes(model):
 
 
 def _undescribed(model, name, found, wanted):
-    if "lora_" in name or ".base." in name:
+    if "lora_" in name or "ia3_" in name or ".base." in name:
         return (
-            f"{name} belongs to a LoRA, which save_pretrained would write under names that no "
+            f"{name} belongs to an adapter, which save_pretrained would write under names that no "
             "from_pretrained reads; merge_lora_ it first, or save the adapter with save_lora"
         )
     if name.endswith((".step", ".input_step", ".input_zero_point")):

@@ -1,6 +1,7 @@
-"""The integer product as an operator of torch: run, differentiated, traced and exported."""
+"""Products with a stored matrix as torch wants them: run, differentiated, traced and exported."""
 
 import torch
+from torch.nn import functional as F
 
 from lightcourse import kernels
 from lightcourse.integers import unpacking
@@ -47,6 +48,43 @@ class _Multiply(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         return gradient @ ctx.layer.dequantize().to(gradient.dtype), None
+
+
+def multiply_floats(x, layer) -> torch.Tensor:
+    """Multiply by the floats that a layer's integers stand for, and keep none of them.
+
+    A product as torch makes it would keep the float matrix until the gradient has passed: all
+    layers' together, the whole model in floats once more. Here the gradient turns the integers
+    into floats a second time, a layer at a time, as QLoRA does (Dettmers et al. 2023,
+    arXiv 2305.14314).
+
+    Parameters
+    ----------
+    x : Tensor of floats, shape (..., inputs)
+    layer : IntegerMatrix
+        With a ``bias``, or None.
+
+    Returns
+    -------
+    Tensor of shape (..., outputs), in ``x``'s dtype
+    """
+    if torch.is_grad_enabled() and x.requires_grad and not unpacking.is_traced(x):
+        return _MultiplyFloats.apply(x, layer)
+    return _floats(x, layer)
+
+
+def _floats(x, layer):
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return F.linear(x, layer.dequantize().to(x.dtype), bias)
+
+
+class _MultiplyFloats(_Multiply):
+    """The same gradient as that of an integer product."""
+
+    @staticmethod
+    def forward(ctx, x, layer):
+        ctx.layer = layer
+        return _floats(x, layer)
 
 
 @torch.library.custom_op("lightcourse::linear_integers", mutates_args=(), device_types="cpu")

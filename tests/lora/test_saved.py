@@ -127,10 +127,10 @@ def test_a_new_head_of_another_size_does_not_fit(tmp_path):
 
 def test_the_one_file_of_earlier_versions_still_loads(tmp_path):
     model, answers = two_adapters()
-    plain = lora.layer.plain_names(model)
+    plain = lora.shell.plain_names(model)
     header = {"adapter": "first", "rank": "2", "alpha": "8.0"}
     tensors = {}
-    for name, layer in lora.layer.updates(model, "first").items():
+    for name, layer in lora.shell.updates(model, "first").items():
         header["rank"], header["alpha"] = str(layer.rank), str(layer.alpha)
         for part in ("lora_a", "lora_b"):
             tensors[f"{plain[name]}.{part}"] = getattr(layer, part)
@@ -235,10 +235,10 @@ def test_we_load_what_peft_saves(tmp_path, family, use_rslora):
 @pytest.mark.parametrize(
     "setting",
     [
-        {"use_dora": True},
+        {"lora_bias": True},
         {"rank_pattern": {"query": 4}},
         {"alpha_pattern": {"query": 4}},
-        {"peft_type": "IA3"},
+        {"peft_type": "VERA"},
         {"bias": "lora_only"},
         {"alora_invocation_tokens": [1, 2]},
         {"use_qalora": True},

@@ -1,0 +1,66 @@
+"""Which layers of a model an adapter is put around."""
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from lightcourse import layers
+from lightcourse.lora.shell import plain_names
+
+Targets = str | Sequence[str] | None
+
+
+def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers adapters fit on: linear ones, and those that store integers.
+
+    Where a layer has an adapter already, the outermost shell is returned.
+    """
+    plain = plain_names(model)
+    quantized = [name for name, m in model.named_modules() if layers.stores_integers(m)]
+    names = [plain[name] for name in [*layers.linear_layers(model), *quantized]]
+    shared = {plain[name] for name in layers.shared_layers(model)}
+    return {name: model.get_submodule(name) for name in names if name and name not in shared}
+
+
+def choose(model: nn.Module, targets: Targets, argument: str = "targets") -> dict[str, nn.Module]:
+    """Return the layers that targets name; all of them without targets.
+
+    Raises
+    ------
+    ValueError
+        When one of the targets fits no layer.
+    """
+    candidates = may_adapt(model)
+    if targets is None:
+        return candidates
+    chosen = set()
+    for target in [targets] if isinstance(targets, str) else targets:
+        fitting = {n for n in candidates if _fits(n, target, isinstance(targets, str), argument)}
+        if not fitting:
+            raise ValueError(_no_layer(model, target, targets, candidates, argument))
+        chosen |= fitting
+    return {name: layer for name, layer in candidates.items() if name in chosen}
+
+
+def _fits(name, target, is_pattern, argument):
+    if not is_pattern:
+        return f".{name}".endswith(f".{target}")
+    try:
+        return bool(re.fullmatch(target, name))
+    except re.error as error:
+        raise ValueError(f"{argument} is {target!r}, no regular expression: {error}") from error
+
+
+def _no_layer(model, target, targets, candidates, argument):
+    known = sorted({name.rpartition(".")[2] for name in candidates})
+    tied = layers.shared_layers(model)
+    shared = [f"{name} shares its weight with {tied[name]}" for name in tied if target in name]
+    kind = "a regular expression for whole names; " if isinstance(targets, str) else ""
+    return "; ".join(
+        [
+            f"nothing was adapted: {argument} is {targets!r}, but {target!r} fits no layer",
+            f"{kind}the model's linear layers are called {known}",
+            *shared,
+        ]
+    )
