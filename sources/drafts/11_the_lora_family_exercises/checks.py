@@ -318,13 +318,13 @@ def check_merged_on_the_grid(merged_on_the_grid) -> bool:
 def _merged_on_the_grid_cases(seed):
     roll = dice(seed)
 
-    def draw(rows, columns, bits, strength):
+    def draw(rows, columns, bits, strength, size=1.0):
         low, high = quantization.quant_range(bits)
         seeds = [roll.randrange(2**31) for _ in range(2)]
         q = whole(low, high + 1, rows, columns, seed=seeds[0]).to(torch.int8)
         # Above 1 and below: a scale that is left out shows either way.
         ends = [(1.5, 3.0), (0.05, 0.3)]
-        scale = torch.tensor([[roll.uniform(*ends[row % 2])] for row in range(rows)])
+        scale = size * torch.tensor([[roll.uniform(*ends[row % 2])] for row in range(rows)])
         steps = strength * normal(rows, columns, seed=seeds[1])
         q[0, :2], steps[0, :2] = (
             torch.tensor([high, low], dtype=torch.int8),
@@ -341,7 +341,7 @@ def _merged_on_the_grid_cases(seed):
         steps = update / scale
         return bool(((steps % 1 - 0.5).abs() > 0.02).all())
 
-    sizes = [(4, 6, 4, 0.8), (3, 8, 3, 0.4), (5, 7, 8, 1.5)]
+    sizes = [(4, 6, 4, 0.8), (3, 8, 3, 0.4), (5, 7, 8, 1.5, 0.02)]
     q, scale, update, bits = until(clear, partial(draw, 3, 5, 4, 0.3))
     nothing = q, scale, 0 * update, bits
     return [*(until(clear, partial(draw, *size)) for size in sizes), nothing]
