@@ -38,7 +38,6 @@ first = unseen[None, :64]
 
 # %%
 def taught(model, rate=5e-3, steps=16):
-    """Train what is trainable for a few steps, and return the model."""
     train(model, lessons, Recipe(steps, rate, warmup_steps=3, seed=0), progress=False)
     return model.eval()
 
@@ -111,22 +110,25 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the real model.** The tiny GPT-2 has biases; here are its 16 matrices. The library puts each kind of adapter around them, and counts what it sees. The control is full training: all is trained, each job has a model of its own, and nothing more is run.
+# **In the real model.** The tiny GPT-2 has biases; here are its 16 matrices. The library puts each kind of adapter around them, and counts what it sees. (It trains the biases of norms, too, which are no layers of ours and are taken off.) The control is full training: all is trained, each job has a model of its own, and nothing more is run.
 
 
 # %%
 def of_the_library(way):
     """Return how many numbers of the 16 layers the library trains, and how many more it runs."""
-    model = models.load_tiny_lm("gpt2")
-    plain = lora.counts(model).run
-    if way == "prompt":
+    changes = {
+        "LoRA": partial(lora.add_lora_, rank=16),
+        "DoRA": partial(lora.add_dora_, rank=16),
+        "IA3": partial(lora.add_ia3_, outputs=".*"),
+        "biases": lora.train_biases_,
+    }
+    plain = lora.counts(model := models.load_tiny_lm("gpt2"))
+    if way not in changes:
         return lora.PromptTuned(model, 16).prompt.numel(), 0
-    if way == "biases":
-        lora.train_biases_(model)  # those of norms, too, which are no layers of ours
-        return sum(p.bias.numel() for p in layers.linear_layers(model).values()), 0
-    kinds = {"LoRA": lora.add_lora_, "DoRA": lora.add_dora_}
-    kinds[way](model, rank=16) if way in kinds else lora.add_ia3_(model, outputs=".*")
-    return lora.counts(model).trained, lora.counts(model).run - plain
+    changes[way](model)
+    found, named = lora.counts(model), model.named_parameters()
+    norms = sum(p.numel() for name, p in named if ".ln_" in name and p.requires_grad)
+    return found.trained - norms, found.run - plain.run
 
 
 # %% [markdown]
@@ -211,6 +213,7 @@ def by_your_function(shell, x):
     return y.view(*x.shape[:-1], -1)
 
 
+# %%
 def with_dora(yours):
     """Return a copy of the student with DoRA around its layers, by the library or by you."""
     model = copy.deepcopy(student)
@@ -299,6 +302,7 @@ def on_a_grid(model, bits):
     return grids
 
 
+# %%
 def merged(beside, grids, bits):
     """Return the model with its adapter merged into its integers, and what that lost."""
     model, found = copy.deepcopy(student), []
@@ -326,14 +330,16 @@ for bits in (8, 4):
     tell(f"{bits} bits, merged and put onto a new grid", floats)
     if passed:
         one, share, drift = merged(model, grids, bits)
-        after = tell(f"{bits} bits, merged: {share:.0%} moved, drift {drift:.2f}", one)
+        after = tell(f"{bits} bits, merged: {share:.1%} moved, drift {drift:.2f}", one)
         assert after > 1.02 * beside if bits == 4 else after < 1.02 * beside
 print("" if passed else "First solve this exercise: then your merged models stand here.", end="")
 
 # %% [markdown] tags=["solution"]
 # **Why.** With 0.3 steps no integer changes, and the whole update is lost: the drift is 1. With 0.6 steps each integer moves by a whole step, 0.4 too far: the drift is 0.4 / 0.6, so 0.67. For the integers that are read back lie on the grid, a sum is rounded just as its update would be alone. What is smaller than half a step has never been.
 #
-# In 8 bits the steps are sixteen times as fine, and an update is several of them. That is why one merges into 8 bits without a thought, and into 4 bits only with a look at the drift. To search for a new scale helps less than it seems: then the integers that stood on the old grid are rounded, too. The surest way is to leave the adapter beside, as it was trained.
+# In 8 bits the steps are sixteen times as fine, and most integers move. That is why one merges into 8 bits without a thought. In 4 bits only few integers move, and the drift says that nearly all of the update is lost. The perplexity says less: more than half of the gain is still there. For what moves are the weights with the largest updates, and they move in the right direction. So a drift near 1 is a warning and no verdict: measure the quality as well.
+#
+# A new grid helps little. Its scales fit the merged weights, and its steps are as wide as before. The surest way is to leave the adapter beside the integers, as it was trained.
 
 # %% tags=["solution"]
 for steps in (0.3, 0.6, 1.6, 10.3):
@@ -389,6 +395,7 @@ def with_ia3(model):
     return model, {name.rpartition(".")[0]: part.ia3_l.detach() for name, part in found.items()}
 
 
+# %%
 def block_of(grids, name):
     """Return the three layers of a block, each as (q, scale, bias)."""
     parts = (grids[f"{name}.{kind}_proj"] for kind in ("gate", "up", "down"))
@@ -402,23 +409,31 @@ def into_the_columns(gate, up, down, vector):
 
 
 # %% [markdown]
-# Your function gives four blocks new scales. The integers are compared, and so are the answers.
+# A merged model reads back what the two functions return.
+
+
+# %%
+def with_blocks(model, grids, vectors, merge):
+    """Return a copy of a model in whose blocks the vectors are merged."""
+    model = copy.deepcopy(model)
+    for name, vector in vectors.items():
+        made = merge(*block_of(grids, name), vector)
+        for kind, (q, scale, _) in zip(("gate", "up", "down"), made, strict=True):
+            model.get_submodule(f"{name}.{kind}_proj").weight.data = q * scale
+    return model
+
 
 # %% rtol=0.05
 grids = on_a_grid(rounded := copy.deepcopy(student), 4)
 start = tell("4 bits, before training", rounded)
 tuned, vectors = with_ia3(copy.deepcopy(rounded))
-beside = tell("IA3 beside", tuned)
-ways = {"into the columns, rounded again": into_the_columns}
+beside = tell("4 bits, IA3 beside", tuned)
+ways = {"into columns, rounded again": into_the_columns}
 ways |= {"by your function": ia3_in_integers} if passed else {}
 for way, merge in ways.items():
-    model = copy.deepcopy(rounded)
-    for name, vector in vectors.items():
-        made = merge(*block_of(grids, name), vector)
-        for kind, (q, scale, _) in zip(("gate", "up", "down"), made, strict=True):
-            model.get_submodule(f"{name}.{kind}_proj").weight.data = q * scale
+    model = with_blocks(rounded, grids, vectors, merge)
     same = torch.allclose(answers(model), answers(tuned), atol=1e-3)
-    tell(f"merged {way}: {'same' if same else 'other'} answers", model)
+    tell(f"{way}: {'same' if same else 'other'} answers", model)
     assert beside < start and same == (merge is ia3_in_integers)
 print("" if passed else "First solve this exercise: then your blocks stand here.", end="")
 
@@ -506,6 +521,7 @@ def its_adapters(shell):
     return shell, found
 
 
+# %%
 def serving(names):
     """Return a copy of the student whose layers answer by your function."""
     model = copy.deepcopy(student)
@@ -518,35 +534,48 @@ def serving(names):
 
 
 # %% [markdown]
-# Six requests in one batch, each compared with the same request alone. The control is a server that merges: it adds an update to its one matrix, answers, and subtracts the update again. Beside it stands how many of its weights are others after 100 requests, when nobody wants an adapter any more.
+# Six requests in one batch, each compared with the same request alone.
 
-# %% atol=0.05
-if passed:
+
+# %%
+def in_one_batch(names):
+    """Return the answers to the six requests, served together."""
     with torch.no_grad():
-        together = serving(asked)(requests).logits
+        return serving(names)(requests).logits
+
+
+if passed:
+    together = in_one_batch(asked)
     for place, name in enumerate(asked):
-        assert torch.allclose(together[place], alone(name, requests[place]), atol=1e-3)
-    print("six requests in one batch: each as if it were alone")
-shell = server.get_submodule("model.layers.0.mlp.down_proj")
+        same = torch.allclose(together[place], alone(name, requests[place]), atol=1e-3)
+        print(f"row {place}, {name:5}: {'as if it were alone' if same else 'another answer'}")
+        assert same
+print("" if passed else "First solve this exercise: then your server stands here.", end="")
+
+# %% [markdown]
+# The control is the server that merges. Its one matrix is that of a layer, and each request adds an update and subtracts it. How many of its weights are others after 100 requests, when nobody wants an adapter any more? And how far is the matrix off, beside the size of an update?
+
+# %% rtol=0.1 atol=0.03
+frozen, found = its_adapters(server.get_submodule("model.layers.0.mlp.down_proj"))
+updates = [alpha / len(a) * b @ a for _, a, b, alpha in found]
 for kind in (torch.float32, torch.bfloat16):
-    frozen, found = its_adapters(shell)
     matrix = (old := frozen.weight.detach().to(kind)).clone()
-    for _, a, b, alpha in (found * 34)[:100]:
-        update = (alpha / len(a) * b @ a).to(kind)
+    for number in range(100):
+        update = updates[number % 3].to(kind)
         matrix += update
         matrix -= update
-    print(f"merged and unmerged, {kind}: {(matrix != old).float().mean():.0%} of weights changed")
-    assert (matrix != old).any()
-print("" if passed else "First solve this exercise: then your server stands here.", end="")
+    off = (matrix - old).float().norm() / updates[0].norm()
+    changed = (matrix != old).float().mean()
+    print(f"{kind}: {changed:.1%} of the weights are others, off by {off:.4%} of an update")
+    assert changed > 0
 
 # %% [markdown] tags=["solution"]
 # **Why.** It is not. In a sum of bfloat16, eight binary digits are left. What was rounded away when the update came does not come back when it goes. After 100 requests the last customer is served by a matrix on which a hundred others have left their traces. In float32 the traces are small, and they are there as well. A server that merges keeps the frozen matrix, and copies it back. A server that does not merge has nothing to undo.
 #
 # The other leaks are plain mistakes: a name that stays switched on, a row that is answered by its neighbour's adapter, a scaling that belongs to another one. None of them raises an error, and each answer still looks like text. Therefore a server is tested as here: a batch against the same rows alone, with adapters that differ much, and the base among them.
 
-# %% rtol=0.05 tags=["solution"]
-with torch.no_grad():
-    leaky = serving([name.replace("base", "news") for name in asked])(requests).logits
+# %% tags=["solution"]
+leaky = in_one_batch([name.replace("base", "news") for name in asked])
 moved = (leaky[1].argmax(-1) != alone("base", requests[1]).argmax(-1)).float().mean()
 assert moved > 0.1 and torch.equal(leaky[0].argmax(-1), together[0].argmax(-1))
 print("a leak of one adapter into the base: other words, and no error")
