@@ -142,6 +142,7 @@ THREE_LEDGERS_MISTAKES = {
     "prompt_in_each_layer": _trains(["prompt"], lambda s: s.size * s.columns),
     "prompt_as_outputs": _trains(["prompt"], lambda s: s.size * s.layers[0][0]),
     "prompt_of_the_last": _trains(["prompt"], lambda s: s.size * s.layers[-1][1]),
+    "all_alike": _book(more=lambda sums, way, own: own, places=lambda way, size, tokens: tokens),
     "prompt_is_free": _book(places=lambda way, size, tokens: tokens),
     "prompt_for_each_token": _book(
         places=lambda way, size, tokens: tokens * (1 + size * (way == "prompt"))
@@ -328,7 +329,7 @@ def _merged_on_the_grid_cases(seed):
         steps = strength * normal(rows, columns, seed=seeds[1])
         q[0, :2], steps[0, :2] = (
             torch.tensor([high, low], dtype=torch.int8),
-            torch.tensor([1.7, -2]),
+            torch.tensor([1.7, -2.2]),
         )
         q[1, :2] = torch.tensor([low, 1], dtype=torch.int8)
         steps[1, :2] = torch.tensor([0.2, 0.8])
@@ -337,13 +338,13 @@ def _merged_on_the_grid_cases(seed):
         return q, scale, steps * scale, bits
 
     def clear(case):
-        q, scale, update, bits = case
-        steps = update / scale
-        return bool(((steps % 1 - 0.5).abs() > 0.02).all())
+        steps = case[2] / case[1] % 1
+        return bool(((steps - 0.5).abs() > 0.02).all() and ((steps - 0.5).abs() < 0.49).all())
 
     sizes = [(4, 6, 4, 0.8), (3, 8, 3, 0.4), (5, 7, 8, 1.5, 0.02)]
-    q, scale, update, bits = until(clear, partial(draw, 3, 5, 4, 0.3))
-    nothing = q, scale, 0 * update, bits
+    q, _, update, bits = until(clear, partial(draw, 3, 5, 4, 0.3))
+    # Powers of two, so that integers come back whole, however they are rounded.
+    nothing = q, torch.tensor([[0.5], [0.125], [2.0]]), 0 * update, bits
     return [*(until(clear, partial(draw, *size)) for size in sizes), nothing]
 
 
@@ -402,6 +403,11 @@ def _new_grid(q, scale, update, bits):
 
 
 MERGED_ON_THE_GRID_MISTAKES = {
+    "never_clamped": _onto(clamped=lambda new, bits: new),
+    "wraps_round": _onto(clamped=lambda new, bits: new.to(torch.int8)),
+    "clamped_too_late": _onto(
+        clamped=lambda new, bits: new.to(torch.int8).clamp(*quantization.quant_range(bits))
+    ),
     "not_merged": _onto(integers=lambda wanted, scale, q: q.float()),
     "update_alone": _onto(wanted=lambda q, scale, update: update),
     "new_grid": _new_grid,
@@ -411,15 +417,12 @@ MERGED_ON_THE_GRID_MISTAKES = {
         integers=lambda wanted, scale, q: (q + (wanted - q * scale) * scale).round()
     ),
     "update_subtracted": _onto(wanted=lambda q, scale, update: q * scale - update),
-    "floors": _onto(integers=lambda wanted, scale, q: (wanted / scale + 1e-4).floor()),
-    "ceils": _onto(integers=lambda wanted, scale, q: (wanted / scale - 1e-4).ceil()),
-    "truncates": _onto(
-        integers=lambda wanted, scale, q: (wanted / scale + 1e-4 * wanted.sign()).trunc()
-    ),
+    "floors": _onto(integers=lambda wanted, scale, q: (wanted / scale).floor()),
+    "ceils": _onto(integers=lambda wanted, scale, q: (wanted / scale).ceil()),
+    "truncates": _onto(integers=lambda wanted, scale, q: (wanted / scale).trunc()),
     "update_truncated": _onto(
         integers=lambda wanted, scale, q: q + ((wanted - q * scale) / scale).trunc()
     ),
-    "never_clamped": _onto(clamped=lambda new, bits: new),
     "ends_are_opposites": _onto(
         clamped=lambda new, bits: new.clamp(1 - 2 ** (bits - 1), 2 ** (bits - 1) - 1)
     ),
@@ -654,7 +657,18 @@ def _serve_rows_cases(seed):
         case([a, b, c], 2, 6, 6),
         case(["base", "base"], 3, 4, 5),
         case([c, "base", c, a, a, c, b], 1, 5, 4),
+        _one_is_huge(*case(["base", a, c, "base", b, c], 3, 6, 6), c),
     ]
+
+
+def _one_is_huge(x, weight, adapters, names, huge):
+    """Make one adapter's update so large that what is added to it loses its last digits."""
+    much = 2.0**17  # exact, in whatever order it is multiplied
+    x[[place for place, name in enumerate(names) if name == huge]] /= much
+    adapters = [
+        (name, a, b, len(a) * much if name == huge else alpha) for name, a, b, alpha in adapters
+    ]
+    return x, weight, adapters, names
 
 
 def _serve_rows(x, weight, adapters, names):
@@ -721,6 +735,28 @@ def _first_text(x, weight, adapters, names):
     return x @ weight.T + torch.stack([update[names.index(name)] for name in names])
 
 
+def _merging_server(order):
+    """Return answers of one matrix into which updates are added, and subtracted afterwards."""
+
+    def answer(x, weight, adapters, names):
+        known = {name: alpha / len(a) * b @ a for name, a, b, alpha in adapters}
+        matrix, y = weight.clone(), x @ weight.T
+        for place in order(names, adapters):
+            update = known.get(names[place], 0)
+            matrix += update
+            y[place] = x[place] @ matrix.T
+            matrix -= update
+        return y
+
+    return answer
+
+
+def _adapter_by_adapter(names, adapters):
+    """Return the places of rows with an adapter, and then those of the others."""
+    known = [*_all_names(adapters), "base"]
+    return sorted(range(len(names)), key=lambda place: known.index(names[place]))
+
+
 SERVE_ROWS_MISTAKES = {
     "base_for_all": _served(lambda place, names, adapters: []),
     "first_for_all": _served(lambda place, names, adapters: names[:1]),
@@ -734,6 +770,8 @@ SERVE_ROWS_MISTAKES = {
     "never_switched_off": _served(
         lambda place, names, adapters: sorted(set(names[: place + 1])),
     ),
+    "taken_out_by_subtraction": _merging_server(lambda names, adapters: range(len(names))),
+    "subtracted_after_its_rows": _merging_server(_adapter_by_adapter),
     "base_keeps_the_last": _served(_last_named),
     "base_gets_the_first": _served(
         lambda place, names, adapters: [

@@ -553,9 +553,9 @@ if passed:
 print("" if passed else "First solve this exercise: then your server stands here.", end="")
 
 # %% [markdown]
-# The control is the server that merges. Its one matrix is that of a layer, and each request adds an update and subtracts it. How many of its weights are others after 100 requests, when nobody wants an adapter any more? And how far is the matrix off, beside the size of an update?
+# The control is the server that merges. Its one matrix is that of a layer, and each request adds an update and subtracts it. How far is the matrix off after 100 requests, when nobody wants an adapter any more? Both are sizes over the whole matrix, the distance as a share of an update.
 
-# %% rtol=0.1 atol=0.03
+# %% rtol=0.1
 frozen, found = its_adapters(server.get_submodule("model.layers.0.mlp.down_proj"))
 updates = [alpha / len(a) * b @ a for _, a, b, alpha in found]
 for kind in (torch.float32, torch.bfloat16):
@@ -565,9 +565,8 @@ for kind in (torch.float32, torch.bfloat16):
         matrix += update
         matrix -= update
     off = (matrix - old).float().norm() / updates[0].norm()
-    changed = (matrix != old).float().mean()
-    print(f"{kind}: {changed:.1%} of the weights are others, off by {off:.4%} of an update")
-    assert changed > 0
+    print(f"{kind}: after 100 requests off by {off:.4%} of an update")
+    assert (matrix != old).any()
 
 # %% [markdown] tags=["solution"]
 # **Why.** It is not. In a sum of bfloat16, eight binary digits are left. What was rounded away when the update came does not come back when it goes. After 100 requests the last customer is served by a matrix on which a hundred others have left their traces. In float32 the traces are small, and they are there as well. A server that merges keeps the frozen matrix, and copies it back. A server that does not merge has nothing to undo.
