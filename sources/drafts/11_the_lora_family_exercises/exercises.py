@@ -335,7 +335,7 @@ for bits in (8, 4):
 print("" if passed else "First solve this exercise: then your merged models stand here.", end="")
 
 # %% [markdown] tags=["solution"]
-# **Why.** With 0.3 steps no integer changes, and the whole update is lost: the drift is 1. With 0.6 steps each integer moves by a whole step, 0.4 too far: the drift is 0.4 / 0.6, so 0.67. For the integers that are read back lie on the grid, a sum is rounded just as its update would be alone. What is smaller than half a step has never been.
+# **Why.** With 0.3 steps no integer changes, and the whole update is lost: the drift is 1. With 0.6 steps each integer moves by a whole step, 0.4 too far: the drift is 0.4 / 0.6, so 0.67. What is read back lies on the grid already. So the sum is rounded just as the update alone would be, and an update below half a step disappears.
 #
 # In 8 bits the steps are sixteen times as fine, and most integers move. That is why one merges into 8 bits without a thought. In 4 bits only few integers move, and the drift says that nearly all of the update is lost. The perplexity says less: more than half of the gain is still there. For what moves are the weights with the largest updates, and they move in the right direction. So a drift near 1 is a warning and no verdict: measure the quality as well.
 #
@@ -440,7 +440,7 @@ print("" if passed else "First solve this exercise: then your blocks stand here.
 # %% [markdown] tags=["solution"]
 # **Why.** 1.76 is more than twice 0.73: silu is no straight line, and what is behind it stays behind it. But a product does not care which factor is multiplied. So $l$ is a factor of what up answers, of each row of its matrix and of its bias. And a row's factor goes into the row's scales, which are floats. In down, $l$ would meet columns, and a column has no scale of its own.
 #
-# IA3 on keys and values multiplies outputs, and goes into scales in the same way. LoRA adds to each weight something of its own, and has no such place. What an adapter *can* do decides what a merge costs. In a GPT-2 there is no product, only the bend between two layers. There, a vector on the second layer's inputs has no place either.
+# IA3 on keys and values multiplies outputs, and goes into scales in the same way. LoRA adds to each weight something of its own, and has no such place. What an adapter *can* do decides what a merge costs. In a GPT-2 there is no product, only the bend between two layers. There, a vector on the second layer's inputs finds no such place.
 
 # %% tags=["solution"]
 g, u, factor = torch.tensor(1.0), torch.tensor(3.0), 2
@@ -458,7 +458,7 @@ print(f"in the gate: {silu(factor * g) * u:.2f}")
 # - `names`: a list with one name for each row, of an adapter or `"base"`, which wants the frozen matrix alone. Several rows may have the same name, in any order, and some adapters may not be wanted at all;
 # - returns the outputs, shape (rows, tokens, outputs), in the order of the rows.
 #
-# The frozen matrix may well multiply all rows at once. No input may be changed.
+# The frozen matrix may well multiply all rows at once. No input may be changed, and a row must not notice who was served before it, not even where somebody's update is far larger than the frozen matrix.
 #
 # **Predict** first: another server has only one matrix, in bfloat16. For each request it adds the update, answers, and subtracts the update. After 100 requests, is the matrix the one that it was?
 #
