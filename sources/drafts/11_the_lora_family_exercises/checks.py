@@ -327,13 +327,10 @@ def _merged_on_the_grid_cases(seed):
         ends = [(1.5, 3.0), (0.05, 0.3)]
         scale = size * torch.tensor([[roll.uniform(*ends[row % 2])] for row in range(rows)])
         steps = strength * normal(rows, columns, seed=seeds[1])
-        q[0, :2], steps[0, :2] = (
-            torch.tensor([high, low], dtype=torch.int8),
-            torch.tensor([1.7, -2.2]),
-        )
-        q[1, :2] = torch.tensor([low, 1], dtype=torch.int8)
-        steps[1, :2] = torch.tensor([0.2, 0.8])
-        q[1, 2:4], steps[1, 2:4] = torch.tensor([-1, 2], dtype=torch.int8), torch.tensor([0.7, 0.9])
+        # Beyond both ends, at the lowest integer, two steps at once, and across 0.
+        q[:2, :2] = torch.tensor([[high, low], [low, 1]])
+        steps[:2, :2] = torch.tensor([[1.7, -2.2], [0.2, 1.8]])
+        q[1, 2:4], steps[1, 2:4] = torch.tensor([-1, 2]), torch.tensor([0.7, 0.9])
         steps[-1] = 0.2 * steps[-1].tanh()  # a row in which nothing moves
         return q, scale, steps * scale, bits
 
