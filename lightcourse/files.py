@@ -141,3 +141,10 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict, dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         return tensors, file.metadata() or {}
+
+
+def check_finite(tensors: dict, where: str | os.PathLike) -> None:
+    """Raise ``ValueError`` when one of the tensors of a model or a file holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{where} holds NaN or infinity in {name}; finite values are wanted")

@@ -80,7 +80,7 @@ def save_biases(model: nn.Module, path: str | os.PathLike) -> Path:
     tensors = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not tensors:
         raise ValueError("model has nothing trainable; train_biases_ frees its biases")
-    _require_finite(tensors, "model")
+    files.check_finite(tensors, "model")
     return files.save_tensors(tensors, path, {"kind": KIND})
 
 
@@ -110,7 +110,7 @@ def load_biases_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
     tensors, header = files.load_tensors(path)
     if header.get("kind") != KIND:
         raise ValueError(f"{path} holds no biases; a file that save_biases wrote is wanted")
-    _require_finite(tensors, path)
+    files.check_finite(tensors, path)
     own = dict(model.named_parameters())
     for name, tensor in tensors.items():
         here = tuple(own[name].shape) if name in own else "nothing"
@@ -121,9 +121,3 @@ def load_biases_(model: nn.Module, path: str | os.PathLike) -> layers.Report:
         own[name].copy_(tensor)
         report.changed[name] = tensor.numel()
     return report
-
-
-def _require_finite(tensors, where):
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{where} holds NaN or infinity in {name}; finite values are wanted")

@@ -104,11 +104,15 @@ def write(adapter: Adapter, folder: Path) -> Path:
     for name in adapter.targets if adapter.kind == "IA3" else ():  # a row or a column, there
         shape = (1, -1) if name in adapter.inputs else (-1, 1)
         tensors[f"{PREFIX}{name}.ia3_l"] = adapter.tensors[f"{name}.ia3_l"].detach().view(shape)
-    header = {"format": "pt", "adapter": adapter.name}
+    return write_files(folder, _config(adapter), tensors, {"adapter": adapter.name})
+
+
+def write_files(folder: Path, config: dict, tensors: dict, header: dict | None = None) -> Path:
+    """Write both files of an adapter, or none: its description and its numbers."""
 
     def both(temporary):
-        temporary.write_text(json.dumps(_config(adapter), indent=2) + "\n", encoding="utf-8")
-        files.save_tensors(tensors, folder / WEIGHTS, header)
+        temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        files.save_tensors(tensors, folder / WEIGHTS, {"format": "pt"} | (header or {}))
 
     files.write_atomically(folder / CONFIG, both)
     return folder
@@ -159,7 +163,7 @@ def read(path: str | os.PathLike) -> Adapter:
     kind = _kind(config, path)
     tensors, header = files.load_tensors(path / WEIGHTS)
     inside = {_inside(name): tensor for name, tensor in tensors.items()}
-    _check_finite(inside, path)
+    files.check_finite(inside, path)
     name = header.get("adapter", "default")
     if kind == "IA3":
         return _ia3(name, inside, config)
@@ -185,12 +189,6 @@ def _ia3(name, tensors, config):
     inputs = (key.removesuffix(".ia3_l") for key, v in vectors.items() if v.shape[0] == 1)
     flat = {key: tensor.flatten() for key, tensor in vectors.items()}
     return Adapter(name, 0, 0.0, tensors | flat, kind="IA3", inputs=tuple(inputs))
-
-
-def _check_finite(tensors, path):
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path} holds NaN or infinity in {name}; finite values are wanted")
 
 
 def _check_plain(config, path):

@@ -11,6 +11,7 @@ from torch import nn
 
 from lightcourse import files, layers
 from lightcourse.checkpoints import another_model
+from lightcourse.lora import peft_format
 from lightcourse.lora.peft_format import CONFIG, WEIGHTS
 from lightcourse.lora.prompt_session import PromptSession
 
@@ -167,15 +168,8 @@ def save_prompt(model: PromptTuned, path: str | os.PathLike) -> Path:
     folder = files.checked_folder(path)
     if not isinstance(model, PromptTuned):
         raise ValueError(f"model is a {type(model).__name__}; a PromptTuned is wanted")
-    _require_finite(model.prompt, "model")
-    tensors = {KEY: model.prompt.cpu()}
-
-    def both(temporary):
-        temporary.write_text(json.dumps(_config(model), indent=2) + "\n", encoding="utf-8")
-        files.save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
-
-    files.write_atomically(folder / CONFIG, both)
-    return folder
+    files.check_finite({"its prompt": model.prompt}, "model")
+    return peft_format.write_files(folder, _config(model), {KEY: model.prompt.cpu()})
 
 
 def _config(model):
@@ -221,7 +215,7 @@ def load_prompt(model: nn.Module, path: str | os.PathLike) -> PromptTuned:
     if kind != "PROMPT_TUNING" or KEY not in tensors:
         raise ValueError(f"{path} wants peft_type={kind!r}; PROMPT_TUNING is wanted")
     prompt = tensors[KEY].float()
-    _require_finite(prompt, path)
+    files.check_finite({"its prompt": prompt}, path)
     width = model.get_input_embeddings()(torch.zeros(1, dtype=torch.long)).shape[-1]
     if prompt.ndim != 2 or prompt.shape[1] != width:
         why = f"its vectors are {tuple(prompt.shape)}, (any, {width}) is wanted"
@@ -229,8 +223,3 @@ def load_prompt(model: nn.Module, path: str | os.PathLike) -> PromptTuned:
     tuned = PromptTuned(model, len(prompt))
     tuned.prompt.copy_(prompt)
     return tuned
-
-
-def _require_finite(prompt, where):
-    if not torch.isfinite(prompt).all():
-        raise ValueError(f"{where} holds NaN or infinity in its prompt; finite values are wanted")
