@@ -303,7 +303,7 @@ compare(guess, "yes" if matters else "inconclusive")
 assert matters and better(three["least squares"], three["no training"])
 
 # %% [markdown]
-# It is: 16 updates do not move a step far. ("No training" has the second start. The rate was chosen beforehand, in the same way.) So does the *learning* of steps matter at all? From the mean size it did in longer runs of ours; from the good start, learned and fixed steps were inconclusive. LSQ mends a bad start; it adds little to a good one.
+# It is: 16 updates do not move a step far. ("No training" has the second start. The rate was chosen beforehand, in the same way.) A step that learns is no reason to start it anywhere: look for a good place first, as chapter 08 did.
 #
 # ## 5 · Integers that answer alike
 #
@@ -478,14 +478,14 @@ assert torch.equal(mended, answer) and weight.grad.tolist() == [1, 1, 1, 0]
 # | paper | says | we measured | same order? |
 # |---|---|---|---|
 # | Bengio et al. 2013, 1308.3432 | pretending slope 1 trains units that are 0 or 1 | it trains weights on a grid | yes |
-# | Esser et al. 2019, 1902.08153 | the best networks for images at 2 to 4 bits then, weights and inputs, from the start 2·mean/√Qp | only weights; learned steps mended a bad start | not tested |
+# | Esser et al. 2019, 1902.08153 | the best networks for images at 2 to 4 bits then, weights and inputs, from the start 2·mean/√Qp | only weights; where the steps start counted, though they learn | not tested |
 # | Ma et al. 2024, 2402.17764 | trained from the start, three levels equal floats from 3 billion weights on | a finished model, 16 batches: perplexity times 1.6 to 1.9 | not tested |
 # | Liu et al. 2023, 2305.17888 (LLM-QAT) | a teacher, and text that the model wrote itself, beat rounding down to 4 bits, inputs and cache rounded, too | by the teacher: better at 2 bits; with weights alone nothing to win at 4 | in part |
 #
 # ## Summary
 #
 # - We **pretend** that rounding has slope 1; clamped weights really have 0. The float behind each integer collects small changes.
-# - **LSQ**: inside, the step's gradient is the error of rounding; outside, the last level. It mended a bad start, and added little to a good one.
+# - **LSQ**: inside, the step's gradient is the error of rounding; outside, the last level. In 16 updates it did not make up for a bad start.
 # - **At 2 bits** training by the teacher was better than GPTQ and than training by text, at equal data. At 3 bits it was inconclusive, at 4 nothing was left to win.
 # - **Integers** answered bit for bit as the simulation did.
 # - **When:** training before rounding changed nothing, for there was nothing to learn in floats; norms and table trained *after* it were inconclusive against training on the grid.
