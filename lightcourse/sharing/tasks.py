@@ -34,9 +34,9 @@ def task_probabilities(sizes: Mapping[str, int], temperature: float = 1.0) -> di
 
     Examples
     --------
-    >>> task_probabilities({"large": 900, "small": 100})
-    {'large': 0.9, 'small': 0.1}
-    >>> task_probabilities({"large": 900, "small": 100}, math.inf)
+    >>> task_probabilities({"large": 800, "small": 200})
+    {'large': 0.8, 'small': 0.2}
+    >>> task_probabilities({"large": 800, "small": 200}, math.inf)
     {'large': 0.5, 'small': 0.5}
     """
     if not sizes:
