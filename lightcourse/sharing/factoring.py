@@ -61,14 +61,13 @@ def factor_(
     ranks = share_out(plans, num_bytes)
     share = layers.share_of(model, chosen.values())
     report = layers.Report("factored", "bytes saved", skipped=skipped, share=share)
-    tied = layers.tied_layers(model)
+    readers = _readers(model)
     for name, rank in ranks.items():
         if rank == plans[name].full:
             report.skipped[name] = "stays whole, which takes fewer bytes than the rank it would get"
             continue
         report.changed[name] = plans[name].size(plans[name].full) - plans[name].size(rank)
-        twins = [name, *(twin for twin, owner in tied.items() if owner == name)]
-        _put_in(model, twins, plans[name].directions[:, :rank])
+        _put_in(model, readers[name], plans[name].directions[:, :rank])
     report.notes.append(_told(ranks[name] for name in report.changed))
     pretrained.watch_(model)
     return report
@@ -82,7 +81,8 @@ def _choose(model, targets):
         for name, owner in layers.tied_layers(model).items()
         if owner not in found
     }
-    skipped |= {name: why for name, layer in found.items() if (why := _why_not(model, name, layer))}
+    readers = _readers(model)
+    skipped |= {name: why for name in found if (why := _why_not(model, readers[name]))}
     found = {name: layer for name, layer in found.items() if name not in skipped}
     chosen = layers.targeted(found, targets)
     if not chosen:
@@ -93,14 +93,27 @@ def _choose(model, targets):
     return {name: layer for name, layer in found.items() if name in chosen}, skipped
 
 
-def _why_not(model, name, layer):
-    """Return why a layer is left, or nothing."""
-    if not name:
+def _readers(model):
+    """Return by the first layer's name the names of all layers that share its weight."""
+    readers = {name: [name] for name in layers.linear_layers(model)}
+    for name, owner in layers.tied_layers(model).items():
+        if owner in readers:
+            readers[owner].append(name)
+    return readers
+
+
+def _why_not(model, names):
+    """Return why layers that share a weight are left, or nothing."""
+    if "" in names:
         return "it is the model itself; nn.Sequential(model) is wanted"
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), FactoredLinear):
+    if isinstance(model.get_submodule(names[0].rpartition(".")[0]), FactoredLinear):
         return "a factor already"
-    if "weight" not in layer._parameters or not layers.multiplies_plainly(layer):
-        return f"a {type(layer).__name__} that multiplies, or makes its weight, in its own way"
+    found = [model.get_submodule(name) for name in names]
+    for layer in found:
+        if "weight" not in layer._parameters or not layers.multiplies_plainly(layer):
+            return f"a {type(layer).__name__} that multiplies, or makes its weight, in its own way"
+    if len({layers.is_conv1d(layer) for layer in found}) > 1:
+        return f"shares its weight with {names[1]}, which reads it the other way round"
     return ""
 
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lightcourse import calibration, layers, lora, metrics, pruning, quantization, sharing
 from lightcourse.sharing.factoring import Plan, share_out
@@ -179,6 +180,10 @@ def test_what_multiplies_in_its_own_way_is_left():
     report = sharing.factor_(model, 150)
     assert list(report.changed) == ["1"] and "in its own way" in report.skipped["0"]
     assert "in its own way" in report.skipped["2"]
+    model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    report = sharing.factor_(model, 150)
+    assert list(report.changed) == ["2"] and "the other way round" in report.skipped["0"]
 
 
 @pytest.mark.parametrize("family", toys.ALL)
