@@ -21,12 +21,13 @@ def factor_(
     """Replace linear layers by :class:`FactoredLinear`, in place.
 
     The ranks are shared out greedily: each next one goes where it takes away the most error for
-    its bytes, the squared error of each layer divided by the norm of what the layer holds. That
-    stands between the error itself, by which layers of large inputs take everything, and its
-    share of the layer's own: on the three tiny language models at 50 % and 75 % of the bytes it
-    gave the lowest perplexity, or nearly so, of these two and of equal shares for all layers, as
-    SVD-LLM has them (Wang et al. 2024, arXiv 2403.07378). A layer that takes fewer bytes whole
-    than as two factors of the rank that it would get stays whole.
+    its bytes, the squared error of each weight divided by the weight's norm. That stands between
+    the error itself and its share of the layer's own. On the three tiny language models at 50 %
+    and 75 % of the bytes it gave the lowest perplexity, or nearly so, of these and of equal
+    shares for all layers, as SVD-LLM has them (Wang et al. 2024, arXiv 2403.07378). With
+    ``hessians`` the ranks are the same: shared out by the error of the outputs, they went to
+    where a few inputs are huge, and two of the three models were worse than without. A layer that
+    takes fewer bytes whole than as two factors of the rank that it would get stays whole.
 
     Parameters
     ----------
@@ -37,8 +38,8 @@ def factor_(
         What the matrices of all layers that ``targets`` names may take afterwards, biases left
         out, each in its own dtype.
     hessians : mapping of str to Tensor, optional
-        ``x xᵀ`` by layer, as ``calibration.hessians`` sums it, over one text for all: the outputs
-        on such a text are then kept, and not the weights. See :func:`low_rank`.
+        ``x xᵀ`` by layer, as ``calibration.hessians`` sums it: the factors then keep the outputs
+        on such a text, and not the weights. See :func:`low_rank`.
     targets : str or sequence of str, optional
         Which linear layers, as in ``lora.add_lora_``; all of them without it.
 
@@ -166,7 +167,9 @@ def _plan(name, layer, hessians):
     if hessians is not None and name not in hessians:
         raise ValueError(f"hessians lacks {name}; measure it, or name others in targets")
     try:
-        directions, energies = decomposed(weight, None if hessians is None else hessians[name])
+        directions, energies = decomposed(weight)
+        if hessians is not None:
+            directions, _ = decomposed(weight, hessians[name])
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from error
     norm = energies.sum().sqrt().clamp(min=torch.finfo(torch.double).tiny)

@@ -108,6 +108,19 @@ def test_outputs_are_nearer_with_hessians():
     assert gaps[1] < gaps[0]
 
 
+@pytest.mark.parametrize("family", toys.ALL)
+def test_hessians_decide_about_the_factors_and_not_about_the_ranks(family):
+    model = toys.ALL[family]()
+    hessians = calibration.hessians(model, BATCHES)
+    plain, other = copy.deepcopy(model), copy.deepcopy(model)
+    assert factored(plain)[1].changed == factored(other, hessians=hessians)[1].changed
+    for name, layer in found(plain).items():
+        old = layers.weight_matrix(model.get_submodule(name)).detach()
+        gaps = [old - one.weight.detach() for one in (layer, found(other)[name])]
+        errors = [float(torch.trace(gap @ hessians[name] @ gap.T)) for gap in gaps]
+        assert errors[1] <= errors[0] * (1 + 1e-4)
+
+
 def test_targets_choose_layers():
     least = 4 * (3 * 48 + 32)  # rank 1 of three matrices of 32 x 16 and of one of 16 x 16
     targets = ["up_proj", "layers.0.self_attn.q_proj"]
