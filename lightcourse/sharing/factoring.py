@@ -21,12 +21,13 @@ def factor_(
     """Replace linear layers by :class:`FactoredLinear`, in place.
 
     The ranks are shared out greedily: each next one goes where it takes away the most error for
-    its bytes, the squared error of each layer divided by the norm of what the layer holds. That
-    stands between the error itself, by which layers of large inputs take everything, and its
-    share of the layer's own: on the three tiny language models at 50 % and 75 % of the bytes it
-    gave the lowest perplexity, or nearly so, of these two and of equal shares for all layers, as
-    SVD-LLM has them (Wang et al. 2024, arXiv 2403.07378). A layer that takes fewer bytes whole
-    than as two factors of the rank that it would get stays whole.
+    its bytes, the squared error of each weight divided by the weight's norm. That stands between
+    the error itself and its share of the layer's own. On the three tiny language models at 50 %
+    and 75 % of the bytes it gave the lowest perplexity, or nearly so, of these and of equal
+    shares for all layers, as SVD-LLM has them (Wang et al. 2024, arXiv 2403.07378). With
+    ``hessians`` the ranks are the same: shared out by the error of the outputs, they went to
+    where a few inputs are huge, and two of the three models were worse than without. A layer that
+    takes fewer bytes whole than as two factors of the rank that it would get stays whole.
 
     Parameters
     ----------
@@ -37,8 +38,8 @@ def factor_(
         What the matrices of all layers that ``targets`` names may take afterwards, biases left
         out, each in its own dtype.
     hessians : mapping of str to Tensor, optional
-        ``x xᵀ`` by layer, as ``calibration.hessians`` sums it, over one text for all: the outputs
-        on such a text are then kept, and not the weights. See :func:`low_rank`.
+        ``x xᵀ`` by layer, as ``calibration.hessians`` sums it: the factors then keep the outputs
+        on such a text, and not the weights. See :func:`low_rank`.
     targets : str or sequence of str, optional
         Which linear layers, as in ``lora.add_lora_``; all of them without it.
 
@@ -61,14 +62,13 @@ def factor_(
     ranks = share_out(plans, num_bytes)
     share = layers.share_of(model, chosen.values())
     report = layers.Report("factored", "bytes saved", skipped=skipped, share=share)
-    tied = layers.tied_layers(model)
+    readers = _readers(model)
     for name, rank in ranks.items():
         if rank == plans[name].full:
             report.skipped[name] = "stays whole, which takes fewer bytes than the rank it would get"
             continue
         report.changed[name] = plans[name].size(plans[name].full) - plans[name].size(rank)
-        twins = [name, *(twin for twin, owner in tied.items() if owner == name)]
-        _put_in(model, twins, plans[name].directions[:, :rank])
+        _put_in(model, readers[name], plans[name].directions[:, :rank])
     report.notes.append(_told(ranks[name] for name in report.changed))
     pretrained.watch_(model)
     return report
@@ -82,7 +82,8 @@ def _choose(model, targets):
         for name, owner in layers.tied_layers(model).items()
         if owner not in found
     }
-    skipped |= {name: why for name, layer in found.items() if (why := _why_not(model, name, layer))}
+    readers = _readers(model)
+    skipped |= {name: why for name in found if (why := _why_not(model, readers[name]))}
     found = {name: layer for name, layer in found.items() if name not in skipped}
     chosen = layers.targeted(found, targets)
     if not chosen:
@@ -93,14 +94,27 @@ def _choose(model, targets):
     return {name: layer for name, layer in found.items() if name in chosen}, skipped
 
 
-def _why_not(model, name, layer):
-    """Return why a layer is left, or nothing."""
-    if not name:
+def _readers(model):
+    """Return by the first layer's name the names of all layers that share its weight."""
+    readers = {name: [name] for name in layers.linear_layers(model)}
+    for name, owner in layers.tied_layers(model).items():
+        if owner in readers:
+            readers[owner].append(name)
+    return readers
+
+
+def _why_not(model, names):
+    """Return why layers that share a weight are left, or nothing."""
+    if "" in names:
         return "it is the model itself; nn.Sequential(model) is wanted"
-    if isinstance(model.get_submodule(name.rpartition(".")[0]), FactoredLinear):
+    if isinstance(model.get_submodule(names[0].rpartition(".")[0]), FactoredLinear):
         return "a factor already"
-    if "weight" not in layer._parameters or not layers.multiplies_plainly(layer):
-        return f"a {type(layer).__name__} that multiplies, or makes its weight, in its own way"
+    found = [model.get_submodule(name) for name in names]
+    for layer in found:
+        if "weight" not in layer._parameters or not layers.multiplies_plainly(layer):
+            return f"a {type(layer).__name__} that multiplies, or makes its weight, in its own way"
+    if len({layers.is_conv1d(layer) for layer in found}) > 1:
+        return f"shares its weight with {names[1]}, which reads it the other way round"
     return ""
 
 
@@ -153,7 +167,9 @@ def _plan(name, layer, hessians):
     if hessians is not None and name not in hessians:
         raise ValueError(f"hessians lacks {name}; measure it, or name others in targets")
     try:
-        directions, energies = decomposed(weight, None if hessians is None else hessians[name])
+        directions, energies = decomposed(weight)
+        if hessians is not None:
+            directions, _ = decomposed(weight, hessians[name])
     except ValueError as error:
         raise ValueError(f"layer {name}: {error}") from error
     norm = energies.sum().sqrt().clamp(min=torch.finfo(torch.double).tiny)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from lightcourse import calibration, layers, lora, metrics, pruning, quantization, sharing
 from lightcourse.sharing.factoring import Plan, share_out
@@ -107,6 +108,19 @@ def test_outputs_are_nearer_with_hessians():
     assert gaps[1] < gaps[0]
 
 
+@pytest.mark.parametrize("family", toys.ALL)
+def test_hessians_decide_about_the_factors_and_not_about_the_ranks(family):
+    model = toys.ALL[family]()
+    hessians = calibration.hessians(model, BATCHES)
+    plain, other = copy.deepcopy(model), copy.deepcopy(model)
+    assert factored(plain)[1].changed == factored(other, hessians=hessians)[1].changed
+    for name, layer in found(plain).items():
+        old = layers.weight_matrix(model.get_submodule(name)).detach()
+        gaps = [old - one.weight.detach() for one in (layer, found(other)[name])]
+        errors = [float(torch.trace(gap @ hessians[name] @ gap.T)) for gap in gaps]
+        assert errors[1] <= errors[0] * (1 + 1e-4)
+
+
 def test_targets_choose_layers():
     least = 4 * (3 * 48 + 32)  # rank 1 of three matrices of 32 x 16 and of one of 16 x 16
     targets = ["up_proj", "layers.0.self_attn.q_proj"]
@@ -179,6 +193,10 @@ def test_what_multiplies_in_its_own_way_is_left():
     report = sharing.factor_(model, 150)
     assert list(report.changed) == ["1"] and "in its own way" in report.skipped["0"]
     assert "in its own way" in report.skipped["2"]
+    model = nn.Sequential(nn.Linear(8, 8), Conv1D(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    report = sharing.factor_(model, 150)
+    assert list(report.changed) == ["2"] and "the other way round" in report.skipped["0"]
 
 
 @pytest.mark.parametrize("family", toys.ALL)
