@@ -106,6 +106,13 @@ class Checkpoint:
         if wrong := sorted(own.keys() ^ set(names)):
             raise self.another_model(f"only one of the two has {wrong[0]}")
 
+    def check_ties(self, own: dict[str, torch.Tensor]) -> None:
+        """Raise ``ValueError`` where two tensors of a model are one, and not so in the file."""
+        shared = self.notes["shared"]
+        for name, owner in layers.shared_tensors(own).items():
+            if shared.get(name, name) != shared.get(owner, owner):
+                raise self.another_model(f"{name} and {owner} are one tensor here, but two there")
+
 
 def another_model(path: str | Path, why: str) -> ValueError:
     """Return the error for a model that the file ``path`` is not for."""

@@ -7,7 +7,8 @@ there. Every in-place verb of the library goes through this module instead.
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from lightcourse.integers import IntegerMatrix, integer_matrices
 
+Targets = str | Sequence[str] | None
 WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -238,6 +240,44 @@ def multiplies_plainly(layer: nn.Module) -> bool:
     except Exception:  # whatever else it wants, it is not x alone
         return False
     return bool(apart <= torch.finfo(weight.dtype).eps ** 0.5 * wanted.norm())
+
+
+def fits_target(name: str, target: str, is_pattern: bool, argument: str = "targets") -> bool:
+    """Tell whether a layer's name is what a target means: a pattern, or the end of names.
+
+    Raises
+    ------
+    ValueError
+        When it is no regular expression; ``argument`` is its name there.
+    """
+    if not is_pattern:
+        return f".{name}".endswith(f".{target}")
+    try:
+        return bool(re.fullmatch(target, name))
+    except re.error as error:
+        raise ValueError(f"{argument} is {target!r}, no regular expression: {error}") from error
+
+
+def targeted(names: Iterable[str], targets: Targets) -> list[str]:
+    """Return those of some names that ``targets`` means; all of them without targets.
+
+    Raises
+    ------
+    ValueError
+        When one of the targets fits no name.
+    """
+    names, is_pattern = list(names), isinstance(targets, str)
+    if targets is None:
+        return names
+    listed = [targets] if is_pattern else list(targets)
+    fitting = {one: {n for n in names if fits_target(n, one, is_pattern)} for one in listed}
+    for one, found in fitting.items():
+        if not found:
+            known = sorted({name.rpartition(".")[2] for name in names})
+            raise ValueError(
+                f"targets is {targets!r}, but {one!r} fits no layer; the layers are called {known}"
+            )
+    return [name for name in names if any(name in found for found in fitting.values())]
 
 
 def weight_matrix(layer: nn.Module) -> torch.Tensor:

@@ -1,6 +1,8 @@
 """The measuring tape against formulas written out, scikit-learn, and known answers."""
 
 import math
+import threading
+import time
 
 import pytest
 import torch
@@ -246,3 +248,24 @@ def test_the_sign_test_is_scipys(gained, lost):
 
 def test_many_changed_answers_are_no_trouble():
     assert metrics.PairedGap(9000, 8000, 20000).p_value < 1e-10
+
+
+def test_a_peak_is_seen_after_it_has_passed():
+    with metrics.watch_memory() as memory:
+        before = memory.peak
+        held = b"1" * 200_000_000
+        time.sleep(0.1)
+        del held
+        with metrics.watch_memory() as afterwards:
+            pass
+    assert memory.peak > before + 150_000_000
+    assert afterwards.peak < memory.peak
+
+
+def test_memory_is_watched_until_a_block_fails_and_no_longer():
+    threads = threading.active_count()
+    with pytest.raises(KeyError), metrics.watch_memory() as memory:
+        raise KeyError
+    assert threading.active_count() == threads and memory.peak > 0
+    with pytest.raises(ValueError, match="every is nan"), metrics.watch_memory(float("nan")):
+        pass

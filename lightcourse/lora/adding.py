@@ -11,14 +11,14 @@ from lightcourse.lora.ia3 import IA3Linear
 from lightcourse.lora.layer import LoRALinear
 from lightcourse.lora.shell import Shell, innermost, own_parameters, shape, updates
 from lightcourse.lora.switching import adapters
-from lightcourse.lora.targets import Targets, choose
+from lightcourse.lora.targets import choose
 
 
 def add_lora_(
     model: nn.Module,
     rank: int = 8,
     alpha: float = 16.0,
-    targets: Targets = None,
+    targets: layers.Targets = None,
     adapter: str = "default",
 ) -> layers.Report:
     r"""Freeze a model and put a trainable low-rank update beside its linear layers.
@@ -64,7 +64,7 @@ def add_dora_(
     model: nn.Module,
     rank: int = 8,
     alpha: float = 16.0,
-    targets: Targets = None,
+    targets: layers.Targets = None,
     adapter: str = "default",
 ) -> layers.Report:
     """Freeze a model and let its linear layers learn by :class:`DoRALinear`.
@@ -90,8 +90,8 @@ def _add_low_rank(kind, model, rank, alpha, targets, adapter):
 
 def add_ia3_(
     model: nn.Module,
-    outputs: Targets = (),
-    inputs: Targets = (),
+    outputs: layers.Targets = (),
+    inputs: layers.Targets = (),
     adapter: str = "default",
 ) -> layers.Report:
     """Freeze a model and multiply what some of its layers give, or are given, by vectors.

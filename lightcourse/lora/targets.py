@@ -1,14 +1,9 @@
 """Which layers of a model an adapter is put around."""
 
-import re
-from collections.abc import Sequence
-
 from torch import nn
 
 from lightcourse import layers
 from lightcourse.lora.shell import plain_names
-
-Targets = str | Sequence[str] | None
 
 
 def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
@@ -23,7 +18,9 @@ def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
     return {name: model.get_submodule(name) for name in names if name and name not in shared}
 
 
-def choose(model: nn.Module, targets: Targets, argument: str = "targets") -> dict[str, nn.Module]:
+def choose(
+    model: nn.Module, targets: layers.Targets, argument: str = "targets"
+) -> dict[str, nn.Module]:
     """Return the layers that targets name; all of them without targets.
 
     Raises
@@ -36,20 +33,15 @@ def choose(model: nn.Module, targets: Targets, argument: str = "targets") -> dic
         return candidates
     chosen = set()
     for target in [targets] if isinstance(targets, str) else targets:
-        fitting = {n for n in candidates if _fits(n, target, isinstance(targets, str), argument)}
+        fitting = {
+            n
+            for n in candidates
+            if layers.fits_target(n, target, isinstance(targets, str), argument)
+        }
         if not fitting:
             raise ValueError(_no_layer(model, target, targets, candidates, argument))
         chosen |= fitting
     return {name: layer for name, layer in candidates.items() if name in chosen}
-
-
-def _fits(name, target, is_pattern, argument):
-    if not is_pattern:
-        return f".{name}".endswith(f".{target}")
-    try:
-        return bool(re.fullmatch(target, name))
-    except re.error as error:
-        raise ValueError(f"{argument} is {target!r}, no regular expression: {error}") from error
 
 
 def _no_layer(model, target, targets, candidates, argument):

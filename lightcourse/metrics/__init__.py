@@ -10,6 +10,7 @@ from lightcourse.metrics.answers import (
     predict,
 )
 from lightcourse.metrics.divergences import divergence, kl_divergence
+from lightcourse.metrics.memory import Memory, watch_memory
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
@@ -18,6 +19,7 @@ from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_by
 __all__ = [
     "Latency",
     "Ledger",
+    "Memory",
     "PairedGap",
     "TrainingBytes",
     "accuracy",
@@ -37,4 +39,5 @@ __all__ = [
     "size_in_bytes",
     "sparsity",
     "training_bytes",
+    "watch_memory",
 ]

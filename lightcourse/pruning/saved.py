@@ -124,6 +124,7 @@ def _check_fits(model, own, stored):
         fits = may_shrink and all(a <= b for a, b in zip(there, here, strict=True))
         if there != here and not fits:
             raise stored.wrong_shape(name, parameter)
+    stored.check_ties(own)
     for name in stored.notes["shapes"]:
         _check_parts(stored, name)
 

@@ -196,6 +196,20 @@ def _check_describable(model):
     for name, stack in plain.named_modules():
         if isinstance(stack, nn.ModuleList) and len(stack) != len(model.get_submodule(name)):
             raise ValueError(_undescribed(model, name, len(model.get_submodule(name)), len(stack)))
+    tied = _ties(plain)
+    for name, owner in _ties(model).items():
+        if tied.get(name, name) != tied.get(owner, owner):
+            raise ValueError(
+                f"{name} is one tensor with {owner} here, which no configuration tells; save the "
+                "model with save_pruned or save_quantized, which keep it one"
+            )
+
+
+def _ties(model):
+    """Return by name the first name of each parameter that stands in a model twice."""
+    first, named = {}, list(model.named_parameters(remove_duplicate=False))
+    owners = {name: first.setdefault(id(parameter), name) for name, parameter in named}
+    return {name: owner for name, owner in owners.items() if name != owner}
 
 
 def _shapes(model):
@@ -220,6 +234,10 @@ def _undescribed(model, name, found, wanted):
         )
     if name.endswith((".step", ".input_step", ".input_zero_point")):
         return f"{name} belongs to a layer that trains on the grid; convert_qat_ the model first"
+    if wanted is None and name.endswith((".left.weight", ".right.weight")):
+        return (
+            f"{name} belongs to a factored layer, which no configuration tells; use save_factored"
+        )
     return (
         f"{name} is {found} here and {wanted} in the model that this {type(model).__name__}'s "
         "configuration describes: from_pretrained would fill it at random; save it with "

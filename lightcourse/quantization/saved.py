@@ -166,10 +166,7 @@ def _check_others(own, stored, inside):
     for name, tensor in own.items():
         if stored.shape(name) != tuple(tensor.shape):
             raise stored.wrong_shape(name, tensor)
-    shared = stored.notes["shared"]
-    for name, owner in layers.shared_tensors(own).items():
-        if shared.get(name, name) != shared.get(owner, owner):
-            raise stored.another_model(f"{name} and {owner} are one tensor here, but two there")
+    stored.check_ties(own)
 
 
 def _move(model, new):

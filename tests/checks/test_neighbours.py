@@ -692,6 +692,58 @@ def first_of_all_faults(trained, exported, bits, faults):
     return next(iter(odd), (-1, "none"))
 
 
+def ledgers_layer_by_layer(layers, way, size, jobs, tokens):
+    """Walk through the layers with a text, and count what it meets."""
+    trained = size * layers[0][1] if way == "prompt" else 0
+    run = stored = 0
+    for outputs, inputs, biased in layers:
+        vectors = {"LoRA": [inputs, outputs] * size, "IA3": [outputs]}
+        vectors["DoRA"] = [*vectors["LoRA"], outputs]
+        extra = sum(vectors.get(way, []))
+        trained += extra + (outputs if way == "biases" and biased else 0)
+        run += (tokens + (size if way == "prompt" else 0)) * (outputs * inputs + extra)
+        stored += outputs * (inputs + 1 if biased else inputs)
+    return [trained, stored + trained * jobs, run]
+
+
+def dora_row_by_row(x, layer, adapter):
+    """Scale each row by its trained length over its own, in 64-bit floats."""
+    weight, bias, a, b, lengths = (part.double().numpy() for part in (*layer, *adapter[:3]))
+    made = weight + b @ a * adapter[3] / a.shape[0]
+    for row, length in zip(made, lengths, strict=True):
+        if row.any():
+            row *= length / math.hypot(*row)
+    return [np.einsum("ti,oi->to", x.double().numpy(), made) + bias, made]
+
+
+def steps_by_themselves(q, scale, update, bits):
+    """Round the update alone, a half up, and add it: on the grid that is the same."""
+    width, change = scale.double().numpy(), update.double().numpy()
+    moved = q.numpy() + np.floor(change / width + 0.5).astype(int)
+    new = np.minimum(np.maximum(moved, -(2**bits) // 2), 2**bits // 2 - 1)
+    rest = np.sqrt(np.square((new - q.numpy()) * width - change).sum())
+    whole = np.sqrt(np.square(change).sum())
+    return [new, np.mean(new != q.numpy()), rest / whole if whole else 0]
+
+
+def scales_in_numpy(gate, up, down, vector):
+    q, scale, bias = (part.numpy() for part in up)
+    return [gate, [q, np.einsum("og,o->og", scale, vector.numpy()), vector.numpy() * bias], down]
+
+
+def served_one_by_one(x, weight, adapters, names):
+    """Merge for each row into a fresh copy."""
+    known = {name: (a, b, alpha) for name, a, b, alpha in adapters}
+    y = []
+    for row, name in zip(x.double(), names, strict=True):
+        matrix = weight.double()
+        if name in known:
+            a, b, alpha = known[name]
+            matrix = matrix + b.double() @ a.double() * alpha / a.shape[0]
+        y.append((matrix @ row.T).T)
+    return torch.stack(y)
+
+
 ORACLES = {
     "on_the_grid": [layer_in_numpy],
     "step_gradient": [step_value_by_value],
@@ -766,6 +818,11 @@ ORACLES = {
             [rank * (inputs + outputs), (inputs + rank) * outputs + rank * inputs, inputs * outputs]
         )
     ],
+    "three_ledgers": [ledgers_layer_by_layer],
+    "dora": [dora_row_by_row],
+    "merged_on_the_grid": [steps_by_themselves],
+    "ia3_in_integers": [scales_in_numpy],
+    "serve_rows": [served_one_by_one],
 }
 
 
