@@ -128,13 +128,26 @@ def test_a_shared_weight_meets_the_inputs_of_all_its_layers():
     assert pruning.wanda_scores(model, norms)["0"].shape == (8, 8)
 
 
-def test_lora_leaves_shared_layers_and_names_them():
+def test_each_of_them_gets_an_update_of_its_own():
     model = chain(2)
+    before = answer(model)
     report = lora.add_lora_(model, rank=2)
-    assert list(report.changed) == ["2"]
-    assert report.skipped == {"0": "shares its weight with 1", "1": "shares its weight with 0"}
-    with pytest.raises(ValueError, match="0 shares its weight with 1"):
-        lora.add_lora_(chain(2), targets=["0"])
+    assert list(report.changed) == ["0", "1", "2"] and not report.skipped
+    assert model[0].base.weight is model[1].base.weight
+    nn.init.ones_(model[1].lora_b)
+    assert not torch.equal(answer(model), before)
+    with pytest.raises(ValueError, match="layer 0 shares its weight with 1, which would"):
+        lora.merge_lora_(model)
+
+
+def test_lora_leaves_what_is_a_table_too_and_names_it():
+    model = nn.ModuleDict({"last": nn.Linear(8, 8), "around": Around()})
+    report = lora.add_lora_(model, rank=2)
+    assert list(report.changed) == ["last"]
+    why = "shares its weight with around.table"
+    assert report.skipped == {"around.first": why, "around.last": why}
+    with pytest.raises(ValueError, match="around.first shares its weight with around.table"):
+        lora.add_lora_(model, targets=["first"], adapter="other")
 
 
 def test_an_update_is_not_merged_into_a_weight_that_others_read():

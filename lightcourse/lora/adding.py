@@ -47,8 +47,10 @@ def add_lora_(
     Returns
     -------
     Report
-        For each adapted layer the parameters added. A layer that shares its weight is
-        skipped and named: merging its update would change the other owner too.
+        For each adapted layer the parameters added. A layer that shares its weight with a table
+        is skipped and named. Of layers that share one among themselves each gets an update of
+        its own, as in Relaxed Recursive Transformers (Bae et al. 2024, arXiv 2410.20672):
+        :func:`merge_lora_` refuses these, since merging one would change the others.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def add_dora_(
 
 def _add_low_rank(kind, model, rank, alpha, targets, adapter):
     model = layers.inside(model)
-    chosen, skipped = choose(model, targets), _shared(model)
+    chosen, skipped = choose(model, targets), _tied(model)
     thin = {name: min(shape(layer)) for name, layer in chosen.items() if min(shape(layer)) < rank}
     for name, most in thin.items():
         why = f"rank is {rank}, but {name} has no more than rank {most} itself"
@@ -132,9 +134,10 @@ def add_ia3_(
     return put_around(model, chosen, lambda n, layer: make(layer, sides[n]), adapter)
 
 
-def _shared(model):
-    shared = layers.shared_layers(model)
-    return {name: f"shares its weight with {other}" for name, other in shared.items()}
+def _tied(model):
+    """Return the layers whose weight is a table's, and why they are left."""
+    linear, tied = layers.linear_layers(model), layers.tied_layers(model)
+    return {n: f"shares its weight with {one}" for n, one in tied.items() if one not in linear}
 
 
 def put_around(

@@ -9,13 +9,16 @@ from lightcourse.lora.shell import plain_names
 def may_adapt(model: nn.Module) -> dict[str, nn.Module]:
     """Return the layers adapters fit on: linear ones, and those that store integers.
 
-    Where a layer has an adapter already, the outermost shell is returned.
+    Of floats that belong to a table too there is none. Where a layer has an adapter already, the
+    outermost shell is returned.
     """
-    plain = plain_names(model)
-    quantized = [name for name, m in model.named_modules() if layers.stores_integers(m)]
-    names = [plain[name] for name in [*layers.linear_layers(model), *quantized]]
-    shared = {plain[name] for name in layers.shared_layers(model)}
-    return {name: model.get_submodule(name) for name in names if name and name not in shared}
+    plain, linear = plain_names(model), layers.linear_layers(model)
+    linear |= {name: one for name, one in layers.tied_layers(model).items() if one in linear}
+    modules = list(model.named_modules())
+    floats = [name for name, _ in modules if name in linear]
+    quantized = [name for name, m in modules if layers.stores_integers(m)]
+    names = [plain[name] for name in [*floats, *quantized]]
+    return {name: model.get_submodule(name) for name in names if name}
 
 
 def choose(

@@ -12,7 +12,7 @@ from lightcourse.integers.unpacking import is_traced
 from lightcourse.quantization.blocks import Coded, nf4
 from lightcourse.quantization.plan import plan_bits
 from lightcourse.quantization.products import multiply_floats
-from lightcourse.quantization.verbs import stored_bytes
+from lightcourse.quantization.verbs import share_biases, stored_bytes
 
 # So few rows are multiplied as they are looked up; for more, to look all up first is faster.
 # Measured on an Intel Xeon (Granite Rapids, one thread) with a matrix of 1536 x 576.
@@ -157,14 +157,25 @@ def codebook_(
         "coded", "bytes saved", skipped=skipped | layers.other_matrices(model), share=share
     )
     new = {}
-    for name in (name for names in chosen for name in names):
-        new[name] = _coded(name, model.get_submodule(name), code[name] if by_name else code)
+    for names in chosen:
+        how = code[next(name for name in names if name in code)] if by_name else code
+        first = new[names[0]] = _coded(names[0], model.get_submodule(names[0]), how)
+        for name in names[1:]:  # one weight, of which one matrix of codes is enough
+            new[name] = _beside(first, model.get_submodule(name).bias)
+        saved = model.get_submodule(names[0]).weight.nbytes - stored_bytes(first)
+        report.changed |= dict.fromkeys(names, 0) | {names[0]: saved}
+    share_biases(model, new)
     for name, layer in new.items():
-        report.changed[name] = model.get_submodule(name).weight.nbytes - stored_bytes(layer)
         layers.replace_(model, name, layer)
     report.raise_if_nothing_changed("the model has no linear layer in floating point")
     pretrained.watch_(model)
     return report
+
+
+def _beside(first, bias):
+    """Return a layer with the codes of another and a bias of its own."""
+    own = {"bias": None if bias is None else bias.detach().clone()}
+    return CodebookLinear.from_parts(first.settings(), dict(first.named_buffers()) | own)
 
 
 def _coded(name, old, code):

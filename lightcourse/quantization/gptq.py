@@ -194,6 +194,7 @@ def gptq_(
     """
     model = layers.inside(model)
     chosen, skipped = plan_bits(model, bits, None, skip)
+    skipped |= {n: "shares its weight" for names in chosen if len(names) > 1 for n in names}
     chosen = {names[0]: number for names, number in chosen.items() if len(names) == 1}
     how = {"group_size": group_size, "symmetric": symmetric, "choose_qparams": choose_qparams}
     owners = {(name,): number for name, number in chosen.items()}

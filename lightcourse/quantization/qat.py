@@ -11,7 +11,7 @@ from lightcourse.quantization.fake import TERNARY, FakeQuantizedLinear, grid_end
 from lightcourse.quantization.layer import QuantizedLinear
 from lightcourse.quantization.learned_steps import mean_step, nearest_step
 from lightcourse.quantization.plan import plan_bits
-from lightcourse.quantization.verbs import check_on_cpu, inputs_of, stored_bytes
+from lightcourse.quantization.verbs import check_on_cpu, inputs_of, share_biases, stored_bytes
 
 # torch's own modules that read these layers' weights instead of calling the layers.
 READERS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -252,9 +252,10 @@ def convert_qat_(model: nn.Module, codes: bool = False) -> layers.Report:
     for name, old in _prepared(model).items():
         new[name] = _converted(name, old, codes)
         owner = first.setdefault(id(old.weight), name)
-        for buffer in ("qweight", "scale"):  # one matrix for layers that share a weight
-            setattr(new[name], buffer, getattr(new[owner], buffer))
+        for buffer in {"qweight", "scale", "levels"} & new[owner]._buffers.keys():
+            setattr(new[name], buffer, getattr(new[owner], buffer))  # one matrix for one weight
         report.changed[name] = (old.weight.nbytes - stored_bytes(new[name])) * (owner == name)
+    share_biases(model, new)
     for name, layer in new.items():
         layers.replace_(model, name, layer)
     pretrained.watch_(model)

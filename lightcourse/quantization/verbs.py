@@ -142,6 +142,7 @@ def _maker(model, names, bits, grid, integers):
 
 def _put_in(model, chosen, new, report):
     """Replace the old modules by the new, and count the bytes."""
+    share_biases(model, new)
     for name, layer in new.items():
         old = model.get_submodule(name)
         layers.replace_(model, name, layer)
@@ -149,6 +150,23 @@ def _put_in(model, chosen, new, report):
     for first, *others in chosen:
         for name in others:  # the weight and the integers are counted once, at the first name
             report.changed[name] = stored_bytes(new[first]) - stored_bytes(new[name])
+
+
+def share_biases(model: nn.Module, new: Mapping[str, nn.Module]) -> None:
+    """Let layers that will stand in a model have one bias where the old ones have one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With the old layers in it; unchanged.
+    new : mapping of str to nn.Module
+        By the names of those; changed.
+    """
+    first = {}
+    for name, layer in new.items():
+        bias = getattr(model.get_submodule(name), "bias", None)
+        if bias is not None:
+            layer.bias = first.setdefault(id(bias), layer.bias)
 
 
 def _check_by_name(argument, given):
@@ -263,15 +281,18 @@ def dequantize_(model: nn.Module) -> layers.Report:
     """
     model = layers.inside(model)
     report = layers.Report("dequantized", "bytes added")
-    weights = {}
+    weights, new = {}, {}
     for name, module in integer_matrices(model).items():
         added = 0
         if module.qweight.data_ptr() not in weights:
             weight = module.dequantize().to(module.dtype)
             weights[module.qweight.data_ptr()] = nn.Parameter(weight, requires_grad=False)
             added = weight.nbytes - stored_bytes(module)
-        layers.replace_(model, name, _as_floats(module, weights[module.qweight.data_ptr()]))
+        new[name] = _as_floats(module, weights[module.qweight.data_ptr()])
         report.changed[name] = added
+    share_biases(model, new)
+    for name, layer in new.items():
+        layers.replace_(model, name, layer)
     return report.raise_if_nothing_changed("no layer of the model stores integers")
 
 

@@ -106,9 +106,10 @@ def width(model: nn.Module, path: str) -> int:
 
 
 def _refuse(model, kinds, what):
+    names = " or ".join(", ".join(kind) for kind in kinds)
     raise ValueError(
-        f"model is a {type(model).__name__} without a known {what}; linear layers "
-        f"called {' or '.join(', '.join(kind) for kind in kinds)} are wanted"
+        f"model is a {type(model).__name__} without a known {what}; linear layers that own their "
+        f"weights, called {names} are wanted"
     )
 
 
