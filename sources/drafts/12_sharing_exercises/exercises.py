@@ -100,7 +100,7 @@ def asked(model):
 
 
 # %% [markdown]
-# Then, what sharing costs: all are trained for 12 steps. The control is the student with four layers of its own, trained for 12 steps, too.
+# Then, what sharing costs: all are trained for 12 steps. The control is the student with four layers of its own, trained for 12 steps, too. (It had learned what it could, so these only move it about.)
 
 
 # %% rtol=0.06
@@ -324,7 +324,8 @@ orders = [torch.randperm(600, generator=torch.Generator().manual_seed(seed)) for
 lists = [[sentences["text"][row] for row in rows.tolist()] for rows in (train_1, test_1)]
 lists += [[sentences["text"][row] for row in rows.tolist()] for rows in (train_2, test_2)]
 own, others = seen_texts([tuple(lists[:2]), tuple(lists[2:])]) if passed else ([[], []],) * 2
-print("sentiment: in its own training", len(own[0]), "of 120, in the other's", len(others[0]))
+told = f"in its own training {len(own[0])} of 120, in the other's {len(others[0])}"
+print(f"sentiment: {told}" if passed else "First solve this exercise: then the leak stands here.")
 
 # %% [markdown]
 # What does it do? Below, the sentiment head is tested on its own 120 sentences, and on 200 fresh ones that nobody has seen. First as it was split. Then without the leak: the rows that your function found are taken out of the other task's training. The control takes out as many others, which are no leak.
