@@ -640,17 +640,18 @@ def _without_conflict_cases(seed):
         shared = roll.sample([(name, math.prod(s)) for name, s in shapes.items()], len(shapes))
         return *parts, shared
 
-    def leaning(low, high, lean, **more):
+    def leaning(low, high, lean, cosines=(-1, 1), **more):
         def fits(found):
-            return low < float(_dot(*_long(*found))) < high
+            dot, cosine = (float(each(*_long(*found))) for each in (_dot, _cosine))
+            return low < dot < high and cosines[0] < cosine < cosines[1]
 
         return until(fits, lambda: case(lean, **more))
 
     return [
-        leaning(-99, -3, -1.0),
+        leaning(-99, -3, -1.0, cosines=(-1, -0.55)),
         leaning(3, 99, 1.0),
         leaning(-99, -3, -2.0, size=2.0),
-        leaning(-0.9, -0.2, -0.3, size=0.2),
+        leaning(-0.9, -0.2, -0.3, cosines=(-0.45, 0), size=0.2),
         leaning(0.2, 0.9, 0.3, size=0.2),
         leaning(-0.1, -0.02, -9.0, size=0.05, first=0.1),
         case(1.0, zero=0),
