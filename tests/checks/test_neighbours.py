@@ -744,6 +744,100 @@ def served_one_by_one(x, weight, adapters, names):
     return torch.stack(y)
 
 
+def counted_matrix_by_matrix(vocabulary, layer, stack, context):
+    """List the matrices that a token meets, each with its owner, and count owners once."""
+    words, narrow, tied = vocabulary
+    width, keys, inner = layer
+    sides = {
+        "q": width,
+        "o": width,
+        "k": keys,
+        "v": keys,
+        "gate": inner,
+        "up": inner,
+        "down": inner,
+    }
+    met, cached = [], 0
+    if narrow < width:
+        met.append((("first", "bridge"), narrow * width))
+    for place in range(stack[0]):
+        owner = place // (stack[0] // stack[1])
+        met += [((owner, name), side * width) for name, side in sides.items()]
+        cached += context * np.zeros((2, keys), np.float16).nbytes
+    end = "first" if tied else "last"
+    met += [((end, name), count) for (_, name), count in met[:1] if name == "bridge"]
+    met.append(((end, "table"), words * narrow))
+    owned = dict(met) | {("first", "table"): words * narrow}
+    return [sum(owned.values()), sum(count for _, count in met), cached]
+
+
+def shares_by_ratios(sizes, limit, temperature, rows):
+    """Say how often each task comes for one batch of the first, and scale that."""
+    first = min(sizes[0], limit)
+    ratios = [(min(n, limit) / first) ** (temperature**-1) for n in sizes]
+    shares = np.array(ratios) / math.fsum(ratios)
+    return shares.tolist(), [share * (rows / n) for share, n in zip(shares, sizes, strict=True)]
+
+
+def seen_by_an_index(tasks):
+    """Note for each text which tasks have learned it, and ask for each test text."""
+    index = {}
+    for number, (training, _) in enumerate(tasks):
+        for text in training:
+            index.setdefault(tuple(text.upper().split()), set()).add(number)
+    own, others = [[] for _ in tasks], [[] for _ in tasks]
+    for number, (_, test) in enumerate(tasks):
+        for place, text in enumerate(test):
+            learned = index.get(tuple(text.upper().split()), set())
+            if number in learned:
+                own[number] += [place]
+            if learned - {number}:
+                others[number] += [place]
+    return [own, others]
+
+
+def factors_by_whitening(weight, moments, budget):
+    """Decompose behind the root of the moments, and divide it out again as far as it goes."""
+    if weight.numel() * weight.element_size() <= budget:
+        return (weight,)
+    rank = int(budget / 4 / sum(weight.shape))
+    sizes, turn = torch.linalg.eigh(moments)
+    root = turn * sizes.clamp(min=1e-6 * sizes.max()).sqrt()
+    u, values, v = torch.linalg.svd(weight @ root, full_matrices=False)
+    half = values[:rank].sqrt()
+    return u[:, :rank] * half, torch.linalg.solve(root.T, v[:rank].T * half).T
+
+
+def factors_of_outputs(weight, moments, budget):
+    """Take the outputs of as many inputs as there are directions, in 64-bit floats."""
+    rows, columns = weight.shape
+    if budget >= rows * columns * 4:
+        return [weight.numpy()]
+    w, s = weight.double().numpy(), moments.double().numpy()
+    _, directions = np.linalg.eigh(w @ s @ w.T)
+    kept = directions[:, ::-1][:, : budget // 4 // (rows + columns)]
+    return [kept * 3, kept.T @ w / 3]
+
+
+def conflict_by_the_angle(first, second, shared):
+    """Fill both vectors piece by piece, and take off what a cosine says."""
+    long = np.zeros((2, sum(count for _, count in shared)))
+    for row, task in zip(long, (first, second), strict=True):
+        place = 0
+        for wanted, count in shared:
+            for name, gradient in task:
+                if name == wanted:
+                    row[place : place + count] = gradient.double().numpy().ravel()
+            place += count
+    lengths = np.sqrt(np.square(long).sum(1))
+    if not lengths.all():
+        return 0.0, long.sum(0)
+    units = long / lengths[:, None]
+    cosine = float(np.inner(*units))
+    lost = min(cosine, 0) * (lengths[0] * units[1] + lengths[1] * units[0])
+    return cosine, long.sum(0) - lost
+
+
 ORACLES = {
     "on_the_grid": [layer_in_numpy],
     "step_gradient": [step_value_by_value],
@@ -823,6 +917,11 @@ ORACLES = {
     "merged_on_the_grid": [steps_by_themselves],
     "ia3_in_integers": [scales_in_numpy],
     "serve_rows": [served_one_by_one],
+    "count_shared": [counted_matrix_by_matrix],
+    "task_shares": [shares_by_ratios],
+    "seen_texts": [seen_by_an_index],
+    "factors_within": [factors_by_whitening, factors_of_outputs],
+    "without_conflict": [conflict_by_the_angle],
 }
 
 
