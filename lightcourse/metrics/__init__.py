@@ -10,25 +10,39 @@ from lightcourse.metrics.answers import (
     predict,
 )
 from lightcourse.metrics.divergences import divergence, kl_divergence
+from lightcourse.metrics.groups import (
+    GroupGap,
+    accuracy_by_group,
+    accuracy_gap,
+    flips_by_group,
+    loss_gap,
+)
+from lightcourse.metrics.intervals import Share, wilson_interval
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
 from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_bytes, training_bytes
 
 __all__ = [
+    "GroupGap",
     "Latency",
     "Ledger",
     "PairedGap",
+    "Share",
     "TrainingBytes",
     "accuracy",
+    "accuracy_by_group",
+    "accuracy_gap",
     "bits_per_byte",
     "cross_entropy",
     "divergence",
     "flips",
+    "flips_by_group",
     "kept_bytes",
     "kl_divergence",
     "latencies",
     "latency",
+    "loss_gap",
     "macro_f1",
     "optimizer_bytes",
     "paired_gap",
@@ -37,4 +51,5 @@ __all__ = [
     "size_in_bytes",
     "sparsity",
     "training_bytes",
+    "wilson_interval",
 ]
