@@ -9,6 +9,7 @@ from lightcourse.metrics.answers import (
     paired_gap,
     predict,
 )
+from lightcourse.metrics.calibration_error import Reliability, reliability
 from lightcourse.metrics.divergences import divergence, kl_divergence
 from lightcourse.metrics.groups import (
     GroupGap,
@@ -18,6 +19,8 @@ from lightcourse.metrics.groups import (
     loss_gap,
 )
 from lightcourse.metrics.intervals import Share, wilson_interval
+from lightcourse.metrics.membership import Separation, caught_at, membership_auc
+from lightcourse.metrics.row_losses import losses
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
@@ -28,12 +31,15 @@ __all__ = [
     "Latency",
     "Ledger",
     "PairedGap",
+    "Reliability",
+    "Separation",
     "Share",
     "TrainingBytes",
     "accuracy",
     "accuracy_by_group",
     "accuracy_gap",
     "bits_per_byte",
+    "caught_at",
     "cross_entropy",
     "divergence",
     "flips",
@@ -43,11 +49,14 @@ __all__ = [
     "latencies",
     "latency",
     "loss_gap",
+    "losses",
     "macro_f1",
+    "membership_auc",
     "optimizer_bytes",
     "paired_gap",
     "perplexity",
     "predict",
+    "reliability",
     "size_in_bytes",
     "sparsity",
     "training_bytes",
