@@ -10,6 +10,7 @@ from lightcourse.metrics.answers import (
     predict,
 )
 from lightcourse.metrics.calibration_error import Reliability, reliability
+from lightcourse.metrics.canaries import Exposure, exposure
 from lightcourse.metrics.divergences import divergence, kl_divergence
 from lightcourse.metrics.groups import (
     GroupGap,
@@ -27,6 +28,7 @@ from lightcourse.metrics.times import Latency, latencies, latency
 from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_bytes, training_bytes
 
 __all__ = [
+    "Exposure",
     "GroupGap",
     "Latency",
     "Ledger",
@@ -42,6 +44,7 @@ __all__ = [
     "caught_at",
     "cross_entropy",
     "divergence",
+    "exposure",
     "flips",
     "flips_by_group",
     "kept_bytes",
