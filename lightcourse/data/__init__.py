@@ -22,6 +22,7 @@ from lightcourse.data.fetched import (
     load_reuters,
 )
 from lightcourse.data.labels import class_counts, majority_class
+from lightcourse.data.sampling import poisson_batches
 from lightcourse.data.splits import SPLITS
 from lightcourse.data.tables import load_csv
 
@@ -40,6 +41,7 @@ __all__ = [
     "load_speeches",
     "majority_class",
     "ordered_batches",
+    "poisson_batches",
     "row_batches",
     "speech_tokens",
     "text_batches",
