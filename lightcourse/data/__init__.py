@@ -25,6 +25,7 @@ from lightcourse.data.labels import class_counts, majority_class
 from lightcourse.data.sampling import poisson_batches
 from lightcourse.data.splits import SPLITS
 from lightcourse.data.tables import load_csv
+from lightcourse.data.typos import typo_rows, with_typos
 
 __all__ = [
     "SPLITS",
@@ -46,4 +47,6 @@ __all__ = [
     "speech_tokens",
     "text_batches",
     "token_batches",
+    "typo_rows",
+    "with_typos",
 ]

@@ -20,6 +20,7 @@ from lightcourse.metrics.groups import (
     loss_gap,
 )
 from lightcourse.metrics.intervals import Share, wilson_interval
+from lightcourse.metrics.joules import Energy, energy
 from lightcourse.metrics.membership import Separation, caught_at, membership_auc
 from lightcourse.metrics.row_losses import losses
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
@@ -28,6 +29,7 @@ from lightcourse.metrics.times import Latency, latencies, latency
 from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_bytes, training_bytes
 
 __all__ = [
+    "Energy",
     "Exposure",
     "GroupGap",
     "Latency",
@@ -44,6 +46,7 @@ __all__ = [
     "caught_at",
     "cross_entropy",
     "divergence",
+    "energy",
     "exposure",
     "flips",
     "flips_by_group",
