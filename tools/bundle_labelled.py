@@ -7,7 +7,7 @@ Usage:
 
 reviews: the movie and Amazon sentences of Hutto & Gilbert (ICWSM 2014), rated by people
 from -4 to 4. One line a sentence: source, review (sentences of one review share it),
-valence (mean of the raters), text.
+valence (mean of the raters), ratings (how many of them gave -4, -3, … 4), text.
 
 factbook: the CIA World Factbook, in the public domain. One line a passage: country (the
 Factbook's two-letter code), region, section, text. Passages of less than 40 characters
@@ -37,21 +37,30 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"</?[a-zA-Z][^>]*>", " ", text))).strip()
 
 
+def rated_lines(tar, name: str):
+    """Yield the number and the rest of each line of a file, which are separated by a tab."""
+    for line in tar.extractfile(name).read().decode("utf-8-sig").splitlines():
+        yield line.split("\t", 1)
+
+
 def reviews(sdist: str):
     """Yield one dict for each rated sentence of movie and Amazon reviews."""
     with tarfile.open(sdist) as outer:
         inner = io.BytesIO(outer.extractfile(INNER).read())
     with tarfile.open(fileobj=inner) as tar:
         for source in ("movie", "amazon"):
-            name = f"hutto_ICWSM_2014/{source}ReviewSnippets_GroundTruth.txt"
-            for line in tar.extractfile(name).read().decode("utf-8-sig").splitlines():
-                number, valence, text = line.split("\t", 2)
+            name = f"hutto_ICWSM_2014/{source}ReviewSnippets_{{}}.txt"
+            ratings = dict(rated_lines(tar, name.format("anonDataRatings")))
+            for number, rest in rated_lines(tar, name.format("GroundTruth")):
+                valence, text = rest.split("\t", 1)
+                given = json.loads(ratings[number].split("\t")[-1])
                 # Amazon rows are numbered review_sentence, movie rows are one a review.
                 review = f"{source} {number.split('_')[0]}"
                 yield {
                     "source": source,
                     "review": review,
                     "valence": round(float(valence), 2),
+                    "ratings": [given.count(rating) for rating in range(-4, 5)],
                     "text": clean(text),
                 }
 

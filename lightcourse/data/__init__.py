@@ -22,8 +22,10 @@ from lightcourse.data.fetched import (
     load_reuters,
 )
 from lightcourse.data.labels import class_counts, majority_class
+from lightcourse.data.sampling import poisson_batches
 from lightcourse.data.splits import SPLITS
 from lightcourse.data.tables import load_csv
+from lightcourse.data.typos import typo_rows, with_typos
 
 __all__ = [
     "SPLITS",
@@ -40,8 +42,11 @@ __all__ = [
     "load_speeches",
     "majority_class",
     "ordered_batches",
+    "poisson_batches",
     "row_batches",
     "speech_tokens",
     "text_batches",
     "token_batches",
+    "typo_rows",
+    "with_typos",
 ]

@@ -96,7 +96,7 @@ def token_batches(
     _require_positive(batch_size=batch_size)
 
     def batches(epoch, seed):
-        generator = _generator(epoch, seed)
+        generator = generator_of(epoch, seed)
         start = int(torch.randint(window, (), generator=generator))
         count = (len(tokens) - start) // window
         windows = tokens[start : start + count * window].view(count, window)
@@ -158,7 +158,7 @@ def text_batches(
     lengths = torch.tensor([len(row) for row in ids])
 
     def batches(epoch, seed):
-        generator = _generator(epoch, seed)
+        generator = generator_of(epoch, seed)
         for run in torch.randperm(len(ids), generator=generator).split(50 * batch_size):
             groups = run[lengths[run].argsort(stable=True)].split(batch_size)
             for group in torch.randperm(len(groups), generator=generator).tolist():
@@ -195,17 +195,22 @@ def row_batches(
     [(2, 3), (1, 3)]
     """
     _require_positive(batch_size=batch_size)
-    rows = {name: len(tensor) for name, tensor in tensors.items()}
-    if len(set(rows.values())) != 1 or 0 in rows.values():
-        raise ValueError(f"tensors has {rows} rows; equally many, at least 1, are wanted")
-    count = next(iter(rows.values()))
+    count = rows_of(tensors)
 
     def batches(epoch, seed):
-        order = torch.randperm(count, generator=_generator(epoch, seed))
+        order = torch.randperm(count, generator=generator_of(epoch, seed))
         for chosen in order.split(batch_size):
             yield {name: tensor[chosen] for name, tensor in tensors.items()}
 
     return batches
+
+
+def rows_of(tensors: dict[str, torch.Tensor]) -> int:
+    """Return how many rows some tensors have, or raise ``ValueError`` where they differ."""
+    rows = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(rows.values())) != 1 or 0 in rows.values():
+        raise ValueError(f"tensors has {rows} rows; equally many, at least 1, are wanted")
+    return next(iter(rows.values()))
 
 
 def _tokenized(dataset, tokenizer, max_length):
@@ -237,7 +242,8 @@ def _padded(rows, ids, labels, tokenizer):
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels[rows]}
 
 
-def _generator(epoch, seed):
+def generator_of(epoch: int, seed: int) -> torch.Generator:
+    """Return the generator that decides one epoch's order."""
     return torch.Generator().manual_seed(seed * 1_000_003 + epoch)
 
 

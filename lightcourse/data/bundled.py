@@ -59,7 +59,9 @@ def load_reviews():
     Returns
     -------
     datasets.DatasetDict
-        Columns text, label, source (``"movie"`` or ``"amazon"``) and valence (the mean).
+        Columns text, label, source (``"movie"`` or ``"amazon"``), valence (the mean) and
+        agreement: the share of raters who are on the label's side of 0. Who rated 0 is on
+        neither side.
     """
     kept = [r for r in records("reviews") if abs(r["valence"]) >= AMBIGUOUS]
     rows = [
@@ -68,11 +70,17 @@ def load_reviews():
             "label": "positive" if r["valence"] > 0 else "negative",
             "source": r["source"],
             "valence": r["valence"],
+            "agreement": _agreement(r["ratings"], r["valence"]),
         }
         for r in kept
     ]
     splits = assign((r["review"] for r in kept), (r["source"] for r in kept))
     return dataset_dict(rows, splits, {"label": ["negative", "positive"]})
+
+
+def _agreement(ratings, valence):
+    """Return the share of ratings, counted from -4 to 4, with the sign of their mean."""
+    return sum(ratings[5:] if valence > 0 else ratings[:4]) / sum(ratings)
 
 
 def load_factbook(label: str = "section"):

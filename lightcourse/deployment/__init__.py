@@ -7,6 +7,7 @@ from lightcourse.deployment.budgets import (
     fits,
     seconds_a_call,
 )
+from lightcourse.deployment.cards import ModelCard
 from lightcourse.deployment.gguf import gguf_summary, save_gguf
 from lightcourse.deployment.onnx_contents import OnnxContents, onnx_summary
 from lightcourse.deployment.onnx_files import export_decoder, export_encoder
@@ -16,10 +17,12 @@ from lightcourse.deployment.onnx_quantizers import (
     onnx_quantize_static,
 )
 from lightcourse.deployment.onnx_sessions import OnnxDecoder, open_onnx
+from lightcourse.deployment.pickles import holds_pickle
 
 __all__ = [
     "DEVICES",
     "Device",
+    "ModelCard",
     "OnnxContents",
     "OnnxDecoder",
     "calls_a_charge",
@@ -27,6 +30,7 @@ __all__ = [
     "export_encoder",
     "fits",
     "gguf_summary",
+    "holds_pickle",
     "onnx_quantize_blocks",
     "onnx_quantize_dynamic",
     "onnx_quantize_static",

@@ -9,35 +9,65 @@ from lightcourse.metrics.answers import (
     paired_gap,
     predict,
 )
+from lightcourse.metrics.calibration_error import Reliability, reliability
+from lightcourse.metrics.canaries import Exposure, exposure
 from lightcourse.metrics.divergences import divergence, kl_divergence
+from lightcourse.metrics.groups import (
+    GroupGap,
+    accuracy_by_group,
+    accuracy_gap,
+    flips_by_group,
+    loss_gap,
+)
+from lightcourse.metrics.intervals import Share, wilson_interval
+from lightcourse.metrics.joules import Energy, energy
+from lightcourse.metrics.membership import Separation, caught_at, membership_auc
 from lightcourse.metrics.memory import Memory, watch_memory
+from lightcourse.metrics.row_losses import losses
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
 from lightcourse.metrics.times import Latency, latencies, latency
 from lightcourse.metrics.training import TrainingBytes, kept_bytes, optimizer_bytes, training_bytes
 
 __all__ = [
+    "Energy",
+    "Exposure",
+    "GroupGap",
     "Latency",
     "Ledger",
     "Memory",
     "PairedGap",
+    "Reliability",
+    "Separation",
+    "Share",
     "TrainingBytes",
     "accuracy",
+    "accuracy_by_group",
+    "accuracy_gap",
     "bits_per_byte",
+    "caught_at",
     "cross_entropy",
     "divergence",
+    "energy",
+    "exposure",
     "flips",
+    "flips_by_group",
     "kept_bytes",
     "kl_divergence",
     "latencies",
     "latency",
+    "loss_gap",
+    "losses",
     "macro_f1",
+    "membership_auc",
     "optimizer_bytes",
     "paired_gap",
     "perplexity",
     "predict",
+    "reliability",
     "size_in_bytes",
     "sparsity",
     "training_bytes",
     "watch_memory",
+    "wilson_interval",
 ]

@@ -44,7 +44,7 @@ def accuracy(predictions: Sequence[int], labels: Sequence[int]) -> float:
     >>> accuracy([0, 1, 1, 1], [0, 1, 0, 1])
     0.75
     """
-    predictions, labels = _pair(predictions, labels, ("predictions", "labels"))
+    predictions, labels = pair(predictions, labels, ("predictions", "labels"))
     return (predictions == labels).double().mean().item()
 
 
@@ -67,7 +67,7 @@ def macro_f1(predictions: Sequence[int], labels: Sequence[int]) -> float:
     >>> accuracy([0] * 10, labels), round(macro_f1([0] * 10, labels), 3)
     (0.9, 0.474)
     """
-    predictions, labels = _pair(predictions, labels, ("predictions", "labels"))
+    predictions, labels = pair(predictions, labels, ("predictions", "labels"))
     scores = []
     for label in torch.cat([predictions, labels]).unique():
         hits = ((predictions == label) & (labels == label)).sum()
@@ -101,10 +101,10 @@ def flips(
     >>> flips([0, 1, 2, 2], [0, 2, 1, 2]), flips([0, 1, 2, 2], [0, 2, 1, 2], [0, 1, 0, 2])
     (0.5, 0.25)
     """
-    before, after = _pair(before, after, ("before", "after"))
+    before, after = pair(before, after, ("before", "after"))
     if labels is None:
         return (before != after).double().mean().item()
-    before, labels = _pair(before, labels, ("before", "labels"))
+    before, labels = pair(before, labels, ("before", "labels"))
     return ((before == labels) != (after == labels)).double().mean().item()
 
 
@@ -175,13 +175,14 @@ def paired_gap(first: Sequence[int], second: Sequence[int], labels: Sequence[int
     >>> print(gap, gap.p_value)
     +0.500 ± 1.000 0.625
     """
-    first, labels = _pair(first, labels, ("first", "labels"))
-    second, labels = _pair(second, labels, ("second", "labels"))
+    first, labels = pair(first, labels, ("first", "labels"))
+    second, labels = pair(second, labels, ("second", "labels"))
     before, after = first == labels, second == labels
     return PairedGap(int((after & ~before).sum()), int((before & ~after).sum()), len(labels))
 
 
-def _pair(first, second, names):
+def pair(first: Sequence, second: Sequence, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """Return two filled, equally long rows as tensors, or raise ``ValueError`` naming them."""
     first, second = torch.as_tensor(first), torch.as_tensor(second)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(

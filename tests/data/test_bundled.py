@@ -18,6 +18,19 @@ def test_reviews_are_sound(reviews):
             assert label == (valence > 0)
 
 
+def test_raters_agree_more_or_less_with_the_label(reviews):
+    for record in bundled.records("reviews"):
+        ratings = record["ratings"]
+        mean = sum(count * rating for rating, count in enumerate(ratings, -4)) / sum(ratings)
+        assert len(ratings) == 9 and sum(ratings) >= 15
+        assert mean == pytest.approx(record["valence"], abs=0.0051)
+    agreement = reviews["test"]["agreement"][:]
+    assert 0 < min(agreement) < 0.5 and max(agreement) == 1
+    by = dict(zip(reviews["test"]["text"], agreement, strict=True))
+    record = next(r for r in bundled.records("reviews") if r["text"] in by and r["valence"] < 0)
+    assert by[record["text"]] == sum(record["ratings"][:4]) / sum(record["ratings"])
+
+
 def test_no_review_stands_on_both_sides(reviews):
     review = {record["text"]: record["review"] for record in bundled.records("reviews")}
     sides = {s: {review[text] for text in reviews[s]["text"]} for s in data.SPLITS}
