@@ -2,6 +2,7 @@
 
 from lightcourse.training.loop import train
 from lightcourse.training.losses import balanced_weights, model_loss, weighted_loss
+from lightcourse.training.parallel import Traffic, reduce_by_ring_, ring_all_reduce_, shared_loss
 from lightcourse.training.recipe import Group, History, Recipe
 from lightcourse.training.updates import trainable_parameters
 
@@ -9,8 +10,12 @@ __all__ = [
     "Group",
     "History",
     "Recipe",
+    "Traffic",
     "balanced_weights",
     "model_loss",
+    "reduce_by_ring_",
+    "ring_all_reduce_",
+    "shared_loss",
     "train",
     "trainable_parameters",
     "weighted_loss",
