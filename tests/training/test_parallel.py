@@ -52,16 +52,17 @@ def two(tmp_path_factory):
 
 def test_gradients_are_those_of_the_joint_batch(two):
     error, control = result(two)["errors"]
-    assert error < 1e-6  # the model computes its loss in float32
+    assert error < 1e-7  # the model's norms compute in float32
     assert control > 1e-4  # where each process's mean counts the same
 
 
 def test_training_ends_where_one_process_ends(two):
     model = toys.llama().double()
-    arguments = {"evaluate": together.held_out, "progress": False}
+    arguments = {"loss": together.exact_loss, "evaluate": together.held_out, "progress": False}
     history = training.train(model, together.BATCHES, together.RECIPE, **arguments)
     wanted = torch.cat([p.detach().flatten() for _, p in sorted(model.named_parameters())])
-    assert torch.allclose(weights(two), wanted, rtol=0, atol=1e-8)
+    error = (weights(two) - wanted).abs().max()
+    assert error < 1e-5  # of steps of 0.005
     found = result(two)["evaluations"]
     assert [pair[0] for pair in found] == [pair[0] for pair in history.evaluations]
     assert torch.allclose(torch.tensor(found), torch.tensor(history.evaluations), atol=1e-6)
@@ -93,7 +94,7 @@ def test_three_processes(tmp_path):
     status, errors = start(tmp_path, 3)
     assert status == 0, errors
     found = result(tmp_path)
-    assert found["errors"][0] < 1e-6
+    assert found["errors"][0] < 1e-7
     assert found["ring"] == [0, 0, 0]
     assert found["sent"] == pytest.approx(2 * (3 - 1) / 3 * found["reduced"], rel=0.01)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import distributed
+from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from lightcourse import data, files, training
@@ -35,8 +36,14 @@ def own_batches():
     return data.rank_batches(BATCHES, rank, ranks, counted)
 
 
+def exact_loss(model, batch):
+    """Return a language model's loss in the dtype of its logits; its own is in float32."""
+    logits = model(batch["input_ids"]).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten())
+
+
 def held_out(model):
-    return model(**TENSORS).loss.item()
+    return exact_loss(model, TENSORS).item()
 
 
 def gradients(model, batch, loss):
@@ -46,10 +53,10 @@ def gradients(model, batch, loss):
 
 def gradient_error():
     """Return how far averaged gradients are from those of the joint batch, and a control's."""
-    joint = gradients(toys.llama().double(), next(iter(BATCHES(0, 0))), training.model_loss)
+    joint = gradients(toys.llama().double(), next(iter(BATCHES(0, 0))), exact_loss)
     own = next(iter(own_batches()(0, 0)))
-    shares = gradients(wrapped(), own, training.shared_loss())
-    plain = gradients(wrapped(), own | {"share": 1.0}, training.shared_loss())
+    shares = gradients(wrapped(), own, training.shared_loss(exact_loss))
+    plain = gradients(wrapped(), own | {"share": 1.0}, training.shared_loss(exact_loss))
     return [(found - joint).abs().max().item() for found in (shares, plain)]
 
 
@@ -83,7 +90,7 @@ def main(folder, kill=0):
         model,
         own_batches(),
         RECIPE,
-        training.shared_loss(),
+        training.shared_loss(exact_loss),
         held_out,
         folder / "run.safetensors",
         after_step=kill_at(kill),
