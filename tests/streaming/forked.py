@@ -1,4 +1,4 @@
-"""Compress in forked processes: killed at the n-th call, or as one of several.
+"""Compress in forked processes: killed at the n-th call, or some of several.
 
 Usage: python -m tests.streaming.forked killed CHECKPOINT FOLDER COUNT
        python -m tests.streaming.forked shared CHECKPOINT FOLDER RANKS
@@ -17,7 +17,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from lightcourse.streaming import Compression, compress
+from lightcourse.streaming import Compression, compress, compressing
 
 HOW = Compression(4, 32, prune="2:4")
 WATCHED = ("lightcourse/streaming", "lightcourse/files")
@@ -94,14 +94,35 @@ def job(checkpoint, out, place=(0, 1)):
     return lambda: work(checkpoint, out, place)
 
 
-def shared(checkpoint, folder, ranks):
-    """Return whether the files of several processes are those of one."""
-    work(checkpoint, folder / "one")
-    out = folder / "many"
+def together(checkpoint, out, ranks, wrap):
+    """Return the exit statuses of several processes, the first one started last."""
     places = [(rank, ranks) for rank in reversed(range(ranks))]
-    children = [forked(job(checkpoint, out, place)) for place in places]
-    statuses = [status(child) for child in children]
-    return {"statuses": statuses, "same": contents(out) == contents(folder / "one")}
+    children = [forked(wrap(job(checkpoint, out, place))) for place in places]
+    return [status(child) for child in children]
+
+
+def impatiently(function, act):
+    """Run a function that does not wait for those who were killed before."""
+    compressing.PATIENCE = 1
+    counting(function, act)
+
+
+def shared(checkpoint, folder, ranks):
+    """Return whether the files of several processes are those of one, after a kill of all too."""
+    calls = counting(job(checkpoint, folder / "one"), lambda _: None)
+    wanted, drawn, same = contents(folder / "one"), random.Random(1), []
+
+    def to_be_killed(function):
+        return partial(impatiently, function, kill_at(drawn.randrange(1, calls)))
+
+    for turn in range(3):
+        out = folder / f"many-{turn}"
+        statuses = together(checkpoint, out, ranks, to_be_killed) if turn else []
+        assert not turn or min(statuses) < 0, statuses
+        # Others go on: fewer than before, so that what each one does is cut otherwise.
+        statuses = together(checkpoint, out, ranks - bool(turn), lambda function: function)
+        same.append(not any(statuses) and contents(out) == wanted)
+    return {"same": same}
 
 
 def memory(checkpoint, folder, bits):
