@@ -36,6 +36,7 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.end_to_end
 	$(BIN)/python -m benchmarks.deployment
+	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.compare
 
 # Two stamps: while pyproject.toml and constraints.txt stay as they are, nothing is set up again.

@@ -1,4 +1,4 @@
-"""The ``lightcourse`` command: doctor, assets, lab, run, check, serve-demo, bench."""
+"""The ``lightcourse`` command: doctor, assets, lab, run, check, compress, serve-demo, bench."""
 
 import argparse
 import contextlib
@@ -102,9 +102,19 @@ def _parser():
     add_check = add(check)
     add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
     add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
     add(bench)
     return parser
+
+
+def _add_compress(add):
+    add("checkpoint", metavar="CHECKPOINT", help="a model's folder, as save_pretrained leaves it")
+    add("out", metavar="OUT", help="a new folder, or one of the same job that was interrupted")
+    add("--bits", type=int, default=4, metavar="N", help="2 to 8; default: 4")
+    group = "inputs that share a scale, 0: all of a row; default: 128"
+    add("--group-size", type=int, default=128, metavar="N", help=group)
+    add("--prune", metavar="N:M|SHARE", help="2:4, or the share of each row to set to 0 before")
 
 
 def _seconds(text):
@@ -308,6 +318,19 @@ def _twins(path):
         return []
     twins = [course / folder / path.name for folder in ("exercises", "solutions")]
     return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def compress(options) -> int:
+    """Round a checkpoint to integers, in little memory; with others, under torchrun."""
+    from lightcourse import progress, streaming
+
+    how = streaming.Compression(options.bits, options.group_size or None, prune=options.prune)
+    place, show = streaming.environment_place(), progress.in_terminal()
+    report = streaming.compress(options.checkpoint, options.out, how, place, show=show)
+    if place[0] == 0:
+        print(report)
+        _say("✓", f"{options.out} is whole, and loads with from_pretrained")
+    return 0
 
 
 def serve_demo(options) -> int:

@@ -5,6 +5,7 @@ and stores the matrix transposed: code that looks for ``nn.Linear`` alone finds 
 there. Every in-place verb of the library goes through this module instead.
 """
 
+import copy
 import math
 import os
 import re
@@ -227,11 +228,13 @@ def has_linear(module: nn.Module) -> bool:
 def multiplies_plainly(layer: nn.Module) -> bool:
     """Tell whether a linear layer computes ``x @ weight.T + bias`` and nothing else.
 
-    A subclass with a ``forward`` of its own is tried: Falcon's does just that.
+    A subclass with a ``forward`` of its own is tried: Falcon's does just that. One on ``meta`` is
+    tried with a small matrix in place of its own.
     """
     own = "forward" in vars(layer) or not is_conv1d(layer)
     if not own or (type(layer).forward is nn.Linear.forward and "forward" not in vars(layer)):
         return True
+    layer = _small_twin(layer) if layer.weight.is_meta else layer
     weight = weight_matrix(layer)
     x = torch.linspace(-1, 1, 2 * weight.shape[1]).view(1, 2, -1).to(weight)
     wanted = nn.functional.linear(x, weight, layer.bias)
@@ -240,6 +243,16 @@ def multiplies_plainly(layer: nn.Module) -> bool:
     except Exception:  # whatever else it wants, it is not x alone
         return False
     return bool(apart <= torch.finfo(weight.dtype).eps ** 0.5 * wanted.norm())
+
+
+def _small_twin(layer):
+    """Return a layer of the same class with values, and of another shape."""
+    twin = copy.copy(layer)
+    weight = torch.linspace(-1, 1, 15).cos().view(3, 5)
+    twin._parameters = {"weight": nn.Parameter(weight), "bias": None}
+    if layer.bias is not None:
+        twin._parameters["bias"] = nn.Parameter(weight[:, 0].clone())
+    return twin
 
 
 def fits_target(name: str, target: str, is_pattern: bool, argument: str = "targets") -> bool:

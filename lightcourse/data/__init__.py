@@ -8,6 +8,7 @@ before splitting, and a split depends on nothing but the texts: no seed, no mach
 from lightcourse.data.batches import (
     excerpts,
     ordered_batches,
+    rank_batches,
     row_batches,
     speech_tokens,
     text_batches,
@@ -43,6 +44,7 @@ __all__ = [
     "majority_class",
     "ordered_batches",
     "poisson_batches",
+    "rank_batches",
     "row_batches",
     "speech_tokens",
     "text_batches",

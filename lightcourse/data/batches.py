@@ -213,6 +213,57 @@ def rows_of(tensors: dict[str, torch.Tensor]) -> int:
     return next(iter(rows.values()))
 
 
+def rank_batches(
+    batches: Callable[[int, int], Iterator[dict]],
+    rank: int,
+    ranks: int,
+    count: Callable[[dict], int] | None = None,
+) -> Callable[[int, int], Iterator[dict]]:
+    """Return a callable that gives one of several processes its rows of each batch.
+
+    Parameters
+    ----------
+    batches : callable
+        As :func:`lightcourse.training.train` takes it, the same one in each process.
+    rank, ranks : int
+        This process's number, from 0, and how many there are.
+    count : callable, optional
+        ``count(batch)`` returns over how many things a batch's loss is the mean: its rows,
+        without it. Where labels are left out, as in padded texts, those that count.
+
+    Returns
+    -------
+    callable
+        ``own(epoch, seed)`` yields batches with the further key ``share``, a float: by which the
+        loss must be multiplied so that the mean over all processes is that of the joint batch
+        (:func:`lightcourse.training.shared_loss` does). It is 1 where all have equally much. A
+        process for which there is no row computes the first one, for nothing: its share is 0.
+
+    Raises
+    ------
+    ValueError
+        When there is no such rank.
+
+    Examples
+    --------
+    >>> batches = row_batches({"x": torch.arange(3.0)}, batch_size=3)
+    >>> [[len(b["x"]), b["share"]] for rank in (0, 1) for b in rank_batches(batches, rank, 2)(0, 0)]
+    [[2, 1.3333333333333333], [1, 0.6666666666666666]]
+    """
+    if not 0 <= rank < ranks:
+        raise ValueError(f"rank is {rank}; 0 to {ranks - 1} is wanted")
+    count = count or (lambda batch: len(next(iter(batch.values()))))
+
+    def own(epoch, seed):
+        for batch in batches(epoch, seed):
+            rows = torch.arange(len(next(iter(batch.values())))).tensor_split(ranks)[rank].tolist()
+            part = {name: values[rows or [0]] for name, values in batch.items()}
+            weight = count(part) * ranks / max(count(batch), 1) if rows else 0.0
+            yield part | {"share": weight}
+
+    return own
+
+
 def _tokenized(dataset, tokenizer, max_length):
     missing = {"text", "label"} - set(dataset.column_names)
     if missing:

@@ -1,4 +1,4 @@
-"""From a model to what other programs and devices run: files of other formats, and budgets."""
+"""From a model to what other programs, devices and clusters run: files, budgets, forecasts."""
 
 from lightcourse.deployment.budgets import (
     DEVICES,
@@ -8,6 +8,22 @@ from lightcourse.deployment.budgets import (
     seconds_a_call,
 )
 from lightcourse.deployment.cards import ModelCard
+from lightcourse.deployment.clusters import (
+    Cluster,
+    all_reduce_seconds,
+    data_parallel_seconds,
+    idle_share,
+    pipeline_seconds,
+    ring_bytes,
+    tensor_parallel_seconds,
+)
+from lightcourse.deployment.forecasts import (
+    METHODS,
+    Method,
+    gpt_neox_20b,
+    stored_bytes,
+    token_bytes,
+)
 from lightcourse.deployment.gguf import gguf_summary, save_gguf
 from lightcourse.deployment.onnx_contents import OnnxContents, onnx_summary
 from lightcourse.deployment.onnx_files import export_decoder, export_encoder
@@ -20,22 +36,34 @@ from lightcourse.deployment.onnx_sessions import OnnxDecoder, open_onnx
 from lightcourse.deployment.pickles import holds_pickle
 
 __all__ = [
+    "Cluster",
     "DEVICES",
     "Device",
+    "METHODS",
+    "Method",
     "ModelCard",
     "OnnxContents",
     "OnnxDecoder",
+    "all_reduce_seconds",
     "calls_a_charge",
+    "data_parallel_seconds",
     "export_decoder",
     "export_encoder",
     "fits",
     "gguf_summary",
+    "gpt_neox_20b",
     "holds_pickle",
+    "idle_share",
     "onnx_quantize_blocks",
     "onnx_quantize_dynamic",
     "onnx_quantize_static",
     "onnx_summary",
     "open_onnx",
+    "pipeline_seconds",
+    "ring_bytes",
     "save_gguf",
     "seconds_a_call",
+    "stored_bytes",
+    "tensor_parallel_seconds",
+    "token_bytes",
 ]

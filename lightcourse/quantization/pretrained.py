@@ -63,13 +63,13 @@ class LightcourseQuantizer(HfQuantizer):
         inside = {f"{n}.{buffer}" for n, m in found.items() for buffer in m.state_dict()}
         shared = {n: o for n, o in layers.shared_tensors(state).items() if n in inside}
         if found:
-            described = {name: _described(module) for name, module in found.items()}
+            described = {name: layer_note(module) for name, module in found.items()}
             self.quantization_config = LightcourseConfig(described, shared, dtype_name(model.dtype))
             model.config.quantization_config = self.quantization_config
         elif hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         kept = {name: tensor for name, tensor in state.items() if name not in shared}
-        return kept | {_stumbling_block(name): torch.zeros(1) for name in list(found)[:1]}, {}
+        return kept | {stumbling_block(name): torch.zeros(1) for name in list(found)[:1]}, {}
 
     def _process_model_before_weight_loading(self, model, **_):
         """Put empty layers of integers where the checkpoint has full ones."""
@@ -87,7 +87,7 @@ class LightcourseQuantizer(HfQuantizer):
         model.all_tied_weights_keys = {
             one: other for one, other in tied.items() if one.rpartition(".")[0] not in described
         }
-        blocks = {re.escape(_stumbling_block(name)) for name in self.quantization_config.layers}
+        blocks = {re.escape(stumbling_block(name)) for name in self.quantization_config.layers}
         ignored = set(model._keys_to_ignore_on_load_unexpected or ())
         model._keys_to_ignore_on_load_unexpected = ignored | blocks
         return model
@@ -111,7 +111,7 @@ class LightcourseQuantizer(HfQuantizer):
         return model.to(dtype)
 
 
-def _stumbling_block(name):
+def stumbling_block(name):
     """Return the key of a tensor that only those trip over who do not know our layers.
 
     Without lightcourse, transformers ignores the ``quantization_config`` and would fill the
@@ -168,7 +168,8 @@ def _check_filled(model, described, shared):
                 )
 
 
-def _described(module):
+def layer_note(module: IntegerMatrix) -> dict:
+    """Return what ``config.json`` tells of a layer: kind, settings, buffers."""
     tensors = module.named_buffers()
     kinds = {name: [dtype_name(tensor.dtype), list(tensor.shape)] for name, tensor in tensors}
     return noted(module) | {"buffers": kinds}

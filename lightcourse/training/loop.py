@@ -13,6 +13,7 @@ from torch import nn
 from lightcourse import files
 from lightcourse.progress import bar as progress_bar
 from lightcourse.training.losses import model_loss
+from lightcourse.training.parallel import place
 from lightcourse.training.recipe import History, Recipe
 from lightcourse.training.updates import optimizer_groups, trainable_parameters
 
@@ -32,7 +33,9 @@ def train(
     Parameters
     ----------
     model : nn.Module
-        Only parameters with ``requires_grad`` are trained. Left in evaluation mode.
+        Only parameters with ``requires_grad`` are trained. Left in evaluation mode. In a
+        ``DistributedDataParallel``, several processes train it together, on batches of
+        :func:`lightcourse.data.rank_batches` with :func:`shared_loss`.
     batches : callable
         ``batches(epoch, seed)`` yields the batches of one epoch, the same ones for the
         same arguments; :mod:`lightcourse.data` makes such callables.
@@ -47,7 +50,9 @@ def train(
     checkpoint : path, optional
         A safetensors file written at each evaluation. Where it exists already, training
         goes on from it, with the result an uninterrupted run would have had, bit for bit.
-        It holds what is trained, not the frozen rest nor buffers.
+        It holds what is trained, not the frozen rest nor buffers. Of several processes the
+        first one writes, and all go on from what it wrote: bit for bit for two of them, where
+        nothing is drawn by chance (no dropout). With more, sums may be added in another order.
     progress : bool
         Show a progress bar.
     after_step : callable, optional
@@ -65,7 +70,8 @@ def train(
     run = _Run(model, recipe, evaluate, Path(checkpoint) if checkpoint else None)
     run.resume()
     try:
-        bar = progress_bar(total=recipe.steps, initial=run.step, desc="training", show=progress)
+        show = progress and place()[0] == 0
+        bar = progress_bar(total=recipe.steps, initial=run.step, desc="training", show=show)
         with bar:
             stream = _stream(batches, recipe.seed, run.step)
             while not run.finished():
@@ -155,7 +161,7 @@ class _Run:
             self.history.evaluations.append((self.step, score))
             waited = self.history.evaluations_without_progress()
             self.history.stopped_early = 0 < self.recipe.patience <= waited
-        if self.checkpoint:
+        if self.checkpoint and place()[0] == 0:
             self._save()
 
     def restore_best(self):
