@@ -52,7 +52,10 @@ def _all_but(step):
     return lambda sizes, rank: sum(sizes) - sizes[(rank + step) % len(sizes)]
 
 
-def _sent(cut=_cut, scatter=_all_but(1), gather=_all_but(2), told=lambda each: each):
+SCATTER, GATHER = _all_but(1), _all_but(2)
+
+
+def _sent(cut=_cut, scatter=SCATTER, gather=GATHER, told=lambda each: each):
     """Return what is sent in both halves with something about it changed."""
 
     def answer(numbers, width, ranks):
@@ -286,29 +289,33 @@ def _to_do_cases(seed):
         }[kind]
 
     def case(kinds, end):
-        """Return a folder: kinds of pieces, and what stands at the end of the journal."""
-        names = roll.sample([f"{n:02}.{word}" for n in range(20) for word in PARTS], len(kinds) + 3)
-        lines, found = [], []
+        """Return a folder: pieces of some kinds, and four more; of the journal, the end is cut."""
+        names = roll.sample([f"{n:02}.{word}" for n in range(20) for word in PARTS], len(kinds) + 4)
+        found, noted = [], []
         for kind, name in zip(kinds, names, strict=False):
-            noted, there = told(kind, name, content())
-            lines, found = [*lines, noted], found + there
-        glued, lost, last = names[-3:]
-        bytes_ = [content() for _ in range(3)]
-        found += list(zip((glued, lost, last), bytes_, strict=True))
-        lines.append([f"{glued} {_digest(bytes_[0])}"])
-        journal = [line for noted in roll.sample(lines, len(lines)) for line in noted]
-        torn = f"{glued} {_digest(content())[: roll.randint(5, 20)]}"
-        journal.append(f"{torn}{lost} {_digest(bytes_[1])}")
-        journal.append(f"elsewhere {_digest(content())}")
-        journal.append(f"{last} {_digest(bytes_[2])}")
-        text = "".join(f"{line}\n" for line in journal)
+            lines, there = told(kind, name, content())
+            found, noted = found + there, [*noted, lines]
+        torn, glued, other, last = names[-4:]
+        own = {name: content() for name in names[-4:]}
+        right = {name: f"{name} {_digest(held)}" for name, held in own.items()}
+        found += (own | {other: own[last]}).items()
+        found += [(name, content()) for name in ("config.json", ".elsewhere.part", "journal.txt")]
+        noted = sum(roll.sample(noted, len(noted)), [])
+        half = len(noted) // 2
+        broken = f"{torn} {_digest(content())[: roll.randint(5, 20)]}{right[glued]}"
+        lines = [
+            right[torn],
+            *noted[:half],
+            broken,
+            *noted[half:],
+            f"elsewhere {_digest(content())}",
+        ]
+        text = "".join(f"{line}\n" for line in [*lines, right[other], right[last]])
         text = text[: len(text) - end] if end is not None else ""
-        found += [("config.json", content()), (".elsewhere.part", content())]
-        found += [("journal.txt", content())]
         return roll.sample(names, len(names)), text, roll.sample(found, len(found))
 
-    every = ["whole", "missing", "changed", "not_noted", "begun", "not_renamed", "made_twice", "emptied"]
-    every += ["older_file", "part_beside", "nothing"]
+    every = ["whole", "missing", "changed", "emptied", "not_noted", "begun", "not_renamed"]
+    every += ["made_twice", "older_file", "part_beside", "nothing"]
     return [
         case(every, 0),
         case(every, 1),
@@ -420,7 +427,9 @@ TO_DO_MISTAKES = {
         done=lambda name, lines, there: there.get(name) in [digest for _, digest in lines]
     ),
     "all_lines": _resumed(
-        done=lambda name, lines, there: {d for line, d in lines if line == name} == {there.get(name)}
+        done=lambda name, lines, there: (
+            {d for line, d in lines if line == name} == {there.get(name)}
+        )
     ),
     "part_taken": _resumed(done=_or_its_part),
     "missing_passed": _resumed(
@@ -443,9 +452,7 @@ TO_DO_MISTAKES = {
         lambda name, again, pieces: name in again or _part_of(name, again)
     ),
     "every_part": _other_files(lambda name, again, pieces: name in again or _is_part(name)),
-    "strangers_away": _other_files(
-        lambda name, again, pieces: name in again or name not in pieces
-    ),
+    "strangers_away": _other_files(lambda name, again, pieces: name in again or name not in pieces),
     "all_away": _other_files(lambda name, again, pieces: True),
     "not_there": lambda pieces, journal, files: (
         _to_do(pieces, journal, files)[0],
@@ -541,7 +548,10 @@ def _pipeline(
     return seconds
 
 
-def _steps(alone=_alone, data=_data(), pipeline=_pipeline(), told=lambda found: found):  # noqa: B008
+DATA, PIPELINE = _data(), _pipeline()
+
+
+def _steps(alone=_alone, data=DATA, pipeline=PIPELINE, told=lambda found: found):
     """Return the three times with some of them changed."""
     return lambda *case: told((alone(*case), data(*case), pipeline(*case)))
 
@@ -588,9 +598,7 @@ STEP_SECONDS_MISTAKES = {
     ),
     "activations_summed": _with_data(message=lambda c, j: c[2] + j[4] / c[0] / c[1]),
     "no_bubble": _with_pipeline(line=lambda n, m, turn, hop: m * turn + (m - (n == 1)) * hop),
-    "bubble_of_all": _with_pipeline(
-        line=lambda n, m, turn, hop: (n + m - 1) * (turn + hop) + turn
-    ),
+    "bubble_of_all": _with_pipeline(line=lambda n, m, turn, hop: (n + m - 1) * (turn + hop) + turn),
     "one_bubble": _steps(
         pipeline=lambda c, j, m: _pipeline()(c, j, m) - (c[0] - 1) * j[1] / c[0] / m
     ),
@@ -599,16 +607,12 @@ STEP_SECONDS_MISTAKES = {
     "hops_of_one_piece": _with_pipeline(
         line=lambda n, m, turn, hop: (n + m - 1) * turn + (n - 1) * hop
     ),
-    "hops_hidden": _with_pipeline(
-        line=lambda n, m, turn, hop: (n + m - 2) * max(turn, hop) + turn
-    ),
+    "hops_hidden": _with_pipeline(line=lambda n, m, turn, hop: (n + m - 2) * max(turn, hop) + turn),
     "last_sends": _with_pipeline(line=lambda n, m, turn, hop: (n + m - 1) * (turn + hop)),
     "one_machine_sends": _with_pipeline(hop=lambda c, j, m: c[2] + j[4] / m / c[1]),
     "whole_batch_sent": _with_pipeline(hop=lambda c, j, m: c[2] + j[4] / c[1] if c[0] > 1 else 0),
     "latency_forgotten_in_hops": _with_pipeline(hop=lambda c, j, m: j[4] / m / c[1] * (c[0] > 1)),
-    "gradients_sent": _with_pipeline(
-        hop=lambda c, j, m: c[2] + j[3] / m / c[1] if c[0] > 1 else 0
-    ),
+    "gradients_sent": _with_pipeline(hop=lambda c, j, m: c[2] + j[3] / m / c[1] if c[0] > 1 else 0),
     "shares_of_activations": _with_pipeline(
         hop=lambda c, j, m: c[2] + j[4] / m / c[0] / c[1] if c[0] > 1 else 0
     ),
@@ -623,6 +627,4 @@ STEP_SECONDS_MISTAKES = {
 }
 
 
-STEP_SECONDS = Exercise(
-    "step_seconds", _step_seconds, _step_seconds_cases, STEP_SECONDS_MISTAKES
-)
+STEP_SECONDS = Exercise("step_seconds", _step_seconds, _step_seconds_cases, STEP_SECONDS_MISTAKES)

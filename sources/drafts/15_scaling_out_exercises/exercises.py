@@ -428,7 +428,8 @@ def in_pieces(pieces, share):
     crossed.clear()
     hooks = [layer.register_forward_hook(count) for layer in layers[:-1]]
     parts = [data.rank_batches(batches, place, pieces) for place in range(pieces)]
-    total = sum(share(pieces) * gradient(next(part(0, 0))) for part in parts)
+    loss = training.shared_loss()
+    total = sum(share(pieces) * gradient(next(part(0, 0)), loss) for part in parts)
     for hook in hooks:
         hook.remove()
     return total, sum(crossed)
