@@ -302,7 +302,8 @@ def _to_do_cases(seed):
         found += [(name, content()) for name in ("config.json", ".elsewhere.part", "journal.txt")]
         noted = sum(roll.sample(noted, len(noted)), [])
         half = len(noted) // 2
-        broken = f"{torn} {_digest(content())[: roll.randint(5, 20)]}{right[glued]}"
+        written = _digest(content())[: roll.randint(5, 20) if end else 0]
+        broken = f"{torn} {written}{right[glued]}"
         lines = [
             right[torn],
             *noted[:half],
@@ -417,6 +418,9 @@ TO_DO_MISTAKES = {
     "last_line_lost": _resumed(read=lambda text: _sound(text[: text[:-1].rfind("\n") + 1])),
     "glued_line_read": _resumed(
         read=lambda text: [(line[0], line[-1]) for line in _unsound(text[: text.rfind("\n") + 1])]
+    ),
+    "glued_end_read": _resumed(
+        read=lambda text: [tuple(line[-2:]) for line in _unsound(text[: text.rfind("\n") + 1])]
     ),
     "stopped_at_damage": _resumed(read=_until_damage),
     "first_line": _resumed(read=lambda text: _sound(text)[::-1]),

@@ -27,7 +27,8 @@ lightcourse.setup(threads=1)
 # %%
 student, tokenizer = models.load_tiny_lm("student"), models.load_tiny_tokenizer()
 batches = data.token_batches(data.speech_tokens(tokenizer, "validation"), 64, batch_size=8)
-room = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()  # gone when the notebook ends
+room = Path(temporary.name)
 
 
 def gradient(batch, loss=training.model_loss):
@@ -218,7 +219,7 @@ if passed:
 # %% [markdown] tags=["solution"]
 # **Why.** Ten equal tensors: two processes get three, two get two. The mean is 2.5 and the most is 3, so they are busy for 5/6 of the time. And a tensor of a quarter of all bytes keeps four processes busy at best: the fifth finds nothing that would make the job end sooner. In the student, the table of words is that tensor. From 8 processes on, most of them wait for the one that has it.
 #
-# The rule may miss the best plan: 3, 3, 2, 2, 2 on two processes become 7 and 5, where 6 and 6 would do. Graham proved that it is never worse than the best one by more than a third. In large models that is no matter, since they have hundreds of matrices of the same few sizes. Below is GPT-NeoX-20B, without one byte of its weights: on the device `meta` there are shapes only.
+# The rule may miss the best plan: 3, 3, 2, 2, 2 on two processes become 7 and 5, where 6 and 6 would do. Graham proved that it is never worse than the best one by more than a third. In large models that is no matter, since they have hundreds of matrices of the same few sizes. Below is GPT-NeoX-20B, without one byte of its weights: on the device `meta` there are shapes only. It keeps 44 processes busy well enough. With 128, all wait for the two that have a table of words each, of 620 MB.
 #
 # (The library shares out whole shards, in turn: see `streaming.compress`. Each process writes files of its own there, and the files are as equal as their largest size makes them.)
 
