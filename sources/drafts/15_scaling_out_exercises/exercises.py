@@ -124,7 +124,7 @@ for ranks in (1, 2, 4, 64):
     scatter, gather = ring_sent(joint.numel(), 4, ranks)
     held, sends = joint.nbytes / ranks, (scatter[0] + gather[0], scatter[0] + 2 * gather[0])
     told = "data parallel holds {:9,} and sends {:9,}; FSDP holds {:9,.0f} and sends {:10,}"
-    print(f"{ranks:2} processes:", told.format(joint.nbytes, sends[0], held, sends[1]))
+    print(f"processes: {ranks:2},", told.format(joint.nbytes, sends[0], held, sends[1]))
 
 # %% [markdown]
 # ## Exercise 2 · Who compresses what? ★★ (15 minutes)
@@ -191,7 +191,7 @@ def in_turn(ranks):
 
 for ranks in (1, 2, 3, 4, 8):
     yours = f", your plan {share_out(tensors, ranks)[1]:.3f}" if passed else ""
-    print(f"{ranks} processes are busy for: shards in turn {in_turn(ranks):.3f}{yours}")
+    print(f"processes: {ranks}, busy with shards in turn {in_turn(ranks):.3f}{yours}")
 
 # %% [markdown]
 # And what comes out does not depend on who did it. Each process rounds the matrices of its layers to 4 bits, copies what else it has, and all of it together is compared with what one process makes: bit by bit.
@@ -228,7 +228,7 @@ neox = deployment.gpt_neox_20b()
 sizes = [(name, tensor.nbytes) for name, tensor in neox.state_dict().items()]
 print(len(sizes), "tensors,", f"{sum(size for _, size in sizes):,} bytes")
 for ranks in (8, 44, 64, 128):
-    print(f"{ranks} processes are busy for {share_out(sizes, ranks)[1]:.3f}")
+    print(f"processes: {ranks:3}, busy for {share_out(sizes, ranks)[1]:.3f} of the time")
 
 # %% [markdown]
 # ## Exercise 3 · Resume without loss ★★ (20 minutes)
@@ -456,7 +456,7 @@ for pieces in (1, 2, 8):
     wrong = in_pieces(pieces, lambda pieces: 1)[0]
     assert (total - joint).norm() < 1e-4 * joint.norm()
     off = (wrong - joint).norm() / joint.norm()
-    print(f"{pieces} pieces: {bytes_crossed:,} bytes crossed; without shares off by {off:.1f}")
+    print(f"pieces: {pieces}, {bytes_crossed:,} bytes crossed; without shares off by {off:.1f}")
 activations = bytes_crossed // (2 * 3)
 print(f"gradients {joint.nbytes:,} bytes, activations {activations:,} bytes for each border")
 
@@ -500,7 +500,9 @@ else:
 job = 0.57, 1.14, 18e6, joint.nbytes, activations
 for pieces in (1, 2, 4, 8, 16, 64):
     found_times = step_seconds((4, 1e8, 0.02, 1e9), job, pieces)
-    print(f"{pieces:2} pieces: {found_times[2]:.2f} s, data parallel {found_times[1]:.2f} s")
+    print(
+        f"pieces: {pieces:2}, pipeline {found_times[2]:.2f} s, data parallel {found_times[1]:.2f} s"
+    )
 
 # %% [markdown] tags=["solution"]
 # And GPT-NeoX-20B, with 16 bytes for each weight (mixed precision with Adam), a batch of 3 million tokens, machines of 80 GB and 10¹⁴ operations a second, with 25 GB a second between them: one of its layers for each of 44 machines.
@@ -513,7 +515,7 @@ job = forward, 2 * forward, 16 * weights, 2 * weights, tokens * 6144 * 2
 for pieces in (1, 48, 512):
     alone_time, shared_time, line = step_seconds((44, 25e9, 1e-5, 80e9), job, pieces)
     told = f"alone {alone_time}, data parallel {shared_time}, pipeline {line:,.0f} s"
-    print(f"{pieces:3} pieces: {told}; at best {3 * forward / 44:,.0f} s")
+    print(f"pieces: {pieces:3}, {told}; at best {3 * forward / 44:,.0f} s")
 
 # %% [markdown]
 # ## Wrap-up
