@@ -138,8 +138,8 @@ assert passed
 
 # %% atol=0.1
 learned = copy.deepcopy(student)
-batches = [{"input_ids": rows, "labels": rows} for rows in passages[:16].split(8)]
-train(learned, batches, Recipe(24, 3e-3, warmup_steps=3, seed=0), progress=False)
+halves = [{"input_ids": rows, "labels": rows} for rows in passages[:16].split(8)]
+train(learned, lambda epoch, seed: halves, Recipe(24, 3e-3, warmup_steps=3, seed=0), progress=False)
 for name, model in (("before", student), ("learned", learned.eval())) if passed else ():
     found = token_losses(model)[0].mean(1).double()
     auc, caught = threshold_attack(found[:16], found[16:], 0.125)
