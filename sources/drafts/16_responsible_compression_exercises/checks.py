@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lightcourse import metrics
-from lightcourse.checks.cases import but, dice, whole
+from lightcourse.checks.cases import but, dice, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
 
@@ -25,7 +25,22 @@ def _group_gap_cases(seed):
         inside = order < few
         return before, before ^ (chance < torch.where(inside, lost, 12)), inside, z
 
-    return [case(60, 13, 45, 1.96), case(200, 50, 70, 1.96), case(90, 20, 12, 2.58)]
+    def side(case):
+        return (case[3] > 0) - (case[4] < 0)
+
+    def drawn(wanted, *sizes):
+        def draw():
+            before, after, inside, z = case(*sizes)
+            return (after, before, inside, z) if wanted > 0 else (before, after, inside, z)
+
+        return until(lambda made: side(_group_gap(*made)) == wanted, draw)
+
+    return [
+        drawn(-1, 60, 13, 70, 1.96),
+        drawn(-1, 200, 50, 70, 1.96),
+        drawn(0, 90, 20, 12, 2.58),
+        drawn(1, 80, 30, 70, 1.96),
+    ]
 
 
 def _group_gap(before, after, inside, z):

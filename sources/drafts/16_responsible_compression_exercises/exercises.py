@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import lightcourse
-from lightcourse import checks, data, metrics, models
+from lightcourse import checks, data, models
 from lightcourse.training import Recipe, train
 
 lightcourse.setup(threads=1)
@@ -134,17 +134,17 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **In the real model.** The student learns 16 of the 32 passages by heart; the attack must tell them from the other 16. The control is the student before, which has seen neither.
+# **In the real model.** The student learns every second one of the 32 passages by heart; the attack must tell them from the other 16. The control is the student before, which has seen neither. (The first 16 against the last 16 would not do: speeches differ, and some are easier for any model. And 16 against 16 move by a tenth by luck alone.)
 
 # %% atol=0.1
 learned = copy.deepcopy(student)
-halves = [{"input_ids": rows, "labels": rows} for rows in passages[:16].split(8)]
+halves = [{"input_ids": rows, "labels": rows} for rows in passages[::2].split(8)]
 train(learned, lambda epoch, seed: halves, Recipe(24, 3e-3, warmup_steps=3, seed=0), progress=False)
 for name, model in (("before", student), ("learned", learned.eval())) if passed else ():
     found = token_losses(model)[0].mean(1).double()
-    auc, caught = threshold_attack(found[:16], found[16:], 0.125)
+    auc, caught = threshold_attack(found[::2], found[1::2], 0.125)
     print(f"{name:8} AUC {auc:.2f}, caught {caught:.2f}")
-    assert name == "before" or auc > 0.8
+    assert auc > 0.8 if name == "learned" else abs(auc - 0.5) < 0.2
 
 # %% [markdown] tags=["solution"]
 # **Why.** It can: an AUC is a mean over all pairs, and some members may betray themselves while the others hide. That is why the share caught at few false alarms is told beside it.
