@@ -190,7 +190,7 @@ assert passed
 # **In the real model.** Few machines let a course read their meters. So we **assume** 25 watts at work and 5 at rest, and measure seconds. The student reads 8 passages, or the first 16 tokens of each. The control: the same work under both names.
 
 
-# %% clock=true
+# %%
 @torch.no_grad()
 def run(name, tokens):
     start = time.perf_counter()
@@ -200,6 +200,7 @@ def run(name, tokens):
     return name, 25 * seconds, seconds, 32
 
 
+# %% clock=true
 for title, short in (("control", 64), ("16 tokens", 16)) if passed else ():
     rounds = []
     for turn in range(7):
