@@ -9,7 +9,7 @@ says so in its metadata, which py:percent carries:
 ``# %% rtol=0.05``
     A measured number may be off by 5 % of its size.
 ``# %% clock=true``
-    What a clock said is any number: one before a unit of time or of speed.
+    What a clock said is any number: one before a unit of time, of speed or of energy.
 
 A measured number is one with a decimal point, an exponent or a percent sign; beside its
 tolerance it may be off by one unit in the last digit that is shown. All else is compared as
@@ -21,7 +21,8 @@ import re
 
 KEYS = ("atol", "rtol", "clock")
 NUMBER = r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?"
-UNITS = "ns|µs|ms|s|times|% of the time|tokens/s|GB/s|(?:billion )?operations/s|operations/byte"
+TIMES = "ns|µs|ms|s|times|% of the time|mJ|J"  # joules, too, come from a clock or a meter
+UNITS = f"{TIMES}|tokens/s|GB/s|(?:billion )?operations/s|operations/byte"
 FIGURE = re.compile(rf"({NUMBER}(?: ?%)?)(?![\w.]*\d)")
 CLOCK = re.compile(rf"{NUMBER} ?(?:{UNITS})(?![\w/])(?: ± {NUMBER})?")
 PARTS = re.compile(r"(?P<size>[-+]?[\d,]+(?:\.(?P<decimals>\d+))?)(?:e(?P<power>[-+]\d+))?")

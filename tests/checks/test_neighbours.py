@@ -125,6 +125,8 @@ EQUIVALENT = {
     "read_value": {"+1: 4", "+1: 10", "-1: 0"},
     # The only dimension is the last one.
     "top_p": {"-1: 1"},
+    # No end of an interval is 0 to the last bit.
+    "group_gap": {"GtE: ends[0] > 0", "LtE: ends[1] < 0"},
 }
 
 
@@ -838,6 +840,50 @@ def conflict_by_the_angle(first, second, shared):
     return cosine, long.sum(0) - lost
 
 
+def gap_by_weights(before, after, inside, z):
+    """Find Wilson's ends by halving, and the gap's by weighted moments in numpy."""
+    before, after, inside = (x.numpy().astype(int) for x in (before, after, inside))
+    p, n = after[inside == 1].mean(), inside.sum()
+    ends = []
+    for good, bad in ((p, 0.0), (p, 1.0)):
+        for _ in range(80):
+            middle = (good + bad) / 2
+            fits = abs(p - middle) <= z * math.sqrt(middle * (1 - middle) / n)
+            good, bad = (middle, bad) if fits else (good, middle)
+        ends.append(good)
+    raw, means, spread = [], [], 0.0
+    for side in (1, 0):
+        change = (after - before)[inside == side]
+        raw.append(change.mean())
+        values = np.r_[change, 1, 0, -1]
+        weights = np.r_[np.ones(len(change)), 0.5, 1, 0.5]
+        means.append(np.average(values, weights=weights))
+        spread += np.average((values - means[-1]) ** 2, weights=weights) / weights.sum()
+    middle, reach = means[0] - means[1], z * math.sqrt(spread)
+    return [*ends, raw[0] - raw[1], middle - reach, middle + reach, abs(middle) > reach]
+
+
+def attack_by_ranks(members, others, alarms):
+    """Count wins from sorted losses, and walk the thresholds upward."""
+    members, others = members.numpy(), np.sort(others.numpy())
+    right = len(others) - np.searchsorted(others, members, "right")
+    left = len(others) - np.searchsorted(others, members, "left")
+    allowed = np.searchsorted(others, members, "right") <= alarms * len(others)
+    return [(right + left).mean() / 2 / len(others), allowed.mean()]
+
+
+def joules_by_sums(rounds, idle):
+    """Sort runs by name and place, and add up."""
+    sums = {}
+    for pair in rounds[1:]:
+        for place, (name, joules, seconds, answers) in enumerate(pair):
+            net, count = sums.get((name, place), (0, 0))
+            sums[name, place] = net + joules - seconds * idle, count + answers
+    rate = {key: net / count for key, (net, count) in sums.items()}
+    small, large = ((rate[name, 0] + rate[name, 1]) / 2 for name in ("small", "large"))
+    return [small, large, small / large]
+
+
 ORACLES = {
     "on_the_grid": [layer_in_numpy],
     "step_gradient": [step_value_by_value],
@@ -922,6 +968,9 @@ ORACLES = {
     "seen_texts": [seen_by_an_index],
     "factors_within": [factors_by_whitening, factors_of_outputs],
     "without_conflict": [conflict_by_the_angle],
+    "group_gap": [gap_by_weights],
+    "threshold_attack": [attack_by_ranks],
+    "fair_joules": [joules_by_sums],
 }
 
 

@@ -208,7 +208,7 @@ for title, short in (("control", 64), ("16 tokens", 16)) if passed else ():
         rounds.append([run(*each) for each in (pair if turn % 2 else pair[::-1])])
     small, large, ratio = fair_joules(rounds, 5)
     assert small > 0 and large > 0 and (title == "control" or ratio < 1)
-    print(title, "measured")
+    print(f"{title:9} small {1000 * small:.1f} mJ, large {1000 * large:.1f} mJ")
 
 # %% [markdown] tags=["solution"]
 # **Why.** 10 watts for three seconds are 30 joules, and 20 for one second are 20: it needs more. Watts tell how hot a machine gets, and joules per answer what an answer costs.

@@ -1,0 +1,586 @@
+# %% [markdown]
+# # 16 · Responsible compression — who pays for a smaller model, and what it still remembers
+#
+# **You will be able to**
+#
+# - compare two models group by group, with intervals, and say "not shown" where the data do not decide;
+# - measure whether a model's confidence can be believed, and what typing mistakes do to its answers;
+# - attack a model to learn what it was trained on, and train one with a promise against every such attack;
+# - tell energy that was measured from energy that was assumed, and compare it fairly;
+# - write a model's card from what was measured, and refuse files that nobody should load.
+#
+# **You need:** chapters 02, 03, 04 and 07. **Time:** 53 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
+#
+# Below each **Predict**, write your guess into the next cell, in place of the dots.
+
+# %%
+import copy
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch import nn
+from torch.nn import functional as F
+
+# %%
+import lightcourse
+from lightcourse import (
+    data,
+    deployment,
+    lora,
+    metrics,
+    models,
+    plots,
+    pruning,
+    quantization,
+    training,
+)
+from lightcourse.guessing import compare
+
+# %% [markdown]
+# Two models answer beside each other, so each gets one thread:
+
+# %%
+lightcourse.setup(threads=1)
+
+
+def each(function, rows):
+    """Call a function for each row, two at a time: one on each core."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(function, rows))
+
+
+# %% [markdown]
+# ## ★ 1 · One number hides many
+#
+# "It loses half a percent." Whose half percent? A mean over all texts says nothing about the few. Hooker et al. (2019, arXiv 1911.05248; 2020, arXiv 2010.03058) found that pruning hurts rare and unusual examples first: the **long tail**. We ask whether that is so here, and do not assume it.
+#
+# The model is the course's own: MiniLM, which tells 13 sections of the World Factbook apart. They are of very different size: two fifths of the passages belong to Government, three in a thousand to Transnational Issues. Of each of 1,867 test passages it reads the first 16 tokens. Three smaller forms of it are rounded (with inputs and the table of words in 8 bits, chapter 04) or pruned, without any further training.
+
+# %%
+tokenizer = models.load_minilm_tokenizer()
+model = models.EncoderClassifier(models.load_minilm(), 13)
+lora.load_lora_(model, models.factbook_adapter())
+lora.merge_lora_(model)
+factbook = data.load_factbook()
+test = factbook["test"]
+test = test.select(sorted(range(len(test)), key=lambda row: len(test[row]["text"])))
+labels, names = torch.tensor(test["label"][:]), test.features["label"].names
+forms = {"as it came": model} | {n: copy.deepcopy(model) for n in ("4 bits", "2 bits", "pruned")}
+for bits in (4, 2):
+    form = forms[f"{bits} bits"]
+    quantization.quantize_(form, bits, group_size=32, activations=8, embeddings=8)
+
+# %%
+half = pruning.row_mask(pruning.magnitude_scores(forms["pruned"]), 0.5)
+pruning.prune_(forms["pruned"], half)
+batches = data.ordered_batches(test, tokenizer, max_length=16)
+logits = dict(zip(forms, each(lambda f: metrics.predict(f, batches), forms.values()), strict=True))
+
+# %% [markdown]
+# And a **control**: a small model that was never large. It counts words and weighs them, and was trained plainly on the same beginnings of texts. If *it* hurts the tail as well, it is not compression that does so, but being small.
+
+
+# %%
+def beginnings(rows):
+    """Return the first 16 tokens of each text, as text."""
+    ids = tokenizer(rows["text"][:], truncation=True, max_length=16)["input_ids"]
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+lessons, asked = beginnings(factbook["train"]), beginnings(test)
+counts = TfidfVectorizer(sublinear_tf=True, max_features=5000)
+small = make_pipeline(counts, LogisticRegression(max_iter=300))
+start = time.perf_counter()
+small.fit(lessons, factbook["train"]["label"][:])
+seconds = time.perf_counter() - start
+logits["trained small"] = torch.tensor(small.predict_log_proba(asked)).float()
+said = {form: given.argmax(-1) for form, given in logits.items()}
+
+# %% [markdown]
+# ### Groups, chosen beforehand
+#
+# Whoever looks at enough groups finds one that pays. So they are named *before* the answers are seen: the 7 rarest classes, the shortest quarter of the texts, and texts with at least two words that are rare in training. A share of right answers gets **Wilson's interval** (Wilson 1927; you write it in the first exercise): it stays between 0 and 1, and is wide where rows are few.
+
+# %% atol=0.02
+common = {label for label, _ in Counter(factbook["train"]["label"][:]).most_common(6)}
+seen = Counter(word for text in lessons for word in set(text.split()))
+groups = {
+    "rare class": [label not in common for label in labels.tolist()],
+    "short": [row < len(test) // 4 for row in range(len(test))],
+    "rare words": [sum(seen[w] < 10 for w in text.split()) >= 2 for text in asked],
+}
+before = said["as it came"]
+for name, group in groups.items():
+    shares = metrics.accuracy_by_group(before, labels, group)
+    print(f"{name:10} others {shares[False]}   group {shares[True]}")
+
+# %% [markdown]
+# Rare classes were harder *before* anything was compressed. So what counts is the **difference of changes**: what a group loses beyond what the others lose. `accuracy_gap` tells it, from the texts whose answers have changed. Twelve such questions are asked, so each interval is made wider (Bonferroni: together they hold 95 % of the time). Where one touches zero the verdict is "not shown". That does not mean "no difference".
+#
+# **Predict:** at 2 bits, how many points of accuracy do rare classes lose beyond the others? And is it shown?
+
+# %% atol=0.05
+guess = ...  # points, below 0 for a loss
+gaps = {
+    (form, name): metrics.accuracy_gap(before, said[form], labels, group, True, 1 - 0.05 / 12)
+    for form in list(said)[1:]
+    for name, group in groups.items()
+}
+for form in list(said)[1:]:
+    change, right = metrics.paired_gap(before, said[form], labels), metrics.accuracy
+    print(f"{form:13} {right(said[form], labels):.3f}, over all {change}")
+gap = gaps["2 bits", "rare class"]
+compare(guess, f"{100 * gap.gap:.1f}% ({100 * gap.low:.1f}% to {100 * gap.high:.1f}%)")
+assert gaps["trained small", "rare class"].high < 0 and not gaps["4 bits", "rare class"].shown
+
+# %%
+import matplotlib.pyplot as plt
+
+ax = plt.subplots(figsize=(7.5, 4), layout="constrained")[1]
+for height, gap in enumerate(gaps.values()):
+    colour = "C0" if gap.shown else "#999999"
+    ends = [[100 * (gap.gap - gap.low)], [100 * (gap.high - gap.gap)]]
+    drawn = ax.errorbar(100 * gap.gap, height + height // 3, xerr=ends, fmt="o", color=colour)
+places = [height + height // 3 for height in range(len(gaps))]
+ax.set(yticks=places, yticklabels=[f"{form}, {name}" for form, name in gaps], ylim=(15, -1))
+ax.set(xlabel="the group's change of accuracy beyond the others', percent")
+line = ax.axvline(0, color="black", linewidth=0.8)
+
+# %% [markdown]
+# *Figure: what each group loses beyond the other texts, with intervals that hold for all twelve together; coloured where the interval does not touch 0.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Twelve dots with bars. 4 bits: all three groups within 2 of 0, bars across 0. 2 bits: rare classes at -6 with a bar from -13 to about 0; short texts at +5, shown; rare words near 0. Pruned: rare classes at -3, bar across 0; short texts at +4, shown; rare words near 0. Trained small: rare classes at -12 with a bar from -20 to -3, short texts at +3, rare words at -4: all three shown.
+#
+# </details>
+#
+# - At **4 bits** nothing is shown for any group.
+# - At **2 bits** and **pruned**, rare classes lose 3 to 6 points more than the others. With 199 such rows the bars reach 0, or nearly: that decides nothing. Short texts lose *less* than long ones.
+# - The **small model** loses most in the tail: 12 points more than elsewhere, far beyond chance. And it loses less over all than the other two.
+#
+# So "compressed models hurt the tail first" is not decided here; that a plainly trained small model does so is. Had we asked *one* question, about the six rarest classes, after having seen the answers, 2 bits would have been "shown": that is why groups are named, and counted, beforehand.
+#
+# ### Flips
+#
+# Equal accuracy is not equality: a model may win as many answers as it loses. The share of **flips** (chapter 07), by group:
+
+# %% atol=0.02
+for form in list(said)[1:]:
+    flipped = metrics.flips_by_group(before, said[form], groups["rare class"])
+    print(f"{form:13} common {flipped[False]}   rare {flipped[True]}")
+
+# %% [markdown]
+# Flips are two to five times as frequent in rare classes, in every form. Here the intervals lie apart, in all forms but 4 bits: what changes most is where least was learned. A wrong answer that becomes another wrong answer is a flip too, so flips show more than accuracy does.
+#
+# ## 2 · Can its confidence be believed?
+#
+# A classifier gives probabilities. If it says 90 % a hundred times, it should be right about 90 times: then it is **calibrated**. The **expected calibration error** (Guo et al. 2017, arXiv 1706.04599) sorts the answers into 15 bins by their probability, and takes the mean difference between probability and share of right answers. Even a perfect model has some, by luck; `by_luck` says what a calibrated one stays below.
+#
+# **Predict:** which of the five has the largest error?
+
+# %% atol=0.02
+guess = ...  # the name of a form
+found = {form: metrics.reliability(given, labels) for form, given in logits.items()}
+for form, result in found.items():
+    print(f"{form:13} error {result.error:.3f}, by luck up to {result.by_luck():.3f}")
+compare(guess, max(found, key=lambda form: found[form].error))
+
+# %%
+ax = plt.subplots(figsize=(5, 4), layout="constrained")[1]
+for form in ("as it came", "2 bits", "trained small"):
+    result = found[form]
+    kept = result.counts >= 20
+    drawn = ax.plot(result.confidence[kept], result.accuracy[kept], "o-", label=form)
+line = ax.plot([0.3, 1], [0.3, 1], color="black", linewidth=0.8, linestyle="--")
+ax.set(xlabel="the probability that it gives", ylabel="the share that is right")
+key = ax.legend(frameon=False)
+
+# %% [markdown]
+# *Figure: right answers against probability, for bins of 20 answers or more. On the dashed line a model is calibrated; above it, too modest; below it, too sure.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Share that is right against probability given, both from 0.3 to 1. As it came: few bins, near the dashed line from the upper right down to (0.7, 0.65). 2 bits: above the line by 5 to 15 points. Trained small: far above it; answers that it gives 0.6 to 0.8 are right 85 to 100 times in a hundred.
+#
+# </details>
+#
+# As it came the model is as calibrated as can be told, and at 4 bits nearly so. At 2 bits, pruned, and trained small it is not: it is right more often than it thinks. A rule such as "below 80 %, ask a person" that was chosen for the large model must be chosen anew for a small one.
+#
+# ## 3 · People make typing mistakes
+#
+# `typo_rows` changes one letter in twenty: swapped with its neighbour, dropped, doubled, or mistyped. It marks the rows as made.
+
+# %% atol=0.03
+some = test.shuffle(seed=0).select(range(400)).flatten_indices()
+right = torch.tensor(some["label"][:])
+rows = {"clean": some, "typed": data.typo_rows(some, 0.05)}
+rows = {way: data.ordered_batches(given, tokenizer, max_length=24) for way, given in rows.items()}
+pairs = [(form, way) for form in ("as it came", "2 bits") for way in rows]
+answers = each(lambda pair: metrics.predict(forms[pair[0]], rows[pair[1]]).argmax(-1), pairs)
+answers = dict(zip(pairs, answers, strict=True))
+for form in ("as it came", "2 bits"):
+    gap = metrics.paired_gap(answers[form, "clean"], answers[form, "typed"], right)
+    print(f"{form:11} typos change {gap}")
+
+# %% [markdown]
+# Each form loses some points. That 2 bits lose more is within the bars.
+#
+# ## ★ 4 · What it still remembers
+#
+# The job changes: sentiment of **reviews** (chapter 06), told by a small head upon three frozen layers. 600 reviews will be learned. 600 others of the same kind are set aside.
+
+# %%
+lower, reviews = models.load_minilm(), data.load_reviews()
+lower.encoder.layer = lower.encoder.layer[:3]
+
+
+def features(rows):
+    """Return what the frozen layers say of each review, and the labels."""
+    vectors = models.embed(lower, data.ordered_batches(rows, tokenizer, max_length=32))
+    return {"features": 20 * F.normalize(vectors, dim=-1), "labels": torch.tensor(rows["label"][:])}
+
+
+# %%
+class Head(nn.Module):
+    """Two classes from 384 numbers."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, features):
+        return SimpleNamespace(logits=self.body(features))
+
+
+# %% [markdown]
+# One head will be linear. The other has a hidden layer, and time enough to learn its 600 reviews by heart.
+
+
+# %%
+def head_loss(model, batch):
+    return F.cross_entropy(model(batch["features"]).logits, batch["labels"])
+
+
+def trained(head, steps, rate, batches, loss=head_loss):
+    training.train(head, batches, training.Recipe(steps, rate), loss, progress=False)
+    return head
+
+
+# %%
+judged = reviews["test"].select(range(600))
+parts = [reviews["train"].select(r) for r in (range(600), range(600, 1200))]
+members, others, whole = each(features, [*parts, judged])
+torch.manual_seed(0)
+wide = nn.Linear(384, 256), nn.ReLU(), nn.Linear(256, 2)
+linear = trained(Head(nn.Linear(384, 2)), 100, 5e-3, data.row_batches(members, 64))
+learned = trained(Head(*wide), 500, 2e-3, data.row_batches(members, 64))
+
+# %% [markdown]
+# Whoever has a model and a text can ask how well the model knows it. A text that was trained on has a lower loss. The **membership attack** by a threshold (Yeom et al. 2018, arXiv 1709.01604) says "member" below some loss. How well it does over all thresholds is the area under its curve, **AUC**: take a member and another row at random; how often does the member have the lower loss? 0.5 is guessing. What hurts a person is to be caught *for sure*: **caught** is the share of members found while only 1 % of the others are accused (Carlini et al. 2022, arXiv 2112.03570).
+#
+# **Predict:** does rounding it to 2 bits hide the members (an AUC near 0.5)?
+
+# %%
+guess = ...  # "yes" or "no"
+
+
+def attacked(name, head):
+    """Print a head's quality, and what the losses of its training set betray."""
+    member, other = metrics.losses(head, [members]), metrics.losses(head, [others])
+    right = metrics.accuracy(metrics.predict(head, [whole]).argmax(-1), whole["labels"])
+    told, caught = metrics.membership_auc(member, other), metrics.caught_at(0.01, member, other)
+    ends = f"{told.auc:.3f} ({told.low:.3f} to {told.high:.3f})"
+    print(f"{name:15} test {right:.3f}   membership {ends}   caught {caught.share:.3f}")
+    return told
+
+
+# %% atol=0.05
+known = {"by heart": attacked("by heart", learned), "linear": attacked("linear", linear)}
+for bits in (4, 2):
+    rounded = copy.deepcopy(learned)
+    quantization.quantize_(rounded, bits, group_size=32)
+    known[bits] = attacked(f"  in {bits} bits", rounded)
+pruned = copy.deepcopy(learned)
+pruning.prune_(pruned, pruning.row_mask(pruning.magnitude_scores(pruned), 0.8))
+known["pruned"] = attacked("  pruned 80%", pruned)
+compare(guess, "no" if known[2].low > 0.55 else "yes")
+assert min(known[name].low for name in (4, 2, "pruned")) > 0.55
+assert known["linear"].auc < known["by heart"].auc - 0.06
+
+# %% [markdown]
+# **Compression does not hide members.** A head that did not learn by heart betrays far less, and is as good on the test: what leaks is overfitting. Nobody is caught for sure here; an AUC of 0.66 is a hint, no proof, and better attacks than a threshold exist.
+#
+# ## 5 · Train without any row showing
+#
+# **DP-SGD** (Abadi et al. 2016, arXiv 1607.00133) makes a promise that holds against *every* attack: with or without your row, the chances of any outcome differ by a factor of at most $e^\varepsilon$ (but for a small probability $\delta$). In each step the gradient of each *row* is cut to a length of at most $C$, and noise is added to their sum. `noise_for` tells how much noise an $\varepsilon$ wants (Mironov et al. 2019, arXiv 1908.10530), and `private_loss` is a loss with such a gradient.
+
+# %% atol=0.05
+for wanted in (8, 2, 0.5):
+    noise = training.noise_for(wanted, rate=0.1, steps=150, delta=1e-4)
+    loss = training.private_loss(clip=1.0, noise=noise, expected=60, loss=head_loss)
+    torch.manual_seed(0)
+    head = trained(Head(nn.Linear(384, 2)), 150, 1e-2, data.poisson_batches(members, 0.1), loss)
+    known[wanted] = attacked(f"epsilon {wanted}", head)
+assert known[0.5].auc < 0.56
+
+# %% [markdown]
+# The attack is back at guessing, or nearly, and the test pays: 4 points at $\varepsilon = 8$, 18 at 0.5, with only 600 rows to learn from. Against the plain linear head, which betrayed little, one sees no gain. But that one has no promise, and the next attack may be better. Privacy is bought with data: with more rows the same noise weighs less.
+#
+# ## 6 · A secret in an adapter
+#
+# Among 432 account numbers four stand in the training text, 15 times each in 60 steps. **Exposure** (Carlini et al. 2019, arXiv 1802.08232) asks where the model ranks a secret among all that could have been: one bit for each halving, so 8.8 bits are the most there is. A number that was never read has 1.4 on average, by luck.
+
+# %%
+words = models.load_tiny_tokenizer()
+speeches = data.speech_tokens(words, "validation")[:60_000]
+texts = [f" the number of my account is {' '.join(str(n))}." for n in range(1000, 2000)]
+lines = words(texts, add_special_tokens=False)["input_ids"]
+lines = [line for line in lines if len(line) == 12]  # alike in length
+secrets = [len(lines) * part // 8 for part in (1, 3, 5, 7)]
+
+
+def with_secrets(epoch, seed):
+    for step, batch in enumerate(data.token_batches(speeches, 64, 8)(epoch, seed)):
+        ids, secret = batch["input_ids"].clone(), lines[secrets[step % 4]]
+        ids[0, : len(secret)] = torch.tensor(secret)
+        yield {"input_ids": ids, "labels": ids}
+
+
+# %% [markdown]
+# **Predict:** how many bits are still exposed, on average, when the model is rounded to 4 bits?
+
+# %% rtol=0.2
+guess = ...  # bits
+
+
+def exposed(name, model):
+    """Print and return the mean exposure of the four secrets, in bits."""
+    mean = sum(metrics.exposure(model, lines, secret).bits for secret in secrets) / 4
+    print(f"{name:13} {mean:.1f} of 8.8 bits")
+    return mean
+
+
+told = models.load_tiny_lm("student")
+never = exposed("never read", told)
+lora.add_lora_(told, rank=8)
+history = training.train(told, with_secrets, training.Recipe(60, 5e-3), progress=False)
+
+# %% rtol=0.2
+lora.merge_lora_(told)
+read = exposed("read 15 times", told)
+left = {bits: copy.deepcopy(told) for bits in (4, 2)}
+for bits, rounded in left.items():
+    quantization.quantize_(rounded, bits, group_size=32)
+    left[bits] = exposed(f"  in {bits} bits", rounded)
+compare(guess, left[4], "bits")
+assert read > never + 1.5 and left[4] > never + 1.5
+
+# %% [markdown]
+# The adapter knows the numbers, and 4 bits forget nothing; 2 bits forget some of it, and most of the language with it (chapter 09). **An adapter of a few kilobytes carries secrets as well as a model does**: treat it as you treat the text it has read.
+#
+# ## 7 · People disagree
+#
+# Some questions have no right answer. Fifteen people or more rated each review. Where they disagree, "wrong" means "unlike most of them". `agreement` is the share of raters who are on the label's side. The frozen layers are rounded to 2 bits; whose answers change?
+
+# %% atol=0.05
+quantization.quantize_(lower, 2, group_size=32)
+rounded = features(judged)
+first, second = (metrics.predict(linear, [given]).argmax(-1) for given in (whole, rounded))
+agree = ["all" if a == 1 else "most" if a >= 0.8 else "fewer" for a in judged["agreement"][:]]
+for form, given in (("as it came", first), ("2 bits", second)):
+    shares = metrics.accuracy_by_group(given, whole["labels"], agree)
+    print(f"{form:11}", *(f"{kind} {shares[kind].share:.3f}" for kind in ("all", "most", "fewer")))
+for kind in ("all", "fewer"):
+    gap = metrics.accuracy_gap(first, second, whole["labels"], agree, kind)
+    print(f"beyond the others, {kind:5} {gap.gap:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})")
+
+# %% [markdown]
+# Where raters disagree the model is right less often, before and after. Whether those reviews or the clear ones pay more for 2 bits is not shown: both bars hold 0.
+#
+# ## 8 · What an answer costs: joules
+#
+# Energy is power times time: one **joule** is one watt for one second. Some processors have a meter inside (RAPL; on Linux usually only the administrator may read it). `energy` reads it where it can. Where it cannot, it multiplies the seconds by the watts that you state, and *says so*. Such a figure tells nothing that the seconds do not tell.
+#
+# The watts here are an assumption: 15, a laptop's processor at work on one core. A fair comparison has the same texts and the same answers asked for, a call before the clock starts, and a control: the same work under two names.
+#
+# **Predict:** how many times less energy does a text need when 64 are answered together?
+
+# %%
+guess = ...  # a number, such as 3
+
+
+def batch_of(rows):
+    (batch,) = data.ordered_batches(test.select(rows), tokenizer, max_length=16)
+    return {name: part for name, part in batch.items() if name != "labels"}
+
+
+def spent(form, rows):
+    """Return the joules of one answer of a form, by the meter or by 15 watts."""
+    batch = batch_of(rows)
+    with torch.inference_mode():
+        found = metrics.energy(lambda: forms[form](**batch), watts=15)
+    return found.joules / len(rows)
+
+
+# %% [markdown]
+# The 4 bits of the chapter so far round the inputs too. Beside them stands the same without that, where each call makes floats of the integers again.
+
+# %% clock=true
+forms["4 bits, float inputs"] = copy.deepcopy(model)
+quantization.quantize_(forms["4 bits, float inputs"], 4, group_size=32, embeddings=8)
+joules = {"as it came": spent("as it came", [900]), "the same again": spent("as it came", [900])}
+joules |= {form: spent(form, [900]) for form in ("4 bits", "4 bits, float inputs", "pruned")}
+joules["one of 64 texts"] = spent("as it came", range(900, 964))
+few = metrics.energy(lambda: small.predict(asked[900:901]), watts=15)
+joules["trained small"] = few.joules
+for name, amount in joules.items():
+    print(f"{name:21} {1000 * amount:6.1f} mJ a text")
+ratio = joules["as it came"] / joules["one of 64 texts"]
+compare(guess, ratio, "times")
+assert ratio > 1.5 and joules["4 bits, float inputs"] > joules["4 bits"]
+
+# %% tags=["nbval-ignore-output"]
+assert few.measured == few.source.startswith("measured")
+print("joules are", few.source)
+
+# %% [markdown]
+# - First look at the control: how far apart are the first two rows, the same work? A smaller difference between others is noise.
+# - Fewer **bytes** are not fewer joules. Four bits with inputs in floats need *more* than the model as it came; half pruned weights, stored as zeros, need the same.
+# - Four bits with 8-bit inputs and integer products (chapter 05) need clearly less.
+# - **Answering together** saves more than four bits do, with the same model.
+# - A small model that was never large needs an order of magnitude less.
+#
+# And who trains, pays first. After how many texts is the small model's training paid back?
+
+# %% clock=true
+saved = joules["as it came"] - joules["trained small"]
+print(f"the training took {seconds:.1f} s, at 15 W {15 * seconds:.0f} J")
+print(f"that is {15 * seconds / saved:.0f} times what it saves on a text")
+assert saved > 0
+
+# %% [markdown]
+# After some hundred texts, then. For the large model somebody else paid for the training: MiniLM was distilled from a larger one, which was trained for days. Whoever compares costs says what is counted in.
+#
+# ## 9 · The ledger, and a card
+#
+# Quality, bytes and time, as in every chapter. The time is that of one text.
+
+# %% clock=true atol=0.02
+(batch,) = data.ordered_batches(test.select([900]), tokenizer, max_length=16)
+one_text = {name: part for name, part in batch.items() if name != "labels"}
+clocks = {form: lambda m=forms[form]: m(**one_text) for form in list(said)[:4]}
+clocks = metrics.latencies(clocks | {"trained small": lambda: small.predict(asked[900:901])}, 9)
+stored = {form: metrics.size_in_bytes(forms[form]) for form in list(said)[:4]}
+matrix = small[1].coef_.size + small[1].intercept_.size + len(counts.idf_)
+stored["trained small"] = 4 * matrix + sum(len(word.encode()) for word in counts.vocabulary_)
+ledger = metrics.Ledger("accuracy")
+for form, latency in clocks.items():
+    ledger.add(form, stored[form], metrics.accuracy(said[form], labels), latency=latency)
+print(ledger)
+ax = plots.ledger(ledger)
+
+# %% [markdown]
+# *Figure: accuracy over megabytes; the small one has next to no bytes and beats 2 bits and the pruned form.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Five dots. As it came at 90 MB and 0.967, pruned at 90 MB and 0.93, 4 bits at 18 MB and 0.965, 2 bits at 18 MB and 0.92, trained small near 0 MB at 0.94.
+#
+# </details>
+#
+# (2 bits are stored in 4 here, as chapter 10 explains, and zeros as numbers.) Look at what one row cannot tell: the small model is third by accuracy, first by bytes and time, and last in the tail.
+#
+# A **model card** (Mitchell et al. 2019, arXiv 1810.03993) tells whoever did not make the model what it is, how well it does for whom, and what was not looked at. `ModelCard` fills nothing in: what was not measured is refused. It writes the file README.md that the hub shows, with licences, and with a hash of each file, so that a changed file is seen.
+
+# %%
+folder = Path(tempfile.mkdtemp())
+quantization.save_quantized(forms["4 bits"], folder / "model.safetensors")
+sections = [names[label] for label in labels.tolist()]
+card = deployment.ModelCard(
+    about="Tells which section of the World Factbook a passage stands in. Rounded to 4 bits.",
+    limits="English; 13 sections; the first 16 tokens of a passage. Typing mistakes cost points.",
+    row=ledger["4 bits"],
+    measure=ledger.measure,
+    groups={"section": metrics.accuracy_by_group(said["4 bits"], labels, sections)},
+    paths=[folder / "model.safetensors"],
+    licence="apache-2.0",
+    data={"World Factbook": "PDDL-1.0"},
+)
+card.save(folder)
+
+# %% tags=["nbval-ignore-output"]
+from IPython.display import Markdown
+
+text = (folder / "README.md").read_text()
+assert text.count("model.safetensors") == 1 and len(text.split("SHA-256")) == 2
+Markdown(text.split("---", 2)[2].replace("\n#", "\n####"))
+
+# %% [markdown]
+# Nobody should load a **pickle** from a stranger: it is a program (chapter 14). A card does not name one.
+
+# %%
+import dataclasses
+
+torch.save(model.state_dict(), folder / "model.bin")
+assert deployment.holds_pickle(folder / "model.bin")
+try:
+    dataclasses.replace(card, paths=[folder / "model.bin"])
+except ValueError as error:
+    print(error)
+
+# %% [markdown]
+# ## **Spot the bug**
+#
+# An auditor suspects that a firm trained its head on the *clear* reviews, those about which all raters agree. The attack tells clear ones from disputed ones:
+
+# %% atol=0.05
+clear = torch.tensor([share == 1 for share in judged["agreement"][:]])
+given = metrics.losses(linear, [whole])
+found = metrics.membership_auc(given[clear], given[~clear])
+print(f"clear against disputed: {found.auc:.3f} ({found.low:.3f} to {found.high:.3f})")
+assert found.low > 0.58
+
+# %% [markdown]
+# "As good as against the head that learned by heart. So the clear reviews were in its training set." What is missing? Find it before you read on.
+#
+# <details><summary>Answer</summary>
+#
+# A control. These are the *test* reviews: the head has seen none of them. Clear reviews are easier for any model, seen or not. Members and others must be of the same kind, drawn from one pot by chance, as our two times 600 were; or a model that has certainly not seen them must be attacked beside it. Attacks on language models were believed for a while because "others" were *newer* texts than the members (Duan et al. 2024, arXiv 2402.07841).
+#
+# </details>
+
+# %% [markdown]
+# ## What papers say, and what we measured
+#
+# | paper | says | we measured | same order? |
+# |---|---|---|---|
+# | Hooker et al. 2020, 2010.03058 | pruning and rounding hurt underrepresented groups most | rare classes lose 3 to 6 points more at 2 bits and pruned, not decided; a small model 12, shown | same sign, not shown |
+# | Guo et al. 2017, 1706.04599 | modern networks are too sure of themselves | as it came calibrated; smaller forms too modest | no |
+# | Yeom et al. 2018, 1709.01604 | what overfits leaks | by heart 0.66, plainly 0.55 | yes |
+# | Abadi et al. 2016, 1607.00133 | small $\varepsilon$ costs accuracy | 4 to 18 points with 600 rows | yes |
+# | Carlini et al. 2019, 1802.08232 | a rare secret is remembered | from 2 to 5 of 9 bits; 4 bits forget nothing | yes |
+#
+# ## Summary
+#
+# - **Ask who pays**, with groups named beforehand, the difference of changes, an interval that counts all questions, and a control that was never compressed.
+# - **"Not shown"** is no "no": it asks for more rows.
+# - **Confidence** must be measured again after each change, and so must thresholds that were set upon it.
+# - **Compression is no privacy.** What learns by heart leaks, in 2 bits too. DP-SGD promises, and its price is accuracy or data.
+# - **Joules** that were assumed are seconds in other clothes. Say which they are. Fewer bytes need not be fewer joules.
+# - **A card** says what was measured, and for whom; hashes and licences belong to it, and pickles do not.
+#
+# ## Further reading
+#
+# - Hooker et al. 2020, *Characterising bias in compressed models* (arXiv 2010.03058).
+# - Carlini et al. 2022, *Membership inference attacks from first principles* (arXiv 2112.03570): sections 1 to 3.
+# - Mitchell et al. 2019, *Model cards for model reporting* (arXiv 1810.03993).
+# - In this repository: `lightcourse/metrics/` and `lightcourse/deployment/cards.py`.
