@@ -75,13 +75,15 @@ def typo_rows(dataset, rate: float, seed: int = 0):
     ValueError
         When there is no column text, or as :func:`with_typos`.
     """
+    from datasets import Dataset, Features, Value
+
     if "text" not in dataset.column_names:
         raise ValueError(f"dataset has the columns {dataset.column_names}; text is wanted")
     _check_rate(rate)
     made = f"typos in {rate:.1%} of letters, seed {seed}"
     texts = [with_typos(text, rate, seed) for text in dataset["text"]]
-    kept = dataset.remove_columns("text").add_column("text", texts)
-    return kept.select_columns(dataset.column_names).add_column("made", [made] * len(texts))
+    columns = dataset[:] | {"text": texts, "made": [made] * len(texts)}
+    return Dataset.from_dict(columns, Features({**dataset.features, "made": Value("string")}))
 
 
 def _check_rate(rate):

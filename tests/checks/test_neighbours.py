@@ -126,7 +126,7 @@ EQUIVALENT = {
     # The only dimension is the last one.
     "top_p": {"-1: 1"},
     # No end of an interval is 0 to the last bit.
-    "group_gap": {"GtE: ends[0] > 0", "LtE: ends[1] < 0"},
+    "group_gap": {"GtE: low > 0", "LtE: high < 0"},
 }
 
 
