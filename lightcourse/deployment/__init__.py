@@ -10,11 +10,14 @@ from lightcourse.deployment.budgets import (
 from lightcourse.deployment.cards import ModelCard
 from lightcourse.deployment.clusters import (
     Cluster,
+    Step,
     all_reduce_seconds,
     data_parallel_seconds,
     idle_share,
     pipeline_seconds,
     ring_bytes,
+    seconds_by_way,
+    sharded_data_seconds,
     tensor_parallel_seconds,
 )
 from lightcourse.deployment.forecasts import (
@@ -44,6 +47,7 @@ __all__ = [
     "ModelCard",
     "OnnxContents",
     "OnnxDecoder",
+    "Step",
     "all_reduce_seconds",
     "calls_a_charge",
     "data_parallel_seconds",
@@ -63,6 +67,8 @@ __all__ = [
     "ring_bytes",
     "save_gguf",
     "seconds_a_call",
+    "seconds_by_way",
+    "sharded_data_seconds",
     "stored_bytes",
     "tensor_parallel_seconds",
     "token_bytes",

@@ -4,6 +4,7 @@ Plain formulas for equal machines in a ring that compute or send, but not both a
 overlap the two, share their network and wait for the slowest: see these as what there is to gain.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -102,6 +103,26 @@ def data_parallel_seconds(cluster: Cluster, operations: float, gradients: float)
     return alone / cluster.nodes + all_reduce_seconds(cluster, gradients)
 
 
+def sharded_data_seconds(cluster: Cluster, operations: float, gradients: float) -> float:
+    """Return the seconds of a data-parallel step where each machine keeps an N-th of the model.
+
+    As FSDP does it (Zhao et al. 2023, arXiv 2304.11277): all weights are gathered forward and once
+    more backward, the gradients are summed in pieces. Three halves of a ring in the place of two.
+
+    Parameters
+    ----------
+    cluster, operations, gradients
+        As in :func:`data_parallel_seconds`; the weights have as many bytes as the gradients.
+
+    Returns
+    -------
+    float
+    """
+    _check(operations=operations, gradients=gradients)
+    alone = operations / cluster.operations
+    return alone / cluster.nodes + 1.5 * all_reduce_seconds(cluster, gradients)
+
+
 def tensor_parallel_seconds(
     cluster: Cluster, operations: float, layers: int, activations: float
 ) -> float:
@@ -170,6 +191,70 @@ def idle_share(nodes: int, pieces: int) -> float:
     [0.75, 0.43, 0.09]
     """
     return (nodes - 1) / (pieces + nodes - 1)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step asks of machines.
+
+    Parameters
+    ----------
+    operations, layers, gradients, activations, pieces
+        As in the functions above.
+    held : float
+        Bytes that training keeps for the whole model: about 16 a weight with AdamW, activations
+        left out.
+    """
+
+    operations: float
+    layers: int
+    gradients: float
+    activations: float
+    pieces: int
+    held: float
+
+
+def seconds_by_way(cluster: Cluster, step: Step) -> dict[str, float]:
+    """Return the seconds of a step in each way; infinity where a machine's part does not fit.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    step : Step
+
+    Returns
+    -------
+    dict of str to float
+        ``"alone"`` and ``"data"`` hold the whole model in one machine; ``"sharded data"``,
+        ``"tensors"`` and ``"pipeline"`` an N-th of it.
+
+    Examples
+    --------
+    Twenty billion weights in machines of 80 GB, which hold a quarter of them, and never all:
+
+    >>> step = Step(6 * 20e9 * 65_536, 44, 2 * 20e9, 65_536 * 6_144 * 2, 32, 16 * 20e9)
+    >>> for nodes in (2, 4):
+    ...     found = seconds_by_way(Cluster(nodes, 12.5e9, 1e-5, 1e14, 80e9), step)
+    ...     print(*(f"{way} {seconds:.1f}" for way, seconds in found.items()), sep=", ")
+    alone inf, data inf, sharded data inf, tensors inf, pipeline inf
+    alone inf, data inf, sharded data 26.9, tensors 36.7, pipeline 21.6
+    """
+    work = step.operations
+    whole = {
+        "alone": work / cluster.operations,
+        "data": data_parallel_seconds(cluster, work, step.gradients),
+    }
+    shared = {
+        "sharded data": sharded_data_seconds(cluster, work, step.gradients),
+        "tensors": tensor_parallel_seconds(cluster, work, step.layers, step.activations),
+        "pipeline": pipeline_seconds(cluster, work, step.activations, step.pieces),
+    }
+    room = cluster.memory
+    return _fitting(whole, step.held, room) | _fitting(shared, step.held / cluster.nodes, room)
+
+
+def _fitting(seconds, held, room):
+    return seconds if held <= room else dict.fromkeys(seconds, math.inf)
 
 
 def _check(**given):

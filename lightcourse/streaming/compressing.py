@@ -17,7 +17,7 @@ from lightcourse import files, layers
 from lightcourse.progress import bar
 from lightcourse.streaming import plan
 from lightcourse.streaming.recipe import Compression
-from lightcourse.streaming.shards import part_of, verify, write_shard
+from lightcourse.streaming.shards import parts, verify, write_shard
 from lightcourse.streaming.source import INDEX, PICKLES, SINGLE, Source, open_source
 
 JOB = "lightcourse-compress.json"
@@ -50,6 +50,8 @@ def compress(
     show: bool = False,
 ) -> layers.Report:
     """Round a checkpoint's linear layers to integers, in little more memory than a few rows take.
+
+    A matrix whose rows are the layer's inputs, as in GPT-2, is read whole.
 
     The result is that of :func:`lightcourse.quantization.quantize_` and ``save_pretrained``, bit
     for bit, and loads with ``from_pretrained``. Killed at any moment and called again, it goes on
@@ -155,7 +157,7 @@ def _wait(done, moved, what):
 
 def _check_space(out, shards):
     needed = sum(sum(map(_size, tasks)) for path, tasks in shards.items() if not path.exists())
-    free = shutil.disk_usage(out).free + sum(_bytes(part_of(path)) for path in shards)
+    free = shutil.disk_usage(out).free + sum(map(_begun, shards))
     if free < needed:
         raise OSError(f"out is {out}, with {free:,} bytes free; {needed:,} are wanted")
 
@@ -167,21 +169,31 @@ def _bytes(path):
         return 0
 
 
+def _begun(path):
+    return sum(map(_bytes, parts(path)))
+
+
 def _write(shards, how, place, show):
-    """Write those of this process's shards that are not there yet."""
+    """Write those of this process's shards that are not there yet, without what a kill has left."""
     rank, ranks = place
     own = [path for path in list(shards)[rank::ranks] if not path.exists()]
+    _remove(part for path in own for part in parts(path))
     total = sum(task.stored.nbytes for path in own for task in shards[path])
     with bar(total=total, unit="B", unit_scale=True, desc="compressing", show=show) as progress:
         for path in own:
             write_shard(path, shards[path], how, progress.update)
 
 
+def _remove(paths):
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def _finish(out, shards, model, source, work, how):
     """Wait for the others, verify every file, and write what makes the folder a model."""
 
     def moved():
-        return [_bytes(path) + _bytes(part_of(path)) for path in shards]
+        return [_bytes(path) + _begun(path) for path in shards]
 
     _wait(lambda: all(path.exists() for path in shards), moved, "the other processes' shards")
     for path in shards:
@@ -190,8 +202,8 @@ def _finish(out, shards, model, source, work, how):
     if len(shards) > 1:
         _put(out / INDEX, _index(shards))
     plan.configuration(model, work, source, how)
-    for path in out.glob(".*." + 32 * "[0-9a-f]"):  # files' own, of a first process that was killed
-        path.unlink()
+    _remove(part for path in shards for part in parts(path))
+    _remove(out.glob(".*." + 32 * "[0-9a-f]"))  # files' own, of a first process that was killed
     _put(out / "config.json", model.config.to_json_string())
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+import uuid
 from pathlib import Path
 
 import torch
@@ -74,6 +75,8 @@ def _joined(digests):
 def write_shard(path: Path, work: list[Task], compression: Compression, tell) -> Path:
     """Write one file of a compressed checkpoint; it appears under its name when it is whole.
 
+    Where another start of the job has made it in the meantime, the same bytes, that one stays.
+
     Parameters
     ----------
     path : Path
@@ -99,13 +102,25 @@ def write_shard(path: Path, work: list[Task], compression: Compression, tell) ->
                     shard.add(name, values)
                 tell(read)
         shard.finish()
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:  # another start has cleaned up
+        if not path.exists():
+            raise
     return path
 
 
 def part_of(path: Path) -> Path:
-    """Return where a shard is written until it is whole: one place, to be written again."""
-    return path.with_name(f".{path.name}.part")
+    """Return where a shard is written until it is whole: another place each time.
+
+    A killed torchrun may leave processes behind that go on writing.
+    """
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+
+
+def parts(path: Path) -> list[Path]:
+    """Return what was begun of a shard, by whomever, and has not been finished."""
+    return list(path.parent.glob(f".{path.name}.*part"))
 
 
 def pieces(task: Task, compression: Compression):

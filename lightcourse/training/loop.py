@@ -52,7 +52,8 @@ def train(
         goes on from it, with the result an uninterrupted run would have had, bit for bit.
         It holds what is trained, not the frozen rest nor buffers. Of several processes the
         first one writes, and all go on from what it wrote: bit for bit for two of them, where
-        nothing is drawn by chance (no dropout). With more, sums may be added in another order.
+        nothing is drawn by chance (no dropout). With more, sums may be added in another order. So
+        they are where a run goes on with another number of processes, which it may: to rounding.
     progress : bool
         Show a progress bar.
     after_step : callable, optional

@@ -1,6 +1,7 @@
 """Formulas of a step's time beside machines that are followed one message at a time."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -81,6 +82,33 @@ def test_data_and_tensors(cluster, operations, size, layers):
             clock += ring(cluster, size)[0]
     found = clusters.tensor_parallel_seconds(cluster, operations, layers, size)
     assert found == pytest.approx(clock)
+
+
+@given(made(), POSITIVE, POSITIVE)
+def test_shards_are_gathered_twice_and_summed_once(cluster, operations, size):
+    clock = operations / cluster.operations / cluster.nodes
+    clock += 3 * ring(cluster, size)[0] / 2  # each a half of a ring
+    found = clusters.sharded_data_seconds(cluster, operations, size)
+    assert found == pytest.approx(clock)
+
+
+@pytest.mark.parametrize(
+    "memory, whole, share",
+    [(13, True, True), (12, True, True), (11, False, True), (4, False, True), (3, False, False)],
+)
+def test_what_does_not_fit_takes_for_ever(memory, whole, share):
+    """Of 12 bytes, on three machines."""
+    cluster = clusters.Cluster(3, 1, 1, 1, memory)
+    found = clusters.seconds_by_way(cluster, clusters.Step(6, 2, 1, 1, 5, held=12))
+    wanted = {"alone": 6, "data": clusters.data_parallel_seconds(cluster, 6, 1)}
+    wanted |= {"sharded data": clusters.sharded_data_seconds(cluster, 6, 1)}
+    wanted |= {"tensors": clusters.tensor_parallel_seconds(cluster, 6, 2, 1)}
+    wanted |= {"pipeline": clusters.pipeline_seconds(cluster, 6, 1, 5)}
+    fits = [whole, whole, share, share, share]
+    assert found == {
+        way: seconds if there else math.inf
+        for (way, seconds), there in zip(wanted.items(), fits, strict=True)
+    }
 
 
 def test_one_machine_sends_nothing():

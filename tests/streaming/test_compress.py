@@ -12,8 +12,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from lightcourse import cli, layers, pruning, quantization, streaming
-from lightcourse.streaming import compressing, plan
+from lightcourse import cli, files, layers, pruning, quantization, streaming
+from lightcourse.streaming import compressing, plan, shards
 from tests import families
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,10 @@ def saved(folder, family="Llama", shard="20KB", dtype=torch.float32):
 
 def tensors(folder):
     return {k: t for path in folder.glob("*.safetensors") for k, t in load_file(path).items()}
+
+
+def hashes(folder):
+    return {path.name: files.sha256(path) for path in folder.iterdir()}
 
 
 def check_same(folder, model, one_piece):
@@ -152,6 +156,19 @@ def test_memory_is_that_of_a_few_rows(tmp_path):
     assert forked("memory", tmp_path / "plain", tmp_path, 8)["grown"] < 48 * 2**20
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and resets the peak")
+def test_memory_is_that_of_one_turned_matrix(tmp_path):
+    """GPT-2's rows are inputs, so a piece of its outputs lies all over the file."""
+    largest = 256 * 2**16 * 4
+    config = transformers.GPT2Config(
+        vocab_size=64, n_positions=16, n_embd=256, n_layer=1, n_head=4, n_inner=2**16
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "plain", max_shard_size="70MB")
+    grown = forked("memory", tmp_path / "plain", tmp_path, 8)["grown"]
+    assert grown < 1.5 * largest + 32 * 2**20
+    assert grown > largest / 2  # or it is the wrong thing that was measured
+
+
 def test_under_torchrun_by_the_command(tmp_path):
     model = saved(tmp_path / "plain")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -182,6 +199,36 @@ def test_the_tokenizer_comes_along_and_no_weights(tmp_path):
     names = {path.name for path in (tmp_path / "out").iterdir()}
     wanted = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     assert names == wanted | {compressing.JOB}
+
+
+def test_a_process_that_a_killed_start_has_left_behind_does_no_harm(tmp_path):
+    """It writes a shard while the next start begins the same one, or has finished it."""
+    saved(tmp_path / "plain")
+    out = tmp_path / "out"
+    go = lambda *_: streaming.compress(tmp_path / "plain", out, GROUPS)  # noqa: E731
+    go()
+    whole, path = hashes(out), out / "model.safetensors"
+    source = streaming.source.open_source(tmp_path / "plain")
+    work, _ = plan.tasks(plan.meta_model(source.folder), source, GROUPS)
+    begun = {name: kind for task in work for name, kind in task.outputs().items()}
+
+    def begin(_):
+        shards.Shard(shards.part_of(path), begun).file.close()
+
+    for meanwhile in (begin, go):
+        path.unlink()
+        shards.write_shard(path, work, GROUPS, meanwhile)
+        go()
+        assert hashes(out) == whole
+
+
+def test_a_shard_that_was_taken_away_is_no_shard(tmp_path):
+    saved(tmp_path / "plain")
+    source = streaming.source.open_source(tmp_path / "plain")
+    work, _ = plan.tasks(plan.meta_model(source.folder), source, GROUPS)
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError):
+        shards.write_shard(path, work, GROUPS, lambda _: [p.unlink() for p in shards.parts(path)])
 
 
 def test_a_damaged_file_is_found_and_written_again(tmp_path):

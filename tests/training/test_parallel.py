@@ -56,12 +56,9 @@ def test_gradients_are_those_of_the_joint_batch(two):
     assert control > 1e-4  # where each process's mean counts the same
 
 
-def test_training_ends_where_one_process_ends(two):
-    model = toys.llama().double()
-    arguments = {"loss": together.exact_loss, "evaluate": together.held_out, "progress": False}
-    history = training.train(model, together.BATCHES, together.RECIPE, **arguments)
-    wanted = torch.cat([p.detach().flatten() for _, p in sorted(model.named_parameters())])
-    error = (weights(two) - wanted).abs().max()
+def test_training_ends_where_one_process_ends(two, tmp_path):
+    history = together.alone(tmp_path)
+    error = (weights(two) - weights(tmp_path)).abs().max()
     assert error < 1e-5  # of steps of 0.005
     found = result(two)["evaluations"]
     assert [pair[0] for pair in found] == [pair[0] for pair in history.evaluations]
@@ -87,6 +84,19 @@ def test_a_run_of_which_a_process_was_killed_goes_on(two, tmp_path):
     assert status == 0, errors
     assert torch.equal(weights(tmp_path), weights(two))
     assert result(tmp_path)["evaluations"] == result(two)["evaluations"]
+
+
+def test_a_run_goes_on_with_another_number_of_processes(two, tmp_path):
+    """To rounding: the sums of two processes are added in another order than those of one."""
+    status, _ = start(tmp_path / "fewer", 2, 8)
+    assert status != 0
+    together.alone(tmp_path / "fewer")
+    with pytest.raises(KeyboardInterrupt):
+        together.alone(tmp_path / "more", stopped_at=8)
+    status, errors = start(tmp_path / "more", 2)
+    assert status == 0, errors
+    for folder in (tmp_path / "fewer", tmp_path / "more"):
+        assert (weights(folder) - weights(two)).abs().max() < 1e-5  # of steps of 0.005
 
 
 def test_three_processes(tmp_path):

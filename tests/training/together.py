@@ -81,6 +81,21 @@ def kill_at(step):
     return after_step
 
 
+def alone(folder, stopped_at=0):
+    """Train in one process, without a wrapper; be interrupted after some step."""
+
+    def interrupt(_, step):
+        if step == stopped_at:
+            raise KeyboardInterrupt
+
+    model = toys.llama().double()
+    run = folder / "run.safetensors"
+    settings = {"checkpoint": run, "progress": False, "after_step": interrupt}
+    history = training.train(model, BATCHES, RECIPE, exact_loss, held_out, **settings)
+    files.save_tensors(dict(model.named_parameters()), folder / "model.safetensors")
+    return history
+
+
 def main(folder, kill=0):
     faulthandler.dump_traceback_later(60, exit=True)  # processes that wait for each other for ever
     distributed.init_process_group("gloo")
