@@ -2,6 +2,8 @@
 
 import ast
 import copy
+import hashlib
+import heapq
 import io
 import itertools
 import math
@@ -884,6 +886,59 @@ def joules_by_sums(rounds, idle):
     return [small, large, small / large]
 
 
+def sent_round_by_round(numbers, width, ranks):
+    """Add up the pieces that each process hands on, in the order of the rounds."""
+    sizes = [len(piece) * width for piece in np.array_split(np.zeros(numbers), ranks)]
+    places, steps = range(ranks), range(ranks - 1)
+    return [
+        [sum(sizes[(rank + first - step) % ranks] for step in steps) for rank in places]
+        for first in (0, 1)
+    ]
+
+
+def shared_by_a_heap(tensors, ranks):
+    """Let a heap say who has the least, and the lowest number."""
+    heap, owner = [(0, rank) for rank in range(ranks)], {}
+    for size, name in sorted((-size, name) for name, size in tensors):
+        load, rank = heapq.heappop(heap)
+        owner[name] = rank
+        heapq.heappush(heap, (load - size, rank))
+    own = [[] for _ in range(ranks)]
+    for name, _ in tensors:
+        own[owner[name]].append(name)
+    loads = [load for load, _ in heap]
+    return own, np.mean(loads) / np.max(loads)
+
+
+def resumed_line_by_line(pieces, journal, files):
+    """Cross out of all pieces what a line confirms, and put back what a later one denies."""
+    open_, there = list(pieces), {name: hashlib.sha256(content) for name, content in files}
+    for line in journal.splitlines(keepends=True):
+        name, blank, digest = line.partition(" ")
+        if not line.endswith("\n") or not blank or " " in digest or name not in pieces:
+            continue
+        right = name in there and there[name].hexdigest() == digest.strip()
+        if right and name in open_:
+            open_.remove(name)
+        if not right and name not in open_:
+            open_.append(name)
+    mine = {f".{name}.part" for name in pieces}
+    away = [name for name, _ in files if name in mine or name in open_]
+    return sorted(open_, key=pieces.index), away
+
+
+def steps_by_shares(cluster, job, pieces):
+    """Add what is computed, what is waited for, and what is sent."""
+    nodes, bandwidth, latency, memory = cluster
+    work, held = sum(job[:2]), job[2]
+    ring = (nodes - 1) * (2 * latency + 2 * job[3] / nodes / bandwidth)
+    turns = work / nodes * (1 + (nodes - 1) / pieces)
+    hops = 2 * (nodes + pieces - 2) * (latency + job[4] / pieces / bandwidth) * (nodes > 1)
+    times = np.array([work, work / nodes + ring, turns + hops])
+    times[[held > memory, held > memory, held > memory * nodes]] = np.inf
+    return times
+
+
 ORACLES = {
     "on_the_grid": [layer_in_numpy],
     "step_gradient": [step_value_by_value],
@@ -971,6 +1026,10 @@ ORACLES = {
     "group_gap": [gap_by_weights],
     "threshold_attack": [attack_by_ranks],
     "fair_joules": [joules_by_sums],
+    "ring_sent": [sent_round_by_round],
+    "share_out": [shared_by_a_heap],
+    "to_do": [resumed_line_by_line],
+    "step_seconds": [steps_by_shares],
 }
 
 

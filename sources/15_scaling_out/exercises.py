@@ -44,7 +44,7 @@ def gradient(batch, loss=training.model_loss):
 # $N$ processes hold a gradient each, equally long, and all of them need the sum. In a **ring**, process $r$ only sends to process $r + 1$, and the last one sends to process 0. The numbers are cut into $N$ pieces, as `tensor_split` cuts: if they cannot be shared out evenly, the **first** pieces are one number longer. All counting starts at 0 and goes around: behind $N - 1$ comes 0, before 0 comes $N - 1$.
 #
 # - **Reduce-scatter**, $N - 1$ rounds: in round $s$, process $r$ sends its piece $r - s$, and its neighbour adds that to its own piece of the same number. At the end, process $r$ has the whole sum of piece $r + 1$.
-# - **All-gather**, $N - 1$ rounds: in round $s$, process $r$ sends piece $r + 1 - s$, and its neighbour puts it in the place of its own.
+# - **All-gather**, $N - 1$ rounds: in round $s$, process $r$ sends piece $r + 1 - s$, and its neighbour puts it where its own was.
 #
 # Both together are an **all-reduce**. Write `ring_sent(numbers, width, ranks)`:
 #
@@ -117,7 +117,7 @@ if passed:
 #
 # So each process sends 2 (N − 1) / N of the bytes: 100 MB with 2 processes, 150 MB with 4, 199.8 MB with 1,000. However many there are, it never becomes twice the gradient. (Whoever sends everything to everybody, sends N − 1 times the gradient.) What grows is the number of rounds, and each has its latency.
 #
-# FSDP keeps an N-th of the weights, gradients and optimizer in each process. It uses the two halves one by one: the weights are gathered before the forward pass and again before the backward pass, and the gradients are only scattered. That is half as much again as data parallelism. (torch's `fully_shard` saves a little of it: what stands in no layer, such as the table of words, it gathers once and keeps until the backward pass, unless it is told not to. In the student that makes 1.38 times as much in the place of 1.5.)
+# FSDP keeps an N-th of the weights, gradients and optimizer in each process. It uses the two halves one by one: the weights are gathered before the forward pass and again before the backward pass, and the gradients are only scattered. That is half as much again as data parallelism. (torch's `fully_shard` saves a little of it: what stands in no layer, such as the table of words, it gathers once and keeps until the backward pass, unless it is told not to. In the student that makes 1.38 times as much instead of 1.5.)
 
 # %% tags=["solution"]
 for ranks in (1, 2, 4, 64):
