@@ -1,4 +1,4 @@
-"""The ``lightcourse`` command: doctor, assets, lab, run, check, compress, serve-demo, bench."""
+"""The ``lightcourse`` command: a thin function for each verb; ``lightcourse --help`` lists them."""
 
 import argparse
 import contextlib
@@ -102,6 +102,7 @@ def _parser():
     add_check = add(check)
     add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
     add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    _add_quizzes(add(quizzes))
     _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
     add(bench)
@@ -115,6 +116,14 @@ def _add_compress(add):
     group = "inputs that share a scale, 0: all of a row; default: 128"
     add("--group-size", type=int, default=128, metavar="N", help=group)
     add("--prune", metavar="N:M|SHARE", help="2:4, or the share of each row to set to 0 before")
+
+
+def _add_quizzes(add):
+    from lightcourse.quizzes import FORMATS
+
+    add("--chapter", metavar="NN", help="default: all")
+    add("--format", choices=[*FORMATS], required=True, help="what the files are for")
+    add("--out", required=True, metavar="FOLDER", help="gets a file for each chapter")
 
 
 def _seconds(text):
@@ -318,6 +327,22 @@ def _twins(path):
         return []
     twins = [course / folder / path.name for folder in ("exercises", "solutions")]
     return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def quizzes(options) -> int:
+    """Write the chapters' quizzes for Moodle, as QTI, or to be printed."""
+    from lightcourse.quizzes import read_quizzes, write_quiz
+
+    course = find_course()
+    found = read_quizzes(course)
+    if options.chapter:
+        name = find_chapter(course, options.chapter).stem
+        found = [quiz for quiz in found if quiz.name == name]
+    if not found:
+        raise FileNotFoundError(f"there is no sources/…/quiz.yaml for this in {course}")
+    for quiz in found:
+        _say("✓", str(write_quiz(quiz, options.format, options.out)))
+    return 0
 
 
 def compress(options) -> int:

@@ -54,7 +54,16 @@ def python(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["dance"], ["run"], ["check"], ["lab", "00", "--no-browser"], ["run", "0", "--", "x"]]
+    [
+        [],
+        ["dance"],
+        ["run"],
+        ["check"],
+        ["quizzes"],
+        ["quizzes", "--format", "word", "--out", "x"],
+        ["lab", "00", "--no-browser"],
+        ["run", "0", "--", "x"],
+    ]
     + [["check", "a.ipynb", "--timeout", value] for value in ("0", "-1", "nan", "inf", "soon")],
 )
 def test_a_wrong_call_exits_with_2(arguments, capsys):
@@ -297,6 +306,45 @@ def test_a_failing_cell_is_shown_with_number_source_and_error(course, executed, 
     assert "code cell 4" in captured.err
     assert "    x = 1\n    x / 0\n" in captured.err
     assert "ZeroDivisionError: division by zero" in captured.err
+
+
+# --- quizzes -------------------------------------------------------------------------------
+
+QUIZ = """- question: What is 1 + 1?
+  choices:
+    - {text: "2", right: true, explain: "One more."}
+    - {text: "11", explain: "The digits were joined."}
+"""
+
+
+def with_quiz(course, name):
+    room = course / "sources" / name
+    room.mkdir(parents=True)
+    (room / "quiz.yaml").write_text(QUIZ)
+
+
+@pytest.mark.parametrize(
+    ("more", "files"),
+    [
+        ([], ["00_start.html", "03_pruning.html"]),
+        (["--chapter", "3"], ["03_pruning.html"]),
+    ],
+)
+def test_quizzes_writes_a_file_for_each_chapter_that_is_asked_for(course, more, files, capsys):
+    for name in ("00_start", "03_pruning"):
+        with_quiz(course, name)
+    assert cli.main(["quizzes", "--format", "print", "--out", "paper", *more]) == 0
+    assert sorted(path.name for path in (course / "work" / "paper").iterdir()) == files
+    assert capsys.readouterr().out.splitlines() == [f"✓ {Path('paper', name)}" for name in files]
+
+
+def test_quizzes_tells_what_is_missing(course, capsys):
+    with_quiz(course, "00_start")
+    for chapter, told in {"3": "no sources/…/quiz.yaml", "7": "there is no chapter 7"}.items():
+        call = ["quizzes", "--format", "qti", "--out", "paper", "--chapter", chapter]
+        assert cli.main(call) == 1
+        assert told in one_line(capsys.readouterr().err)
+    assert not (course / "work" / "paper").exists()
 
 
 # --- check ---------------------------------------------------------------------------------
