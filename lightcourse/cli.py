@@ -22,6 +22,7 @@ QUIET = (
     "--LabApp.extension_manager=readonly",
     "--ServerApp.contents_manager_class=lightcourse.lab.Notebooks",
 )
+EACH = "for each notebook; default: 300"
 FAILURES = (OSError, ValueError, RuntimeError)
 
 
@@ -102,6 +103,9 @@ def _parser():
     add_check = add(check)
     add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
     add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    add_progress = add(progress)
+    add_progress("--folder", metavar="FOLDER", help="your exercises; default: the course's own")
+    add_progress("--timeout", type=_seconds, default=300, metavar="SECONDS", help=EACH)
     _add_quizzes(add(quizzes))
     _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
@@ -327,6 +331,63 @@ def _twins(path):
         return []
     twins = [course / folder / path.name for folder in ("exercises", "solutions")]
     return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def progress(options) -> int:
+    """Show which checks pass across chapters; only what has changed is run."""
+    from lightcourse import classroom
+    from lightcourse.progress import bar, in_terminal
+
+    course = find_course()
+    folder = Path(options.folder) if options.folder else course / "exercises"
+    pairs = [(folder / s.name, s) for s in sorted((course / "solutions").glob("*.ipynb"))]
+    if not pairs or not folder.is_dir():
+        raise FileNotFoundError(f"there are no exercises in {folder}")
+    known = {pair: classroom.look(*pair) for pair in pairs}
+    changed = [pair for pair, standing in known.items() if standing is None]
+    for pair in bar(changed, unit="notebook", show=in_terminal()):
+        known[pair] = classroom.ask(*pair, options.timeout)
+    _show_progress(list(known.values()))
+    return 0
+
+
+def _show_progress(standings):
+    """Print a table of chapters, a mark for each check, and what was run for it."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("chapter", "checks", "next", box=SIMPLE, padding=0, pad_edge=False)
+    for standing in standings:
+        marks = "".join(map(_mark, standing.answers.values()))
+        table.add_row(standing.path.stem, marks, _next_step(standing))
+    Console(highlight=False).print(table)
+    passed, all_of_them = (
+        sum(count) for count in zip(*((s.passed, len(s.answers)) for s in standings), strict=True)
+    )
+    anew = sum(standing.anew for standing in standings)
+    print(f"{passed} of {all_of_them} checks pass (✗ not yet, · not begun)")
+    print(f"{anew} of {len(standings)} notebooks were run; the others are as they were")
+
+
+def _mark(answer):
+    return "·" if answer is None else "✓" if answer.passed else "✗"
+
+
+def _next_step(standing):
+    """Return what to do about a notebook's first check that does not pass."""
+    if standing.trouble:
+        return standing.trouble
+    for check, answer in standing.answers.items():
+        if answer is not None and not answer.passed:
+            return f"{_name(check)}: {answer.message or 'it did not return True'}"
+    blank = [check for check, answer in standing.answers.items() if answer is None]
+    return f"write {_name(blank[0])}" if blank else "done"
+
+
+def _name(check):
+    """Return what a check is about: ``x`` for ``checks.check_x(…)``."""
+    return check.partition("(")[0].removeprefix("checks.check_")
 
 
 def quizzes(options) -> int:

@@ -308,6 +308,69 @@ def test_a_failing_cell_is_shown_with_number_source_and_error(course, executed, 
     assert "ZeroDivisionError: division by zero" in captured.err
 
 
+# --- progress ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standings(course, monkeypatch):
+    """A course of two solutions; what a notebook's checks say, and which ones were run."""
+    for name in ("00_start", "03_pruning"):
+        write(course / "solutions" / f"{name}.ipynb", "1")
+    (course / "exercises").mkdir()
+    checks = [f"checks.check_{name}({name})" for name in "abc"]
+    passed, failed = (classroom.Answer("", passed, "twice too much") for passed in (True, False))
+    found = SimpleNamespace(ran=[], first=[passed, failed, None], second=[None] * 3)
+
+    def standing(path, answers, **more):
+        answers = dict(zip(checks, answers, strict=True))
+        return classroom.Standing(path, answers, **more)
+
+    def look(path, solution):
+        return standing(path, found.second) if "03" in path.name else None
+
+    def ask(path, solution, seconds):
+        found.ran.append((path, solution, seconds))
+        return standing(path, found.first, anew=True)
+
+    monkeypatch.setattr(classroom, "look", look)
+    monkeypatch.setattr(classroom, "ask", ask)
+    return found
+
+
+def test_progress_runs_what_changed_and_tells_what_is_next(course, standings, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["progress", "--timeout", "7"]) == 0
+    name = "00_start.ipynb"
+    assert standings.ran == [(course / "exercises" / name, course / "solutions" / name, 7)]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if ("00_" in line or "03_" in line)]
+    assert rows == [
+        ["00_start", "✓✗·", "b:", "twice", "too", "much"],
+        ["03_pruning", "···", "write", "a"],
+    ]
+    assert lines[-2:] == [
+        "1 of 6 checks pass (✗ not yet, · not begun)",
+        "1 of 2 notebooks were run; the others are as they were",
+    ]
+
+
+def test_progress_tells_when_all_is_done(course, standings, capsys):
+    standings.first = [standings.first[0]] * 3
+    standings.second = [None, standings.first[0], None]
+    assert cli.main(["progress"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "_" in line]
+    assert rows == [["00_start", "✓✓✓", "done"], ["03_pruning", "·✓·", "write", "a"]]
+
+
+def test_progress_of_a_folder_of_ones_own(course, standings, capsys):
+    (course / "mine").mkdir()
+    assert cli.main(["progress", "--folder", "../mine"]) == 0
+    assert standings.ran[0][0].resolve() == course / "mine" / "00_start.ipynb"
+    assert cli.main(["progress", "--folder", "nowhere"]) == 1
+    assert "no exercises in nowhere" in one_line(capsys.readouterr().err)
+
+
 # --- quizzes -------------------------------------------------------------------------------
 
 QUIZ = """- question: What is 1 + 1?
