@@ -1,4 +1,4 @@
-"""The ``lightcourse`` command: doctor, assets, lab, run, check, compress, serve-demo, bench."""
+"""The ``lightcourse`` command: a thin function for each verb; ``lightcourse --help`` lists them."""
 
 import argparse
 import contextlib
@@ -22,6 +22,7 @@ QUIET = (
     "--LabApp.extension_manager=readonly",
     "--ServerApp.contents_manager_class=lightcourse.lab.Notebooks",
 )
+EACH = "for each notebook; default: 300"
 FAILURES = (OSError, ValueError, RuntimeError)
 
 
@@ -102,6 +103,10 @@ def _parser():
     add_check = add(check)
     add_check("file", metavar="FILE.ipynb", help="a notebook of exercises")
     add_check("--timeout", type=_seconds, default=300, metavar="SECONDS", help="default: 300")
+    add_progress = add(progress)
+    add_progress("--folder", metavar="FOLDER", help="your exercises; default: the course's own")
+    add_progress("--timeout", type=_seconds, default=300, metavar="SECONDS", help=EACH)
+    _add_quizzes(add(quizzes))
     _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
     add(bench)
@@ -115,6 +120,14 @@ def _add_compress(add):
     group = "inputs that share a scale, 0: all of a row; default: 128"
     add("--group-size", type=int, default=128, metavar="N", help=group)
     add("--prune", metavar="N:M|SHARE", help="2:4, or the share of each row to set to 0 before")
+
+
+def _add_quizzes(add):
+    from lightcourse.quizzes import FORMATS
+
+    add("--chapter", metavar="NN", help="default: all")
+    add("--format", choices=[*FORMATS], required=True, help="what the files are for")
+    add("--out", required=True, metavar="FOLDER", help="gets a file for each chapter")
 
 
 def _seconds(text):
@@ -318,6 +331,79 @@ def _twins(path):
         return []
     twins = [course / folder / path.name for folder in ("exercises", "solutions")]
     return [twin for twin in twins if twin.is_file() and not twin.samefile(path)]
+
+
+def progress(options) -> int:
+    """Show which checks pass across chapters; only what has changed is run."""
+    from lightcourse import classroom
+    from lightcourse.progress import bar, in_terminal
+
+    course = find_course()
+    folder = Path(options.folder) if options.folder else course / "exercises"
+    pairs = [(folder / s.name, s) for s in sorted((course / "solutions").glob("*.ipynb"))]
+    if not pairs or not folder.is_dir():
+        raise FileNotFoundError(f"there are no exercises in {folder}")
+    known = {pair: classroom.look(*pair) for pair in pairs}
+    changed = [pair for pair, standing in known.items() if standing is None]
+    for pair in bar(changed, unit="notebook", show=in_terminal()):
+        known[pair] = classroom.ask(*pair, options.timeout)
+    _show_progress(list(known.values()))
+    return 0
+
+
+def _show_progress(standings):
+    """Print a table of chapters, a mark for each check, and what was run for it."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("chapter", "checks", "next", box=SIMPLE, padding=0, pad_edge=False)
+    for standing in standings:
+        marks = "".join(map(_mark, standing.answers.values()))
+        table.add_row(standing.path.stem, marks, _next_step(standing))
+    Console(highlight=False).print(table)
+    passed, all_of_them = (
+        sum(count) for count in zip(*((s.passed, len(s.answers)) for s in standings), strict=True)
+    )
+    anew = sum(standing.anew for standing in standings)
+    print(f"{passed} of {all_of_them} checks pass (✗ not yet, · not begun)")
+    print(f"{anew} of {len(standings)} notebooks were run; the others are as they were")
+
+
+def _mark(answer):
+    return "·" if answer is None else "✓" if answer.passed else "✗"
+
+
+def _next_step(standing):
+    """Return what to do about a notebook's first check that does not pass."""
+    if standing.trouble:
+        return standing.trouble
+    for check, answer in standing.answers.items():
+        if answer is not None and not answer.passed:
+            return f"{_name(check)}: {answer.message or 'it did not return True'}"
+    blank = [check for check, answer in standing.answers.items() if answer is None]
+    return f"write {_name(blank[0])}" if blank else "done"
+
+
+def _name(check):
+    """Return what a check is about: ``x`` for ``checks.check_x(…)``."""
+    return check.partition("(")[0].removeprefix("checks.check_")
+
+
+def quizzes(options) -> int:
+    """Write the chapters' quizzes for Moodle, as QTI, or to be printed."""
+    from lightcourse.quizzes import read_quizzes, write_quiz
+
+    course = find_course()
+    found = read_quizzes(course)
+    if options.chapter:
+        name = find_chapter(course, options.chapter).stem
+        found = [quiz for quiz in found if quiz.name == name]
+    if not found:
+        raise FileNotFoundError(f"there is no sources/…/quiz.yaml for this in {course}")
+    for quiz in found:
+        _say("✓", str(write_quiz(quiz, options.format, options.out)))
+    return 0
 
 
 def compress(options) -> int:

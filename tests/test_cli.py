@@ -54,7 +54,16 @@ def python(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["dance"], ["run"], ["check"], ["lab", "00", "--no-browser"], ["run", "0", "--", "x"]]
+    [
+        [],
+        ["dance"],
+        ["run"],
+        ["check"],
+        ["quizzes"],
+        ["quizzes", "--format", "word", "--out", "x"],
+        ["lab", "00", "--no-browser"],
+        ["run", "0", "--", "x"],
+    ]
     + [["check", "a.ipynb", "--timeout", value] for value in ("0", "-1", "nan", "inf", "soon")],
 )
 def test_a_wrong_call_exits_with_2(arguments, capsys):
@@ -297,6 +306,108 @@ def test_a_failing_cell_is_shown_with_number_source_and_error(course, executed, 
     assert "code cell 4" in captured.err
     assert "    x = 1\n    x / 0\n" in captured.err
     assert "ZeroDivisionError: division by zero" in captured.err
+
+
+# --- progress ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standings(course, monkeypatch):
+    """A course of two solutions; what a notebook's checks say, and which ones were run."""
+    for name in ("00_start", "03_pruning"):
+        write(course / "solutions" / f"{name}.ipynb", "1")
+    (course / "exercises").mkdir()
+    checks = [f"checks.check_{name}({name})" for name in "abc"]
+    passed, failed = (classroom.Answer("", passed, "twice too much") for passed in (True, False))
+    found = SimpleNamespace(ran=[], first=[passed, failed, None], second=[None] * 3)
+
+    def standing(path, answers, **more):
+        answers = dict(zip(checks, answers, strict=True))
+        return classroom.Standing(path, answers, **more)
+
+    def look(path, solution):
+        return standing(path, found.second) if "03" in path.name else None
+
+    def ask(path, solution, seconds):
+        found.ran.append((path, solution, seconds))
+        return standing(path, found.first, anew=True)
+
+    monkeypatch.setattr(classroom, "look", look)
+    monkeypatch.setattr(classroom, "ask", ask)
+    return found
+
+
+def test_progress_runs_what_changed_and_tells_what_is_next(course, standings, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["progress", "--timeout", "7"]) == 0
+    name = "00_start.ipynb"
+    assert standings.ran == [(course / "exercises" / name, course / "solutions" / name, 7)]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if ("00_" in line or "03_" in line)]
+    assert rows == [
+        ["00_start", "✓✗·", "b:", "twice", "too", "much"],
+        ["03_pruning", "···", "write", "a"],
+    ]
+    assert lines[-2:] == [
+        "1 of 6 checks pass (✗ not yet, · not begun)",
+        "1 of 2 notebooks were run; the others are as they were",
+    ]
+
+
+def test_progress_tells_when_all_is_done(course, standings, capsys):
+    standings.first = [standings.first[0]] * 3
+    standings.second = [None, standings.first[0], None]
+    assert cli.main(["progress"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "_" in line]
+    assert rows == [["00_start", "✓✓✓", "done"], ["03_pruning", "·✓·", "write", "a"]]
+
+
+def test_progress_of_a_folder_of_ones_own(course, standings, capsys):
+    (course / "mine").mkdir()
+    assert cli.main(["progress", "--folder", "../mine"]) == 0
+    assert standings.ran[0][0].resolve() == course / "mine" / "00_start.ipynb"
+    assert cli.main(["progress", "--folder", "nowhere"]) == 1
+    assert "no exercises in nowhere" in one_line(capsys.readouterr().err)
+
+
+# --- quizzes -------------------------------------------------------------------------------
+
+QUIZ = """- question: What is 1 + 1?
+  choices:
+    - {text: "2", right: true, explain: "One more."}
+    - {text: "11", explain: "The digits were joined."}
+"""
+
+
+def with_quiz(course, name):
+    room = course / "sources" / name
+    room.mkdir(parents=True)
+    (room / "quiz.yaml").write_text(QUIZ)
+
+
+@pytest.mark.parametrize(
+    ("more", "files"),
+    [
+        ([], ["00_start.html", "03_pruning.html"]),
+        (["--chapter", "3"], ["03_pruning.html"]),
+    ],
+)
+def test_quizzes_writes_a_file_for_each_chapter_that_is_asked_for(course, more, files, capsys):
+    for name in ("00_start", "03_pruning"):
+        with_quiz(course, name)
+    assert cli.main(["quizzes", "--format", "print", "--out", "paper", *more]) == 0
+    assert sorted(path.name for path in (course / "work" / "paper").iterdir()) == files
+    assert capsys.readouterr().out.splitlines() == [f"✓ {Path('paper', name)}" for name in files]
+
+
+def test_quizzes_tells_what_is_missing(course, capsys):
+    with_quiz(course, "00_start")
+    for chapter, told in {"3": "no sources/…/quiz.yaml", "7": "there is no chapter 7"}.items():
+        call = ["quizzes", "--format", "qti", "--out", "paper", "--chapter", chapter]
+        assert cli.main(call) == 1
+        assert told in one_line(capsys.readouterr().err)
+    assert not (course / "work" / "paper").exists()
 
 
 # --- check ---------------------------------------------------------------------------------

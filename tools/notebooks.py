@@ -2,8 +2,9 @@
 
 Each folder ``sources/NN_topic`` is a chapter's room. Its ``chapter.py`` and ``exercises.py``, in
 py:percent, become notebooks (jupytext); a solution also becomes a blank exercise (nbgrader), and
-each one is executed (nbclient). The same sources give the same bytes. What is told below a figure
-becomes its alternative text, which is where nbconvert and screen readers look for it.
+each one is executed (nbclient). Its ``quiz.yaml`` becomes a cell at the chapter's end. The same
+sources give the same bytes. What is told below a figure becomes its alternative text, which is
+where nbconvert and screen readers look for it.
 
 What follows from the list of rooms is written here and nowhere by hand: README's table, with
 what a chapter cost in time and memory, and the line at a chapter's end that names the next one.
@@ -26,7 +27,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
-from lightcourse import classroom
+from lightcourse import classroom, quizzes
 from tools import rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,17 +103,20 @@ def heading(chapter) -> dict:
 
 
 def closed(chapter, room: Path, after: Path | None):
-    """Return the chapter of a room with what comes next as its last cell, if anything does.
+    """Return the chapter of a room with its quiz and, as its last cell, what comes next.
 
     A cell of its own, so that nothing else changes in a chapter when another one follows it.
     """
-    steps = []
+    ending, steps = [], []
+    if (room / "quiz.yaml").exists():
+        ending.append(new_markdown_cell(quizzes.as_markdown(quizzes.read_quiz(room))))
     if (room / "exercises.py").exists():
         steps.append(f"[the exercises of this chapter](../exercises/{room.name}.ipynb)")
     if after:
         words = heading(from_source(after / "chapter.py")) | {"file": f"{after.name}.ipynb"}
         steps.append("chapter {number}, [*{topic}*]({file}): {promise}".format(**words))
-    ending = [new_markdown_cell(f"**Next:** {', then '.join(steps)}.")] if steps else []
+    if steps:
+        ending.append(new_markdown_cell(f"**Next:** {', then '.join(steps)}."))
     return tidy(new_notebook(cells=[*chapter.cells, *ending]))
 
 

@@ -7,6 +7,8 @@ three hours suffice for, over all chapters; what stands before the first section
 
 import re
 
+from lightcourse.quizzes import HEADING
+
 WORDS, LINES = 130, 8  # a minute
 SECTION = re.compile(r"(?m)^(?=## )")
 HEADER = re.compile(
@@ -32,11 +34,11 @@ def sections(notebook) -> list[tuple[str, str, bool]]:
 def minutes(notebook, fast: bool = False) -> float:
     """Return the minutes that a chapter takes, or its fast path alone.
 
-    What a picture shows, folded for those who cannot see it, is not counted.
+    What a picture shows, folded for those who cannot see it, is not counted, nor is the quiz.
     """
     total = 0.0
     for kind, text, marked in sections(notebook):
-        if fast and not marked:
+        if (fast and not marked) or text.startswith(HEADING):
             continue
         if kind == "code":
             total += sum(bool(line.strip()) for line in text.splitlines()) / LINES
