@@ -23,8 +23,8 @@ PINS = [
     for line in (ROOT / "constraints.txt").read_text(encoding="ascii").splitlines()
     if not line.startswith("#")
 ]
-# More peers to be held against: the course is built and tested without them.
-SPARE = EXTRAS["bench"] + EXTRAS["edge"] + EXTRAS["privacy"]
+# More peers to be held against, and a hub: the course is built and tested without them.
+SPARE = EXTRAS["bench"] + EXTRAS["edge"] + EXTRAS["privacy"] + EXTRAS["hub"]
 OPTIONAL = {canonicalize_name(Requirement(line).name) for line in SPARE}
 # The second is imported by transformers' own import, and by nothing else; the third subclasses
 # its caches, for whoever asks for one.

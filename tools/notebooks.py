@@ -28,34 +28,33 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 from lightcourse import classroom, quizzes
-from tools import rules, tolerances
+from tools import graded, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_LIMIT = float(os.environ.get("LIGHTCOURSE_TIME_LIMIT", 90))
 SHOWCASE = Path("chapters", "00_start.ipynb")  # README shows its last figure, which is kept in
 PICTURE = Path("docs", "ledger.png")
 STUB = "...  # your code here"
-KEPT_METADATA = ("tags", *tolerances.KEYS)
+KEPT_METADATA = ("tags", *tolerances.KEYS, "nbgrader", "deletable", "editable")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "name": "python"},
 }
+# As nbgrader does with instructors/nbgrader_config.py to release an assignment.
 BLANK = Config(
     NotebookExporter={
         "preprocessors": [
             "nbconvert.preprocessors.TagRemovePreprocessor",
+            "nbgrader.preprocessors.LockCells",
             "nbgrader.preprocessors.ClearSolutions",
             "nbgrader.preprocessors.ClearHiddenTests",
             "nbgrader.preprocessors.ClearOutput",
+            "nbgrader.preprocessors.ComputeChecksums",
+            "nbgrader.preprocessors.CheckCellMetadata",
         ]
     },
     TagRemovePreprocessor={"enabled": True, "remove_cell_tags": {"solution"}},
-    ClearSolutions={
-        "enforce_metadata": False,
-        "code_stub": {"python": STUB},
-        "text_stub": "*Your answer here.*",
-    },
-    ClearHiddenTests={"enforce_metadata": False},
+    ClearSolutions={"code_stub": {"python": STUB}},
 )
 TABLE = re.compile(r"(?<=<!-- chapters -->\n).*?(?=<!-- /chapters -->)", re.DOTALL)
 HEADING = re.compile(r"# (?P<number>\d\d) · (?P<topic>.+?) — (?P<promise>.+)")
@@ -81,7 +80,7 @@ def unexecuted(root: Path) -> dict:
         name = f"{room.name}.ipynb"
         notebooks[root / "chapters" / name] = closed(from_source(room / "chapter.py"), room, after)
         if (room / "exercises.py").exists():
-            solution = from_source(room / "exercises.py")
+            solution = graded.with_points(from_source(room / "exercises.py"))
             notebooks[root / "solutions" / name] = solution
             notebooks[root / "exercises" / name] = blank(solution)
     return notebooks
@@ -135,7 +134,7 @@ def tidy(notebook):
 
 
 def _tidy_cell(cell, identity):
-    metadata = {key: cell.metadata[key] for key in KEPT_METADATA if cell.metadata.get(key)}
+    metadata = {key: cell.metadata[key] for key in KEPT_METADATA if key in cell.metadata}
     common = {"id": identity, "source": cell.source, "metadata": metadata}
     if cell.cell_type != "code":
         return new_markdown_cell(**common)
