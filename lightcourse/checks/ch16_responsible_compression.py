@@ -102,6 +102,14 @@ GROUP_GAP_MISTAKES = {
         *metrics.wilson_interval(int(after.sum()), len(after), 2 * NormalDist().cdf(z) - 1),
         *_group_gap(before, after, inside, z)[2:],
     ),
+    "against_all_rows": but(
+        _group_gap,
+        2,
+        lambda before, after, inside, z: (
+            (after[inside].double().mean() - before[inside].double().mean())
+            - (after.double().mean() - before.double().mean())
+        ).item(),
+    ),
     "change_of_the_group": but(
         _group_gap,
         2,

@@ -24,7 +24,7 @@ class ModelCard:
     about : str
         What the model is, how it was made, what it is for.
     limits : str
-        What it should not be used for, what was not looked at.
+        What it was not made for, what was not looked at.
     row : Row
         The model's row of the ledger: name, bytes, quality, latency.
     measure : str
@@ -108,7 +108,7 @@ class ModelCard:
     def _parts(self):
         yield f"# {self.row.name}"
         yield self.about
-        yield "## What it should not be used for"
+        yield "## Limits"
         yield self.limits
         yield "## What was measured"
         yield _table(("", ""), self._figures())

@@ -42,7 +42,7 @@ def token_losses(model):
 #
 # - **low, high**: Wilson's interval of the group's accuracy **after**. With the share $p$ of $n$ rows, the ends are $\frac{p + z^2/2n \,\pm\, z\sqrt{p(1-p)/n + z^2/4n^2}}{1 + z^2/n}$;
 # - **gap**: the group's change of accuracy minus the change of all other rows;
-# - **gap low, gap high**: an interval around it. A row's change is −1, 0 or 1. On each side, two rows are added to the count, and one changed answer (half of it up, half down, so the sum stays). The mean is the sum of changes divided by this count; the variance of the mean is (changed answers / count − mean²) / count. The interval lies around the difference of these two means. Variances of both sides add up;
+# - **gap low, gap high**: an interval around it. A row's change is −1, 0 or 1. On each side, imagine half a row more of each of the four kinds: right before and after, lost, won, wrong twice. So there are two rows and one changed answer more, and the sum of changes stays. The mean is the sum of changes divided by this count; the variance of the mean is (changed answers / count − mean²) / count. The interval lies around the difference of these two means. Variances of both sides add up;
 # - **shown**: True where this interval is on one side of 0, and does not touch it.
 #
 # **Predict** first: ten rows, and all of them stay right. Is the interval of their change of no width?
@@ -89,8 +89,9 @@ after, before = (token_losses(model)[1].flatten() for model in (rounded, student
 wanted = passages[:, 1:].flatten()
 rare = wanted.bincount(minlength=2048)[wanted] <= 3
 for name, right in (("itself", before), ("3 bits", after)) if passed else ():
-    _, _, gap, low, high, shown = group_gap(before, right, rare, 1.96)
-    print(f"{name}: {gap:+.3f} ({low:+.3f} to {high:+.3f})")
+    *share, gap, low, high, shown = group_gap(before, right, rare, 1.96)
+    told = f"right in {share[0]:.3f} to {share[1]:.3f} of the rare ones"
+    print(f"{name}: {told}, gap {gap:+.3f} ({low:+.3f} to {high:+.3f})")
     assert shown == (low > 0 or high < 0) and not (name == "itself" and shown)
 
 # %% [markdown] tags=["solution"]
@@ -104,7 +105,7 @@ for name, right in (("itself", before), ("3 bits", after)) if passed else ():
 # - **AUC**: of all pairs of a member and another, the share in which the member's loss is lower; a tie counts one half;
 # - **caught**: the largest share of members at or below a threshold at which at most a share `alarms` of the others is. 0 where none can be caught.
 #
-# **Predict** first: an AUC of 0.52. Can half of the members be caught without any false alarm?
+# **Predict** first: an AUC of 0.52. Can it be that some members are caught without any false alarm? How many at most, if all others of them cannot be told at all?
 #
 # <details><summary>Hint 1</summary><code>members[:, None] &lt; others</code> compares all pairs.</details>
 # <details><summary>Hint 2</summary>Only losses of members need to be tried as thresholds.</details>
@@ -144,7 +145,7 @@ for name, model in (("before", student), ("learned", learned.eval())) if passed 
     assert auc > 0.8 if name == "learned" else abs(auc - 0.5) < 0.2
 
 # %% [markdown] tags=["solution"]
-# **Why.** It can: an AUC is a mean over all pairs, and some members may betray themselves while the others hide. That is why the share caught at few false alarms is told beside it.
+# **Why.** One in 25: those have a lower loss than all others, and the rest wins half of its pairs, 0.04 · 1 + 0.96 · 0.5 = 0.52. An AUC is a mean over all pairs. For the one in 25 it is certain, and that is why the share caught at few false alarms is told beside it.
 
 # %% [markdown]
 # ## Exercise 3 · Joules for an answer ★★ (20 minutes)
@@ -157,7 +158,7 @@ for name, model in (("before", student), ("learned", learned.eval())) if passed 
 #
 # For each model, and for each place in the round (first, second), divide the sum of joules by the sum of answers. The mean of the two places is the model's.
 #
-# **Predict** first: a model takes 10 watts in place of 20, and three times as long. Does it save energy?
+# **Predict** first: a machine takes 10 watts with one model and 20 with another, which needs a third of the time. Which model saves energy, if the machine takes nothing at rest? And if it takes 5 watts at rest, which you subtract?
 #
 # <details><summary>Hint 1</summary><code>pair[place]</code> is the run at a place; look whose it is.</details>
 # <details><summary>Hint 2</summary>A watt is a joule a second.</details>
@@ -206,7 +207,7 @@ for title, short in (("control", 64), ("16 tokens", 16)) if passed else ():
         rounds.append([run(*each) for each in (pair if turn % 2 else pair[::-1])])
     small, large, ratio = fair_joules(rounds, 5)
     assert small > 0 and large > 0 and (title == "control" or ratio < 1)
-    print(f"{title:9} small {1000 * small:.1f} mJ, large {1000 * large:.1f} mJ")
+    print(f"{title:9} small {1000 * small:.1f} mJ, large {1000 * large:.1f} mJ, {ratio:.2f} times")
 
 # %% [markdown] tags=["solution"]
-# **Why.** 10 watts for three seconds are 30 joules, and 20 for one second are 20: it needs more. Watts tell how hot a machine gets, and joules per answer what an answer costs.
+# **Why.** 10 watts for three seconds are 30 joules, and 20 for one second are 20: the quick one. With 5 watts subtracted both need 15, and above that the slow one wins. So say which you count: the answer alone, or the machine that has to be on for it. Watts tell how hot a machine gets, and joules per answer what an answer costs.
