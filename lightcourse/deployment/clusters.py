@@ -55,8 +55,9 @@ def send_seconds(cluster: Cluster, size: float) -> float:
 def ring_bytes(nodes: int, size: float) -> float:
     """Return the bytes that each of some machines sends to sum ``size`` bytes over all of them.
 
-    2 (N - 1) / N of them, in a ring (Patarasuk & Yuan 2009, doi 10.1016/j.jpdc.2008.09.002): no
-    method sends less. :func:`lightcourse.training.ring_all_reduce_` does it.
+    2 (N - 1) / N of them, in a ring (Patarasuk & Yuan 2009, doi 10.1016/j.jpdc.2008.09.002): in no
+    method does the busiest machine send less. :func:`lightcourse.training.ring_all_reduce_` does
+    it.
 
     Examples
     --------

@@ -89,6 +89,7 @@ def around(gradients):
         going = [(held[(r - step) % ranks]).clone() for r, held in enumerate(pieces)]
         for rank, piece in enumerate(going):
             sent[half][rank] += piece.nbytes
+            # One rule for both halves, for step goes on counting: r − (N − 1) is r + 1.
             own = pieces[(rank + 1) % ranks][(rank - step) % ranks]
             own.copy_(piece if half else own + piece)
     return [torch.cat(held) for held in pieces], tuple(sent)
@@ -219,7 +220,7 @@ if passed:
 # %% [markdown] tags=["solution"]
 # **Why.** Ten equal tensors: two processes get three, two get two. The mean is 2.5 and the most is 3, so they are busy for 5/6 of the time. And a tensor of a quarter of all bytes keeps four processes busy at best: the fifth finds nothing that would make the job end sooner. In the student, the table of words is that tensor. From 8 processes on, most of them wait for the one that has it.
 #
-# The rule may miss the best plan: 3, 3, 2, 2, 2 on two processes become 7 and 5, where 6 and 6 would do. Graham proved that it is never worse than the best one by more than a third. In large models that is no matter, since they have hundreds of matrices of the same few sizes. Below is GPT-NeoX-20B, without one byte of its weights: on the device `meta` there are shapes only. It keeps 44 processes busy well enough. With 128, all wait for the two that have a table of words each, of 620 MB.
+# The rule may miss the best plan: 3, 3, 2, 2, 2 on two processes become 7 and 5, where 6 and 6 would do. Graham proved that it is never worse than the best one by more than a third. In large models that is no matter, since they have hundreds of matrices of the same few sizes. Below is GPT-NeoX-20B, without one byte of its weights: on the device `meta` there are shapes only. It keeps 44 processes busy well enough. With 128, all wait for the two that have 620 MB each, the table of words and the output matrix. (Bytes stand for time here. What is only copied takes less than what is rounded, so a better plan would weigh bytes.)
 #
 # (The library shares out whole shards, in turn: see `streaming.compress`. Each process writes files of its own there, and the files are as equal as their largest size makes them.)
 
@@ -341,7 +342,7 @@ def matches(folder):
 
 
 # %% [markdown]
-# The control believes in files, and goes on with what has none. Then your function goes on.
+# The control believes in files, and goes on with what has none. (So does the library while it works; but at the end it verifies all hashes, and stops at a wrong one.) Then your function goes on.
 
 # %%
 names, folder = [name for name, _ in tensors], battered(room / "control")
