@@ -5,6 +5,7 @@ COURSE = "/srv/lightcourse"
 # The hub hands it in.
 c = get_config()  # noqa: F821
 c.JupyterHub.spawner_class = "dockerspawner.DockerSpawner"
+c.JupyterHub.hub_ip = "0.0.0.0"  # where containers reach the hub
 c.DockerSpawner.image = "lightcourse"
 c.DockerSpawner.remove = True
 c.DockerSpawner.cpu_limit = 2

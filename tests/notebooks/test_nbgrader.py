@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tools import graded, notebooks, rules
 
 pytest.importorskip("nbgrader", reason="nbgrader is not installed")
+pytestmark = pytest.mark.timeout(600)  # commands that take a second or two, and two notebooks
 ROOT = notebooks.ROOT
 SOLUTIONS = {path.stem: path for path in sorted((ROOT / "solutions").glob("*.ipynb"))}
 WORDS = ROOT / "lightcourse" / "checks" / "words" / "en" / "00_start.toml"
@@ -165,7 +166,6 @@ def course(tmp_path_factory):
     return course
 
 
-@pytest.mark.timeout(600)
 def test_scores_follow_the_checks(course):
     with (course.root / "grades.csv").open(newline="") as file:
         scores = {row["student_id"]: row for row in csv.DictReader(file)}
