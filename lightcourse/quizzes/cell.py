@@ -14,7 +14,7 @@ INTRODUCTION = (
 def as_markdown(quiz: Quiz) -> str:
     """Return a quiz as the Markdown of one cell: under each choice, folded, what it shows."""
     questions = [_question(*each) for each in enumerate(quiz.questions, 1)]
-    return "\n\n".join([INTRODUCTION, *questions])
+    return "\n\n---\n\n".join([INTRODUCTION, *questions])
 
 
 def _question(number, question):

@@ -154,6 +154,17 @@ def test_a_chapter_ends_with_what_comes_next_as_far_as_there_is_something(tmp_pa
     assert endings(tmp_path)["00_start"] == (6, f"**Next:** {AFTER}")
 
 
+def test_a_quiz_stands_before_what_comes_next(tmp_path):
+    furnish(tmp_path, "00_start", chapter=CHAPTER, exercises=SOLUTION)
+    choices = "[{text: one, right: true, explain: a}, {text: two, explain: b}]"
+    quiz = tmp_path / "sources" / "00_start" / "quiz.yaml"
+    quiz.write_text(f"- question: How many?\n  choices: {choices}\n", encoding="utf-8")
+    [chapter, *_] = notebooks.unexecuted(tmp_path).values()
+    asked, told = (cell.source for cell in chapter.cells[-2:])
+    assert asked.startswith("## Quiz") and "<summary>B · two</summary>\n\n✗ b\n" in asked
+    assert told == f"{PRACTICE}."
+
+
 def test_a_chapter_that_opens_otherwise_is_an_error(tmp_path):
     furnish(tmp_path, "00_start", chapter=CHAPTER)
     furnish(tmp_path, "03_pruning", chapter=LAST.replace(" — ", " - "))

@@ -24,11 +24,12 @@ TOY = new_notebook(
         new_markdown_cell(
             "*Figure: a b c*\n<details><summary>The figure in words</summary>\nlong\n</details>"
         ),
+        new_markdown_cell("## Quiz: five questions\n\n" + "word " * 130),
     ]
 )
 
 
-def test_words_and_lines_are_counted_and_descriptions_of_pictures_are_not():
+def test_words_and_lines_are_counted_and_descriptions_of_pictures_and_quizzes_are_not():
     assert reading.minutes(TOY, fast=True) == 3
     assert reading.minutes(TOY) == pytest.approx(3 + 9 / 130 + 1 / 8)
     assert "y" not in reading.fast_code(TOY)
