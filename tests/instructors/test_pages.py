@@ -81,6 +81,14 @@ def test_they_print_a_sheet_for_each_slide(chromium, folder, kind, sheets):
     assert count == sheets if kind == "slides" else 1 <= count <= sheets
 
 
+def test_what_is_folded_is_open_on_paper(opened):
+    kind, page, _ = opened
+    assert page.locator("details[open]").count() == 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    assert page.locator("details").count() == (2 if kind == "keys" else 0)
+
+
 def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "MATHJAX", tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="npm's files are missing; run: npm ci --prefix"):

@@ -23,13 +23,14 @@ def told(source: str) -> list[tuple[str, str]]:
     """Return what a part shows, block by block, and what the speaker reads there.
 
     Headings, tables, formulas, captions, questions to the learner, and lists are shown; of a
-    list's items the first sentence is. Of all other prose the first sentence stays. The speaker
+    list's items the first sentence is. Of all other prose the first sentence stays,
+    unless it is in brackets. The speaker
     reads everything, also what is folded.
     """
     pairs, said = [], False
     for block in _blocks(source):
         shown = _kept(block)
-        if not shown and not said and not block.startswith("<details>"):
+        if not shown and not said and not block.startswith(("<details>", "(")):
             shown, said = _cut(first_sentence(block)), True
         pairs.append((shown, _opened(block)))
     return pairs
