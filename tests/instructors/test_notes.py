@@ -48,6 +48,14 @@ def test_there_are_notes_for_each_chapter_up_to_14():
     assert [room.name[:2] for room in ROOMS][:15] == [f"{number:02}" for number in range(15)]
 
 
+def test_the_hub_links_to_each_chapters_notes():
+    hub = (ROOT / "instructors" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\.\./sources/(\w+)/notes\.md", hub) == [room.name for room in ROOMS]
+    links = re.findall(r"\]\((\w+\.md)\)", hub)
+    assert all((ROOT / "instructors" / link).is_file() for link in links)
+    assert len(set(links)) == 5
+
+
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
 def test_notes_have_one_form_and_one_page(room):
     notes = notes_of(room)
