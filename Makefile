@@ -3,6 +3,7 @@
 # make check    formatting, lint, layers, spelling
 # make notebooks [ONLY="00_start …"]   rebuild notebooks from their sources
 # make demo     serve the demo: a light model that answers in a browser
+# make instructors [ONLY="00_start …"]   build slides, keys and PDFs in build/instructors
 # make bench    time the kernels against their peers
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt --editable
 PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest
 
-.PHONY: course test check notebooks demo bench
+.PHONY: course test check notebooks demo instructors bench
 
 course: .venv/course
 	$(BIN)/lightcourse lab
@@ -32,6 +33,9 @@ notebooks: .venv/dev
 demo: .venv/course
 	$(BIN)/lightcourse serve-demo
 
+instructors: .venv/dev
+	$(BIN)/python -m tools.instructors $(ONLY)
+
 bench: .venv/bench
 	$(BIN)/python -m benchmarks.bench
 	$(BIN)/python -m benchmarks.end_to_end
@@ -46,10 +50,12 @@ bench: .venv/bench
 	$(BIN)/lightcourse assets
 	touch $@
 
-# The demo is built here, because npm needs the network; without npm its tests say so in a line.
-.venv/dev: .venv/course web/package-lock.json
+# Demo and slides need npm, and npm the network: so it is called here; without it their tests say
+# so in a line.
+.venv/dev: .venv/course web/package-lock.json tools/instructors/package-lock.json
 	$(INSTALL) ".[practice,dev]"
 	-$(BIN)/lightcourse serve-demo --only-build
+	-npm ci --prefix tools/instructors --ignore-scripts --no-audit --no-fund
 	touch $@
 
 # llama.cpp is compiled here; where that fails, the tables name it as absent. So they name

@@ -448,6 +448,7 @@ near, far = (ways(link, 8, large) for link in ("one server", "a good network"))
 compare(guess, max(shown, key=lambda way: far[way] / near[way]), how="computed")
 
 # %%
+IDEAL, OTHER = "nothing sent, nobody idle", "another job: data, QLoRA"
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.8), sharey=True, layout="constrained")
 counts = (8, 16, 32)
 for ax, link in zip(axes, links, strict=True):
@@ -455,16 +456,14 @@ for ax, link in zip(axes, links, strict=True):
         seconds = [ways(link, nodes, large)[way] for nodes in counts]
         line = ax.plot(counts, seconds, "o-", label=way)
     seconds = [ways(link, nodes, qlora)["data"] for nodes in counts]
-    line = ax.plot(counts, seconds, "--", color="#888888", label="another job: data, QLoRA")
-    ideal = [large.operations / 1e14 / nodes for nodes in counts]
-    line = ax.plot(counts, ideal, "k:", label="nothing sent, nobody idle")
+    line = ax.plot(counts, seconds, "--", color="#888888", label=OTHER)
+    line = ax.plot(counts, [large.operations / 1e14 / n for n in counts], "k:", label=IDEAL)
     ax.set(xscale="log", yscale="log", title=link, xlabel="machines")
     ticks = ax.set_xticks(counts, counts)
     ax.minorticks_off()
 label = axes[0].set_ylabel("seconds of a step")
-key = figure.legend(
-    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
-)
+lines = axes[0].get_legend_handles_labels()
+key = figure.legend(*lines, loc="outside lower center", ncols=5, frameon=False)
 
 # %% [markdown]
 # *Figure: seconds of a step with 65,536 tokens. As inside one server all ways shrink with the machines, near what is possible (dotted); on slow links only the pipeline and the adapter stand.*

@@ -1,7 +1,6 @@
 """What the tests of the page share: a browser, the page served, files of the built folder."""
 
 import json
-import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,21 +9,14 @@ import pytest
 
 from lightcourse import demo
 from lightcourse.demo import site
+from tools import browser
 
 WEB = Path(__file__).resolve().parents[2] / "web"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NAMES += ("msedge", "microsoft-edge", "microsoft-edge-stable")
-QUIET = ["--no-sandbox", "--disable-background-networking"]
-
-
-def path():
-    """Return the path of a browser that Playwright drives, or None."""
-    return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 def reason_to_skip():
     """Return why the page cannot be tried on this machine, or None."""
-    if path() is None:
+    if browser.path() is None:
         return "no Chromium, Chrome or Edge found; install one, e.g. apt install chromium"
     if not site.is_installed(WEB):
         return "npm's files are missing; run: lightcourse serve-demo --only-build"

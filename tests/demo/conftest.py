@@ -6,6 +6,7 @@ later tests of the kernels see.
 
 import pytest
 
+import tools.browser
 from lightcourse import demo
 from tests.demo import browser
 
@@ -24,12 +25,8 @@ def address(built):
 
 @pytest.fixture(scope="module")
 def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=browser.path(), args=browser.QUIET)
+    with tools.browser.launched() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What ``make instructors`` builds from committed notebooks; it is not committed itself."""
