@@ -9,7 +9,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt --editable
-PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest
+# Two tests, or notebooks, at a time where there are processors and memory for two; a clock alone.
+PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: course test check notebooks demo instructors bench
 

@@ -6,7 +6,8 @@ from hypothesis import settings
 
 from lightcourse import PATIENT
 from tools.no_network import network_guard
-from tools.tolerances import pytest_itemcollected as pytest_itemcollected  # for nbval
+
+pytest_plugins = ["tools.tolerances", "tools.turns"]  # what nbval and xdist are told
 
 # The sources of the notebooks are no modules: nbval runs what is made from them.
 collect_ignore = ["sources"]

@@ -23,7 +23,8 @@ def gradient_cosines(
     Parameters
     ----------
     model : nn.Module
-        Asked in evaluation mode, without dropout. Left as it was, its gradients too.
+        Asked in evaluation mode, without dropout. Left as it was, its gradients too, and so is
+        torch's random generator, from which a loss may draw.
     batches : dict of str to dict
         By any names, a batch of each task, of many rows: small ones tell more of their rows than
         of the task.
@@ -45,7 +46,7 @@ def gradient_cosines(
     if len(batches) < 2:
         raise ValueError(f"batches holds {list(batches)}; at least two batches are wanted")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with layers.evaluating(model), torch.enable_grad():
+    with layers.evaluating(model), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         found = {name: _gradients(loss(model, b), parameters) for name, b in batches.items()}
     shared = [all(g is not None for g in parts) for parts in zip(*found.values(), strict=True)]
     if not any(shared):

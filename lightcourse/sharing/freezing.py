@@ -22,7 +22,8 @@ def freeze_layers_(model: nn.Module, count: int) -> layers.Report:
     Returns
     -------
     Report
-        For each part the parameters that were trainable until now.
+        For each part the parameters that were trainable until now; its notes tell which other
+        layers share weights with these parts.
 
     Raises
     ------
@@ -45,11 +46,26 @@ def freeze_layers_(model: nn.Module, count: int) -> layers.Report:
         if trained:
             report.changed[part] = sum(p.numel() for p in trained)
         module.requires_grad_(False)
-    report.notes += [
-        f"{layer} is the table {table}, and frozen with it"
-        for layer, table in layers.tied_layers(model).items()
-    ]
+    others = {f"{name}.{index}".lstrip("."): stack[index] for index in range(count, len(stack))}
+    report.notes += _frozen_with(parts, _tied_outside(model, name) | others)
     return report.raise_if_nothing_changed("all of these parts are frozen already")
+
+
+def _frozen_with(parts, others):
+    """Return a sentence for each of some other layers that has weights of a frozen part."""
+    owners = {id(p): part for part, module in parts.items() for p in module.parameters()}
+    found = {
+        name: next((owners[id(p)] for p in layer.parameters() if id(p) in owners), None)
+        for name, layer in others.items()
+    }
+    return [f"{name} has weights of {part}: frozen with it" for name, part in found.items() if part]
+
+
+def _tied_outside(model, stack):
+    """Return the linear layers outside of a stack that share their weight."""
+    within = f"{stack}.".lstrip(".")
+    tied = layers.tied_layers(model)
+    return {name: model.get_submodule(name) for name in tied if not name.startswith(within)}
 
 
 def _embeddings(model, stack):

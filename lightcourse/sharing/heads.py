@@ -1,6 +1,7 @@
 """One encoder and a head for each task."""
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -24,7 +25,8 @@ class MultiTaskClassifier(nn.Module):
     Raises
     ------
     ValueError
-        When there is no task, a name is empty or holds a dot, or a task has less than 2 classes.
+        When there is no task, a name is empty, holds a dot or is an attribute of ``nn.ModuleDict``
+        ("items", "type"), or a task has no whole number of classes, 2 or more.
     """
 
     def __init__(self, encoder: nn.Module, num_labels: Mapping[str, int]):
@@ -110,6 +112,11 @@ class OneTask(nn.Module):
         self.config = encoder.config
         self.encoder, self.head, self.task = encoder, head, task
 
+    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mean output over the real tokens, shape (batch, hidden_size)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return models.mean_output(self.encoder, inputs)
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -117,8 +124,7 @@ class OneTask(nn.Module):
         labels: torch.Tensor | None = None,
     ):
         """Return logits and, with labels, the loss, as :class:`MultiTaskClassifier` does."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return _classified(self.head, models.mean_output(self.encoder, inputs), labels, self.task)
+        return _classified(self.head, self.embed(input_ids, attention_mask), labels, self.task)
 
 
 def _classified(head, features, labels, task):
@@ -140,5 +146,13 @@ def _check_tasks(num_labels):
     for task, count in num_labels.items():
         if not isinstance(task, str) or not task or "." in task:
             raise ValueError(f"num_labels names a task {task!r}; a name without dots is wanted")
-        if count < 2:
-            raise ValueError(f"num_labels[{task!r}] is {count}; at least 2 classes are wanted")
+        if hasattr(nn.ModuleDict(), task):
+            raise ValueError(
+                f"num_labels names a task {task!r}, which nn.ModuleDict uses itself; another name "
+                "is wanted"
+            )
+        if not isinstance(count, Integral) or count < 2:
+            raise ValueError(
+                f"num_labels[{task!r}] is {count!r}; a whole number of classes, at least 2, "
+                "is wanted"
+            )

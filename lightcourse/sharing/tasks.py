@@ -77,7 +77,7 @@ def mixed_batches(
     ------
     ValueError
         When there is no task, ``probabilities`` has other tasks or is no distribution; while
-        drawing, when a task yields no batch.
+        drawing, when a task yields no batch, or one that has an entry "task" already.
     """
     if not batches:
         raise ValueError("batches is empty; at least one task is wanted")
@@ -87,9 +87,18 @@ def mixed_batches(
     def mixed(epoch, seed):
         streams = {task: _endless(task, own, epoch, seed) for task, own in batches.items()}
         for task in _order(list(batches), probabilities, epoch, seed):
-            yield {"task": task} | next(streams[task])
+            yield _named(task, next(streams[task]))
 
     return mixed
+
+
+def _named(task, batch):
+    if "task" in batch:
+        raise ValueError(
+            f"a batch of batches[{task!r}] has the entry 'task', {batch['task']!r}; batches "
+            "without it are wanted, it is set here"
+        )
+    return {"task": task} | batch
 
 
 def _check_probabilities(probabilities, batches):

@@ -24,6 +24,7 @@ from benchmarks.contestants import DISCIPLINES
 from benchmarks.patterns import dense
 from tests.benchmarks import fake_peers
 
+pytestmark = pytest.mark.alone  # who does not answer in time is stopped
 PEERS = ("right", "missing", "choosy", "wrong", "lost", "segfault", "hang", "late")
 SHAPE = (8, 16)
 

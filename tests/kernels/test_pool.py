@@ -14,7 +14,10 @@ from lightcourse.kernels.addresses import ints
 from lightcourse.kernels.jobs import LENGTH, Slot
 from tests.kernels.every_path import ask
 
-pytestmark = pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
+pytestmark = [
+    pytest.mark.alone,  # threads wait for each other, some without giving up their processor
+    pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled"),
+]
 MOST = config.NUMBA_NUM_THREADS
 
 

@@ -61,6 +61,16 @@ def test_nothing_is_left_behind(model):
     assert torch.equal(random, torch.get_rng_state())
 
 
+def test_a_loss_that_draws_numbers_leaves_the_generator_as_it_was(model):
+    def noisy(model, batch):
+        return model(**batch).loss * (1 + torch.rand(()))
+
+    random = torch.get_rng_state()
+    batches = {"a": batch("a", 0, 1, 2, 1), "b": batch("b", 1, 0, 0, 1)}
+    sharing.gradient_cosines(model, batches, noisy)
+    assert torch.equal(random, torch.get_rng_state())
+
+
 def test_bad_batches(model):
     two = {"a": batch("a", 0, 1, 2, 1), "b": batch("b", 1, 0, 0, 1)}
     with pytest.raises(ValueError, match=r"batches holds \['a'\]; at least two"):

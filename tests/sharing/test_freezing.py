@@ -30,7 +30,26 @@ def test_embeddings_and_the_first_layers_of_a_bert(count):
 def test_a_table_that_is_the_output_layer_too_is_told():
     report = sharing.freeze_layers_(toys.llama(), 1)
     assert set(report.changed) == {"model.embed_tokens", "model.layers.0"}
-    assert report.notes == ["lm_head is the table model.embed_tokens, and frozen with it"]
+    assert report.notes == ["lm_head has weights of model.embed_tokens: frozen with it"]
+
+
+def test_of_layers_that_share_those_are_told_that_are_frozen_too():
+    model = toys.bert()
+    sharing.share_layers_(model)
+    assert sharing.freeze_layers_(model, 0).notes == []
+    report = sharing.freeze_layers_(model, 1)
+    first, second = "encoder.encoder.layer.0", "encoder.encoder.layer.1"
+    assert set(report.changed) == {first}
+    assert report.notes == [f"{second} has weights of {first}: frozen with it"]
+    assert all(p.requires_grad == ("head" in name) for name, p in model.named_parameters())
+    assert sharing.freeze_layers_(model.requires_grad_(), 2).notes == []
+
+
+def test_layers_that_share_among_themselves_and_train_on_are_not_told():
+    model = toys.bert()
+    upper = model.encoder.encoder.layer[1]
+    upper.attention.self.key.weight = upper.attention.self.query.weight
+    assert sharing.freeze_layers_(model, 1).notes == []
 
 
 def test_gpt2_has_two_tables():

@@ -29,6 +29,7 @@ def test_each_head_is_a_classifier_of_its_own(model):
         assert torch.equal(model.for_task(task)(**given).loss, want.loss)
         assert torch.equal(model.all_logits(**INPUTS)[task], want.logits)
         assert torch.equal(model.embed(**INPUTS), alone.embed(**INPUTS))
+        assert torch.equal(model.for_task(task).embed(**INPUTS), alone.embed(**INPUTS))
 
 
 def test_one_pass_of_the_encoder_serves_all_heads(model):
@@ -100,7 +101,13 @@ def test_other_verbs_find_the_encoder(model):
         ({}, "num_labels is empty"),
         ({"": 2}, "a name without dots"),
         ({"a.b": 2}, "a name without dots"),
-        ({"topics": 1}, r"num_labels\['topics'\] is 1; at least 2"),
+        ({"items": 2}, "a task 'items', which nn.ModuleDict uses itself"),
+        ({"type": 2}, "a task 'type', which nn.ModuleDict"),
+        ({"keys": 2}, "a task 'keys', which nn.ModuleDict"),
+        ({"training": 2}, "a task 'training', which nn.ModuleDict"),
+        ({"topics": 1}, r"num_labels\['topics'\] is 1; a whole number of classes, at least 2"),
+        ({"topics": 2.5}, r"num_labels\['topics'\] is 2\.5; a whole number"),
+        ({"topics": "3"}, r"num_labels\['topics'\] is '3'; a whole number"),
     ],
 )
 def test_bad_tasks(tasks, sentence):

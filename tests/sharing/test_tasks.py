@@ -85,6 +85,13 @@ def test_a_task_without_rows_is_named():
         taken(mixed, 2)
 
 
+def test_batches_that_name_a_task_themselves_are_refused():
+    own = {"task": "b", "row": torch.arange(2)}
+    mixed = sharing.mixed_batches({"a": lambda epoch, seed: iter([own])})
+    with pytest.raises(ValueError, match=r"batches\['a'\] has the entry 'task', 'b'"):
+        taken(mixed, 1)
+
+
 @pytest.mark.parametrize(
     "tasks, probabilities, sentence",
     [

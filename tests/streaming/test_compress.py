@@ -126,6 +126,7 @@ def forked(what, *arguments):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.alone
 def test_killed_at_25_points_and_resumed(tmp_path):
     saved(tmp_path / "plain")
     found = forked("killed", tmp_path / "plain", tmp_path, 25)
@@ -135,6 +136,7 @@ def test_killed_at_25_points_and_resumed(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.alone
 def test_three_processes_write_what_one_writes_also_after_a_kill(tmp_path):
     saved(tmp_path / "plain")
     assert forked("shared", tmp_path / "plain", tmp_path, 3) == {"same": [True] * 3}
@@ -150,6 +152,7 @@ def wide(folder, megabytes):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and resets the peak")
+@pytest.mark.alone
 def test_memory_is_that_of_a_few_rows(tmp_path):
     wide(tmp_path / "plain", megabytes=96)
     # Far below the largest matrix, of 96 MiB: the pieces and what the search copies of them.
@@ -169,6 +172,7 @@ def test_memory_is_that_of_one_turned_matrix(tmp_path):
     assert grown > largest / 2  # or it is the wrong thing that was measured
 
 
+@pytest.mark.alone
 def test_under_torchrun_by_the_command(tmp_path):
     model = saved(tmp_path / "plain")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]

@@ -13,6 +13,7 @@ from lightcourse import data, files, training
 from tests import toys
 from tests.training import together
 
+pytestmark = pytest.mark.alone  # processes wait for each other
 ROOT = Path(__file__).resolve().parents[2]
 
 
