@@ -9,8 +9,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt --editable
-# Two tests, or notebooks, at a time where there are processors and memory for two; a clock alone.
-PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST := $(BIN)/python tools/offline.py $(BIN)/python -m pytest
+# Two notebooks at a time where there are processors and memory for two; a clock alone.
+NOTEBOOKS := --nbval --nbval-current-env --timeout 600 -n auto --dist loadfile
 
 .PHONY: course test check notebooks demo instructors bench
 
@@ -20,7 +21,7 @@ course: .venv/course
 test: check
 	$(PYTEST)
 	NUMBA_DISABLE_JIT=1 $(PYTEST) tests/kernels
-	TQDM_DISABLE=1 $(PYTEST) --nbval --nbval-current-env --timeout 600 chapters solutions exercises
+	TQDM_DISABLE=1 $(PYTEST) $(NOTEBOOKS) chapters solutions exercises
 
 check: .venv/dev
 	$(BIN)/ruff format --check
