@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-MOST_LETTERS = 2**24
+# The largest case or answer of any exercise takes 17 thousand letters.
+MOST_LETTERS = 2**22
+DEEPEST = 20  # containers inside each other
 NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 TENSORS = (*NUMBERS, "bfloat16")
 
@@ -54,7 +56,8 @@ def decode(text: str):
         raise ValueError(f"{len(text)} letters; at most {MOST_LETTERS} are read")
     try:
         return _value(json.loads(base64.b64decode(text, validate=True)))
-    except (TypeError, KeyError, RecursionError, ValueError) as error:
+    # torch raises a RuntimeError for an empty tensor whose other sizes overflow.
+    except (TypeError, KeyError, OverflowError, RuntimeError, ValueError) as error:
         raise ValueError(f"no value in these {len(text)} letters: {error}") from error
 
 
@@ -85,14 +88,16 @@ def _letters(data):
     return base64.b64encode(data).decode()
 
 
-def _value(plain):
+def _value(plain, depth=0):
+    if depth > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} containers inside each other")
     if not isinstance(plain, dict):
         if isinstance(plain, list):
             raise ValueError("a bare list")
         return plain
     ((kind, content),) = plain.items()
     if kind in ("tuple", "list"):
-        return {"tuple": tuple, "list": list}[kind](_value(entry) for entry in content)
+        return {"tuple": tuple, "list": list}[kind](_value(entry, depth + 1) for entry in content)
     if kind == "other":
         return Other(str(content)[:80])
     return {"tensor": _tensor, "array": _array}[kind](*content)

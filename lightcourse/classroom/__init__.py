@@ -1,19 +1,23 @@
-"""Notebooks without a browser: read them, run a chapter, grade a learner's exercises."""
+"""Notebooks without a browser: read them, run a chapter, grade a learner's or a class's."""
 
-from lightcourse.classroom.grade import Answer, Report, grade_notebook
-from lightcourse.classroom.kernel import Failure
+from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
+from lightcourse.classroom.grading import grade_class
+from lightcourse.classroom.isolation import SAID, Limits
 from lightcourse.classroom.read import code_sources, expected_checks, first_line, read_notebook
 from lightcourse.classroom.run import Execution, execute, notebook_client
 
 __all__ = [
+    "SAID",
     "Answer",
     "Execution",
     "Failure",
+    "Limits",
     "Report",
     "code_sources",
     "execute",
     "expected_checks",
     "first_line",
+    "grade_class",
     "grade_notebook",
     "notebook_client",
     "read_notebook",
