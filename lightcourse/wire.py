@@ -10,11 +10,11 @@ import contextlib
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 # The largest case or answer of any exercise takes 17 thousand letters.
 MOST_LETTERS = 2**22
@@ -67,14 +67,22 @@ def _plain(value):
         return value
     if isinstance(value, (tuple, list)):
         return {"tuple" if isinstance(value, tuple) else "list": [_plain(entry) for entry in value]}
-    if isinstance(value, torch.Tensor):
+    if _is_tensor(value):
         return _plain_tensor(value)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in NUMBERS:
         return {"array": [value.dtype.name, list(value.shape), _letters(value.tobytes())]}
     return {"other": type(value).__name__[:80]}
 
 
+def _is_tensor(value):
+    """Tell a tensor; where nobody has imported torch, nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def _plain_tensor(tensor):
+    import torch
+
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in TENSORS or tensor.layout != torch.strided:
         return {"other": f"{name} tensor"}
@@ -110,6 +118,8 @@ def _array(name, shape, letters):
 
 
 def _tensor(name, shape, letters):
+    import torch
+
     dtype = getattr(torch, TENSORS[TENSORS.index(name)])
     data = _checked(letters, shape, dtype.itemsize)
     if not data:

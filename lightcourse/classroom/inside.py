@@ -94,6 +94,7 @@ def new_shell():
     shell = InteractiveShell.instance(config=quiet)
     shell.ask_exit = lambda: os._exit(0)
     shell.enable_gui = lambda gui=None: None
+    shell.system = shell.system_raw  # no terminal: nobody reads what a command prints
     return shell
 
 

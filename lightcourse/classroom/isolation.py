@@ -41,7 +41,7 @@ class Limits:
     Parameters
     ----------
     seconds : float
-        From the start of the process to its last answer.
+        From the first cell to the last answer.
     memory : int
         Bytes of resident memory; by default 8 GiB, or three quarters of a smaller machine's.
     processes : int
@@ -71,7 +71,7 @@ def why_not() -> str:
 
     if sys.platform != "linux":
         return f"{sys.platform} has none; Linux has"
-    command = [sys.executable, "-P", "-c", "import IPython, lightcourse.wire"]
+    command = [sys.executable, "-P", "-c", "import IPython, torch, lightcourse.wire"]
     with tempfile.TemporaryDirectory() as root:
         plan = {**_plan(Path(root), Limits(), ()), "command": command, "loud": True}
         run = subprocess.run(_jailed(plan), capture_output=True, text=True, errors="replace")

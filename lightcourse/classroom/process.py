@@ -20,8 +20,8 @@ from lightcourse.classroom.isolation import Limits
 
 # An answer is a line of JSON around what wire.encode returns.
 LONGEST = wire.MOST_LETTERS + 10_000
+PATIENCE = 300  # seconds for the start, which are no fault of the learner's
 PERIOD = 0.1  # seconds between two looks at a learner's processes
-SPARE = 2**28  # bytes that the machine keeps for others
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -93,11 +93,12 @@ def _wait_until_ready(talk, process):
     try:
         ready = talk.receive()
     except ChildProcessError as error:
-        _end(process)
+        process.kill()
         told = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
         raise RuntimeError(f"the learner's process did not start: {told or error}") from error
     if ready != {"ready": True}:
         raise RuntimeError("the learner's process did not start as it should")
+    talk.end = time.monotonic() + talk.limits.seconds
 
 
 class _Talk:
@@ -105,8 +106,9 @@ class _Talk:
 
     def __init__(self, process, channel, limits):
         self.process, self.channel, self.limits = psutil.Process(process.pid), channel, limits
-        self.start = self.looked = time.monotonic()
-        self.buffer = b""
+        self.looked = time.monotonic()
+        self.end = self.looked + PATIENCE
+        self.shared, self.buffer = _shared_memory(), b""
 
     def ask(self, message):
         """Send a message and return the reply, a dict; an empty one for anything else."""
@@ -143,24 +145,24 @@ class _Talk:
 
     def _watch(self):
         now = time.monotonic()
-        if now - self.start > self.limits.seconds:
+        if now > self.end:
             raise ChildProcessError(f"the time limit of {self.limits.seconds:g} s was reached")
         if now - self.looked > PERIOD:
             self.looked = now
             self._look_at_memory_and_processes()
 
     def _look_at_memory_and_processes(self):
+        found = [self.process]
         with contextlib.suppress(psutil.Error):
-            found = [self.process, *self.process.children(recursive=True)]
-            if len(found) > self.limits.processes:
-                raise ChildProcessError(
-                    f"more than {self.limits.processes} processes ran, and were ended"
-                )
-            if sum(map(_own_memory, found)) > self.limits.memory or _nothing_left():
-                raise ChildProcessError(
-                    f"more than {self.limits.memory / 2**20:.0f} MiB of memory were taken, "
-                    "and the process was ended"
-                )
+            found += self.process.children(recursive=True)
+        if len(found) > self.limits.processes:
+            raise ChildProcessError(
+                f"more than {self.limits.processes} processes ran, and were ended"
+            )
+        taken = sum(map(_own_memory, found)) + _shared_memory() - self.shared
+        if taken > self.limits.memory:
+            most = self.limits.memory / 2**20
+            raise ChildProcessError(f"more than {most:.0f} MiB of memory were taken")
 
 
 def _is_plain(value):
@@ -171,16 +173,20 @@ def _is_plain(value):
 
 
 def _own_memory(process):
-    """Return the bytes of a process that it does not share, such as with its children."""
+    """Return the bytes of a process that are not shared, such as with its children."""
     with contextlib.suppress(psutil.Error):
         memory = process.memory_info()
         return memory.rss - getattr(memory, "shared", 0)
     return 0
 
 
-def _nothing_left():
-    """Tell whether the machine itself runs short, as by memory that no process is charged for."""
-    return psutil.virtual_memory().available < SPARE
+def _shared_memory():
+    """Return the bytes of shared memory and of files in memory, on the whole machine.
+
+    They need not be mapped by any process, so what a learner's processes hold shows only as
+    a difference between two moments.
+    """
+    return getattr(psutil.virtual_memory(), "shared", 0)
 
 
 def _end(process):
@@ -191,6 +197,8 @@ def _end(process):
     process.kill()  # first, so that it starts no more of them
     _kill(children)
     process.wait()
+    if process.stderr:
+        process.stderr.close()
 
 
 def _kill(processes):
