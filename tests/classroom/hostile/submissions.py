@@ -496,11 +496,11 @@ BREAKERS = {
 ENDLESS = {
     "a loop in a cell": (
         ["while True:\n    pass"],
-        "time limit of 8 s was reached, in code cell 1",
+        "time limit of 4 s was reached, in code cell 1",
     ),
     "a loop in an answer": (
         ["def stored_bytes(*case):\n    while True:\n        pass"],
-        "time limit of 8 s was reached, in checks.check_stored_bytes",
+        "time limit of 4 s was reached, in checks.check_stored_bytes",
     ),
     "a loop that nothing interrupts": (
         [
