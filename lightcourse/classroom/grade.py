@@ -123,7 +123,7 @@ def grade_sources(
 
 def one_line(text) -> str:
     """Return what learners had a hand in as one line of letters that can be shown."""
-    line = "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+    line = " ".join("".join(c for c in str(text) if c.isprintable() or c.isspace()).split())
     return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} …"
 
 

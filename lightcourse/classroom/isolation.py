@@ -31,6 +31,7 @@ SETTINGS = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/sys/dev
 LIBRARY, ASSETS, WORK, HOME = "/course/lightcourse", "/assets", "/tmp/work", "/tmp/home"
 # Compiled kernels: a copy for each learner, who may add to it but hand nothing on.
 COMPILED = "/kernels/__pycache__"
+FONTS = "/fonts"
 USERS = (f"root:x:0:0::/:/bin/sh\nlearner:x:65534:65534::{HOME}:/bin/sh\n", "learner:x:65534:\n")
 
 
@@ -141,6 +142,7 @@ def _places(layer):
         "PYTHONPATH": str(Path(LIBRARY).parent),
         "LIGHTCOURSE_CACHE": ASSETS,
         "HOME": HOME,
+        "MPLCONFIGDIR": FONTS,
         "HF_HUB_OFFLINE": "1",
         "LANG": "C.UTF-8",
     }
@@ -154,6 +156,7 @@ def _plan(root, limits, hidden):
     shown += [path for path in SETTINGS if os.path.exists(path)] + python
     pairs = [(path, path) for path in _outermost(shown)] + [(str(PACKAGE), LIBRARY)]
     assets, compiled = folders.cache_dir(), PACKAGE / "kernels" / "__pycache__"
+    copies = [(compiled, LIBRARY + COMPILED), (_fonts(), FONTS)]
     if assets.is_dir():
         pairs.append((str(assets), ASSETS))
     return {
@@ -164,11 +167,18 @@ def _plan(root, limits, hidden):
         + [("/dev/fd", "/proc/self/fd"), ("/dev/ptmx", "pts/ptmx")],
         "files": list(zip(("/etc/passwd", "/etc/group"), USERS, strict=True)),
         "scratch": [("/tmp", limits.disk), ("/dev/shm", 2**28)],
-        "copies": [(str(compiled), LIBRARY + COMPILED)] if compiled.is_dir() else [],
+        "copies": [(str(source), target) for source, target in copies if source.is_dir()],
         "hidden": [f"{LIBRARY}/checks", *map(str, (*_course(), *hidden))],
         "folders": [WORK, HOME],
         "environment": environment("namespaces", own=False),
     }
+
+
+def _fonts():
+    """Return the folder of matplotlib's list of fonts, which takes it seconds to make."""
+    import matplotlib.font_manager
+
+    return Path(matplotlib.get_cachedir())
 
 
 def _python_folders():

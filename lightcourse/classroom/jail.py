@@ -113,6 +113,7 @@ def _furnish(plan):
         options = f"size={size},nr_inodes=50k,mode=1777"
         _mount("none", root + target, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for source, target in plan["copies"]:
+        os.makedirs(root + target, exist_ok=True)
         _mount("none", root + target, "tmpfs", MS_NOSUID | MS_NODEV, "size=256m,mode=1777")
         _copy(source, root + target)
     for path in plan["hidden"]:

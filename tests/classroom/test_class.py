@@ -31,6 +31,7 @@ def expected(chapter):
     return classroom.expected_checks(classroom.read_notebook(path))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("style", ["LOOPS", "ARRAYS"])
 def test_honest_answers_in_other_styles_pass(style, seed, layer):
@@ -39,7 +40,7 @@ def test_honest_answers_in_other_styles_pass(style, seed, layer):
     cells = ["from lightcourse import checks\nimport matplotlib.pyplot as plt", "!pip --version"]
     cells += [getattr(honest, style), "await __import__('asyncio').sleep(0)"]
     cells += [f"assert {check}" for check in checks]
-    report = grade.grade_sources(cells, checks, seed, Limits(100), layer=layer)
+    report = grade.grade_sources(cells, checks, seed, Limits(300), layer=layer)
     assert [a for a in report.answers if not a.passed] == []
     assert (report.raised, report.stopped) == ([], "")
 
