@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lightcourse import classroom
@@ -76,8 +77,10 @@ def test_a_class_of_thirty_goes_on_after_a_kill(tmp_path):
     while not state.exists() or len(json.loads(state.read_bytes())["learners"]) < 7:
         assert driver.poll() is None
         time.sleep(0.02)
+    learners = psutil.Process(driver.pid).children(recursive=True)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
+    assert psutil.wait_procs(learners, timeout=20)[1] == []
     before = json.loads(state.read_bytes())
     assert 7 <= len(before["learners"]) < 30
     assert not (out / "results.csv").exists()
