@@ -74,7 +74,8 @@ body { font: 16px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem
 table { border-collapse: collapse; width: 100%; }
 td, th { border-bottom: 1px solid #ccc; padding: .3rem .6rem; text-align: left;
   vertical-align: top; overflow-wrap: anywhere; }
-summary { cursor: pointer; } li { margin: .2rem 0; overflow-wrap: anywhere; }
+thead th { white-space: nowrap; } summary { cursor: pointer; }
+li { margin: .2rem 0; overflow-wrap: anywhere; }
 .no { color: #a01818; } .yes { color: #10632c; }
 @media (prefers-color-scheme: dark) { body { color: #e6e6e6; background: #16181c; }
   .no { color: #ff9a9a; } .yes { color: #8fdca8; } td, th { border-color: #444; } }
