@@ -107,10 +107,22 @@ def _parser():
     add_progress("--folder", metavar="FOLDER", help="your exercises; default: the course's own")
     add_progress("--timeout", type=_seconds, default=300, metavar="SECONDS", help=EACH)
     _add_quizzes(add(quizzes))
+    _add_grade(add(grade))
     _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
     add(bench)
     return parser
+
+
+def _add_grade(add):
+    add("folder", metavar="FOLDER", help="the class's submissions: one folder a learner")
+    add("--chapter", required=True, metavar="NN", help="the chapter's number")
+    add("--out", metavar="FOLDER", help="where results go; default: a folder beside FOLDER")
+    add("--seed", type=int, metavar="N", help="of the cases; default: a new one, or OUT's own")
+    limit = "for each submission; default: 300"
+    add("--timeout", type=_seconds, default=300, metavar="SECONDS", help=limit)
+    trusted = "grade in a plain process where the machine cannot shut learners' code in"
+    add("--trusted", action="store_true", help=trusted)
 
 
 def _add_compress(add):
@@ -406,6 +418,39 @@ def quizzes(options) -> int:
     return 0
 
 
+def grade(options) -> int:
+    """Grade a class's notebooks, each shut in, into CSV, JSON and HTML; goes on after a kill."""
+    from lightcourse import classroom, progress
+
+    folder = Path(options.folder).resolve()
+    if not folder.is_dir():
+        raise CallError(f"{options.folder} is no folder; that of the class is wanted")
+    exercises = _numbered(find_course() / "exercises", options.chapter)
+    expected = classroom.expected_checks(classroom.read_notebook(exercises))
+    out = options.out or folder.with_name(f"{folder.name}-{exercises.stem}-results")
+    found = classroom.grade_class(
+        folder,
+        exercises.name,
+        expected,
+        out,
+        seed=options.seed,
+        limits=classroom.Limits(options.timeout),
+        trusted=options.trusted,
+        show=progress.in_terminal(),
+    )
+    _show_class(found, out)
+    return 0
+
+
+def _show_class(found, out):
+    for learner, row in found["learners"].items():
+        ended = f", cut off: {row['stopped']}" if row["stopped"] else ""
+        print(f"{row['points']} of {len(found['checks'])}  {learner}{ended}")
+    for sentence in found["layers"].values():
+        print(f"isolation: {sentence}")
+    _say("✓", f"{out} has results.csv, results.json, results.html")
+
+
 def compress(options) -> int:
     """Round a checkpoint to integers, in little memory; with others, under torchrun."""
     from lightcourse import progress, streaming
@@ -475,7 +520,11 @@ def find_chapter(course: Path, number: str) -> Path:
     ValueError
         When there is no such chapter.
     """
-    chapters = sorted((course / "chapters").glob("[0-9][0-9]_*.ipynb"))
+    return _numbered(course / "chapters", number)
+
+
+def _numbered(folder, number):
+    chapters = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     found = [path for path in chapters if path.name[:2] == number.zfill(2)]
     if not found:
         there = ", ".join(path.name[:2] for path in chapters)

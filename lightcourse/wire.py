@@ -10,13 +10,15 @@ import contextlib
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-MOST_LETTERS = 2**24
+# The largest case or answer of any exercise takes 17 thousand letters.
+MOST_LETTERS = 2**22
+DEEPEST = 20  # containers inside each other
 NUMBERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 TENSORS = (*NUMBERS, "bfloat16")
 
@@ -54,7 +56,8 @@ def decode(text: str):
         raise ValueError(f"{len(text)} letters; at most {MOST_LETTERS} are read")
     try:
         return _value(json.loads(base64.b64decode(text, validate=True)))
-    except (TypeError, KeyError, RecursionError, ValueError) as error:
+    # torch raises a RuntimeError for an empty tensor whose other sizes overflow.
+    except (TypeError, KeyError, OverflowError, RuntimeError, ValueError) as error:
         raise ValueError(f"no value in these {len(text)} letters: {error}") from error
 
 
@@ -64,14 +67,22 @@ def _plain(value):
         return value
     if isinstance(value, (tuple, list)):
         return {"tuple" if isinstance(value, tuple) else "list": [_plain(entry) for entry in value]}
-    if isinstance(value, torch.Tensor):
+    if _is_tensor(value):
         return _plain_tensor(value)
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.name in NUMBERS:
         return {"array": [value.dtype.name, list(value.shape), _letters(value.tobytes())]}
     return {"other": type(value).__name__[:80]}
 
 
+def _is_tensor(value):
+    """Tell a tensor; where nobody has imported torch, nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def _plain_tensor(tensor):
+    import torch
+
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in TENSORS or tensor.layout != torch.strided:
         return {"other": f"{name} tensor"}
@@ -85,14 +96,16 @@ def _letters(data):
     return base64.b64encode(data).decode()
 
 
-def _value(plain):
+def _value(plain, depth=0):
+    if depth > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} containers inside each other")
     if not isinstance(plain, dict):
         if isinstance(plain, list):
             raise ValueError("a bare list")
         return plain
     ((kind, content),) = plain.items()
     if kind in ("tuple", "list"):
-        return {"tuple": tuple, "list": list}[kind](_value(entry) for entry in content)
+        return {"tuple": tuple, "list": list}[kind](_value(entry, depth + 1) for entry in content)
     if kind == "other":
         return Other(str(content)[:80])
     return {"tensor": _tensor, "array": _array}[kind](*content)
@@ -105,6 +118,8 @@ def _array(name, shape, letters):
 
 
 def _tensor(name, shape, letters):
+    import torch
+
     dtype = getattr(torch, TENSORS[TENSORS.index(name)])
     data = _checked(letters, shape, dtype.itemsize)
     if not data:

@@ -439,6 +439,41 @@ def test_check_passes_when_every_check_does(nowhere, tmp_path, graded, capsys):
     ]
 
 
+# --- grade ---------------------------------------------------------------------------------
+
+
+def test_grade_hands_on_what_it_is_told_and_lists_the_learners(course, monkeypatch, capsys):
+    write(course / "exercises" / "03_pruning.ipynb", "checks.check_a(f)", "checks.check_b(f)")
+    (course / "work" / "class").mkdir()
+    calls = []
+
+    def grade_class(*arguments, **options):
+        calls.append((arguments, options))
+        rows = {"ann": {"points": 2, "stopped": ""}, "bob": {"points": 0, "stopped": "too slow"}}
+        return {"checks": arguments[2], "learners": rows, "layers": {"namespaces": "shut in"}}
+
+    monkeypatch.setattr(classroom, "grade_class", grade_class)
+    assert cli.main(["grade", "class", "--chapter", "3", "--seed", "5", "--timeout", "9"]) == 0
+    ((folder, notebook, expected, out), options) = calls[0]
+    assert (folder, notebook) == (course / "work" / "class", "03_pruning.ipynb")
+    assert expected == ["checks.check_a(f)", "checks.check_b(f)"]
+    assert out == course / "work" / "class-03_pruning-results"
+    assert (options["seed"], options["limits"].seconds, options["trusted"]) == (5, 9, False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["2 of 2  ann", "0 of 2  bob, cut off: too slow", "isolation: shut in"]
+
+
+@pytest.mark.parametrize("call", [["nowhere", "--chapter", "0"], ["."], [".", "--chapter", "x"]])
+def test_grade_without_a_folder_or_a_chapter_is_told(call, course, capsys):
+    write(course / "exercises" / "00_start.ipynb", "1")
+    try:
+        status = cli.main(["grade", *call])
+    except SystemExit as stop:
+        status = stop.code
+    assert status in (1, 2)
+    assert "chapter" in capsys.readouterr().err or call[0] == "nowhere"
+
+
 def test_check_shows_the_misconception_and_what_raised(nowhere, tmp_path, graded, capsys):
     write(tmp_path / "mine.ipynb", "checks.check_a(right)", "checks.check_b(left)")
     graded.raised = [classroom.Failure(2, "f()", "ValueError: no")]

@@ -100,7 +100,7 @@ def _attempt(ask, case, names):
     except (TypeError, ValueError):
         return None, say("unreadable")
     if kind == "missing":
-        return None, _line(found)
+        return None, _line(found) or say("unreadable")
     if kind == "no function":
         return None, say("no_function", given=_line(found))
     if kind == "raised":

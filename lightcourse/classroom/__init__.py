@@ -1,16 +1,19 @@
-"""Notebooks without a browser: read them, run a chapter, grade exercises, tell how far one is."""
+"""Notebooks without a browser: read them, run a chapter, grade a learner's or a class's."""
 
 from lightcourse.classroom.begun import not_begun
-from lightcourse.classroom.grade import Answer, Report, grade_notebook
-from lightcourse.classroom.kernel import Failure
+from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
+from lightcourse.classroom.grading import grade_class
+from lightcourse.classroom.isolation import SAID, Limits
 from lightcourse.classroom.read import code_sources, expected_checks, first_line, read_notebook
 from lightcourse.classroom.run import Execution, execute, notebook_client
 from lightcourse.classroom.standing import Standing, ask, look
 
 __all__ = [
+    "SAID",
     "Answer",
     "Execution",
     "Failure",
+    "Limits",
     "Report",
     "Standing",
     "ask",
@@ -18,6 +21,7 @@ __all__ = [
     "execute",
     "expected_checks",
     "first_line",
+    "grade_class",
     "grade_notebook",
     "look",
     "not_begun",

@@ -2,13 +2,24 @@
 
 import ast
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightcourse.classroom import kernel, read
-from lightcourse.classroom.kernel import Failure
+from lightcourse.classroom import process, read
+from lightcourse.classroom.isolation import Limits
 
-NO_INPUT = "StdinNotImplementedError"
+NO_INPUT = ["EOFError", "EOF when reading a line"]
+LONGEST_TEXT = 2000  # letters of what a report says of a check or a cell
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that raised: its number among the code cells, its source, the error's line."""
+
+    number: int
+    source: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -47,14 +58,10 @@ class Report:
 def grade_notebook(
     path: str | Path, expected: list[str], seconds: float, seed: int | None = None
 ) -> Report:
-    """Run a learner's notebook in a process of its own and ask each expected check.
+    """Run one's own notebook in a process of its own and ask each expected check.
 
-    Cells may raise; the later ones run all the same. What they print counts for nothing.
-    Afterwards the learner's process only answers: it is sent one case after the other, and
-    what it returns is compared in *this* process, which never runs the learner's code. So
-    nothing that is patched or looked up over there changes a verdict here. The kernel is no
-    sandbox, though: a notebook can read and write files and use the network, and the course's
-    library, with the right answers to its exercises, can be imported in it.
+    It is a plain process, which can do what its user can: for the notebooks of others there
+    is :func:`lightcourse.classroom.grade_class`.
 
     Parameters
     ----------
@@ -68,58 +75,97 @@ def grade_notebook(
         Of the cases; by default a new one each time, so that no table of answers fits.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
-    report, place = Report(), "the kernel's start"
-    path = Path(path)
+    path = Path(path).resolve()
+    sources = read.sources_in(path.read_bytes())
+    limits = Limits(seconds)
+    return grade_sources(sources, expected, seed, limits, layer="plain", folder=path.parent)
+
+
+def grade_sources(
+    sources: list[str], expected: list[str], seed: int, limits: Limits, **process_options
+) -> Report:
+    """Run cells in a process of their own and ask each expected check.
+
+    Cells may raise; the later ones run all the same. What they print counts for nothing.
+    Afterwards the learner's process only answers: it is sent one case after the other, and
+    what it returns is compared in *this* process, which never runs the learner's code. So
+    nothing that is patched or looked up over there changes a verdict here.
+
+    Parameters
+    ----------
+    sources : list of str
+        The code cells.
+    expected : list of str
+        Expressions as :func:`lightcourse.classroom.expected_checks` returns them.
+    seed : int
+        Of the cases. It never leaves this process.
+    limits : Limits
+        Of the process, which is killed when one is reached.
+    **process_options
+        Of :func:`lightcourse.classroom.process.started`.
+    """
+    report, place = Report(), "the start"
     try:
-        with kernel.started(path.parent, seconds) as ask:
-            for number, source in enumerate(read.code_sources(read.read_notebook(path)), 1):
+        with process.started(limits=limits, **process_options) as ask:
+            for number, source in enumerate(sources, 1):
                 place = f"code cell {number}: {read.first_line(source)}"
-                reply = ask(source)
-                if reply["status"] == "error":
-                    report.raised.append(Failure(number, source, _error_line(reply)))
+                if error := _run(ask, source):
+                    report.raised.append(Failure(number, source, error))
             for expression in expected:
                 place = expression
                 report.answers.append(_ask_check(ask, expression, seed))
-    except TimeoutError:
-        report.stopped = f"the time limit of {seconds:g} s was reached in {place}"
-    except ChildProcessError:
-        report.stopped = f"the kernel died in {place}"
+    except ChildProcessError as error:
+        report.stopped = one_line(f"{error}, in {place}")
     late = expected[len(report.answers) :]
     report.answers += [Answer(expression, False, "not reached") for expression in late]
     return report
 
 
-def _error_line(reply):
-    if reply["ename"] == NO_INPUT:
+def one_line(text) -> str:
+    """Return what learners had a hand in as one line of letters that can be shown."""
+    line = " ".join("".join(c for c in str(text) if c.isprintable() or c.isspace()).split())
+    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} …"
+
+
+def _run(ask, source):
+    """Run a cell; return the line of its error. Meanwhile its own checks are made here."""
+    reply = ask({"run": source})
+    while "check" in reply:
+        passed = not _find_problem(str(reply["check"]), 0, lambda case: _text(ask({"case": case})))
+        reply = ask({"judged": passed})
+    if "error" not in reply:
+        return ""
+    if reply["error"] == NO_INPUT:
         return "input() was called, but nobody is here to answer"
-    return " ".join(f"{reply['ename']}: {reply['evalue']}".split())
+    told = reply["error"] if isinstance(reply["error"], list) else [reply["error"]]
+    return one_line(": ".join(map(str, told))) or "an error"
 
 
 def _ask_check(ask, expression, seed):
     """Judge here what the learner's process answers to each case of a check."""
-    from lightcourse import checks
-
     call = ast.parse(expression, mode="eval").body
-    exercise = checks.EXERCISES.get(call.func.attr)
-    if exercise is None or len(call.args) != 1 or call.keywords:
+    if len(call.args) != 1 or call.keywords:
         return Answer(expression, False, "the course has no such check of one function")
     function = ast.unparse(call.args[0])
-    problem = checks.find_problem(exercise, seed, lambda case: _answer(ask, function, case))
-    return Answer(expression, not problem, problem)
+    answer = lambda case: _text(ask({"ask": [function, case]}))  # noqa: E731
+    problem = _find_problem(call.func.attr, seed, answer)
+    return Answer(expression, not problem, one_line(problem))
 
 
-def _answer(ask, function, case):
-    """Have one case answered in the learner's process; whatever comes back is only text."""
-    # Through a lambda, for a notebook may give `globals` and `__import__` other meanings.
-    wire = "(lambda: 0).__builtins__['__import__']('lightcourse.wire', fromlist=['_'])"
-    reply = ask("", {"answer": f"{wire}.answer({function}, {case!r})"})
-    result = reply.get("user_expressions", {}).get("answer", {})
-    if result.get("status") == "error":
-        return _missing(f"{result.get('ename')}: {result.get('evalue')}")
-    return str(result.get("data", {}).get("text/plain", "")).strip("'")
+def _find_problem(check: str, seed: int, answer: Callable) -> str:
+    """Return what is wrong with the answers, by one check of the course; empty if nothing."""
+    from lightcourse import checks
+
+    if check not in checks.EXERCISES:
+        return "the course has no such check of one function"
+    try:
+        return checks.find_problem(checks.EXERCISES[check], seed, answer)
+    except ChildProcessError:
+        raise
+    except Exception as error:  # checks compare whatever comes, odd as it may be
+        return f"the answers cannot be compared with the right ones ({type(error).__name__})"
 
 
-def _missing(told):
-    from lightcourse import wire
-
-    return wire.encode(("missing", told))
+def _text(reply):
+    """Return the answer in a reply, which is text, whatever else it is said to be."""
+    return str(reply.get("answer", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lightcourse import progress
 from lightcourse.classroom import kernel, read
-from lightcourse.classroom.kernel import Failure
+from lightcourse.classroom.grade import Failure
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""Grading a learner's notebook; a real kernel is started once."""
+"""Grading a learner's notebook; a real process is started once."""
 
-import os
-from pathlib import Path
+import contextlib
 
 import nbformat
 import pytest
 
 from lightcourse import checks as lightcourse_checks
-from lightcourse.classroom import grade
+from lightcourse import wire as lightcourse_wire
+from lightcourse.classroom import grade, inside
 from tests.classroom.books import notebook
 
 
@@ -16,18 +16,16 @@ def write(path, *sources):
     return path
 
 
+class Shell:
+    """What stands in for IPython: the learner's names."""
+
+    def __init__(self, namespace):
+        self.user_ns = namespace
+
+
 def asked(namespace):
-    """Return what stands in for a kernel: it evaluates, and answers as IPython does."""
-
-    def ask(code, questions):
-        try:
-            data = {"text/plain": repr(eval(questions["answer"], namespace))}
-        except Exception as error:
-            told = {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
-            return {"user_expressions": {"answer": told}}
-        return {"user_expressions": {"answer": {"status": "ok", "data": data}}}
-
-    return ask
+    """Return what stands in for a process: it answers as the real one does."""
+    return lambda message: inside.answer(Shell(namespace), *message["ask"])
 
 
 def judged(answer, **namespace):
@@ -64,16 +62,34 @@ def test_what_is_absent_or_raises_is_told_in_one_line():
     assert not grade._ask_check(asked({}), "checks.check_stored_bytes(f, g)", 0).passed
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [{}, {"answer": {}}, {"answer": {"status": "ok", "data": {}}}]
-    + [{"answer": {"status": "ok", "data": {"text/plain": text}}} for text in ("True", "''", "'x")],
-)
+@pytest.mark.parametrize("reply", [{}, {"answer": ""}, {"answer": "True"}, {"answer": ["x"]}])
 def test_a_reply_that_holds_no_answer_fails(reply):
-    found = grade._ask_check(
-        lambda *question: {"user_expressions": reply}, "checks.check_stored_bytes(f)", 0
-    )
+    found = grade._ask_check(lambda message: reply, "checks.check_stored_bytes(f)", 0)
     assert not found.passed
+    assert found.message.startswith("its answer cannot be read")
+
+
+def test_a_comparison_that_fails_is_no_pass(monkeypatch):
+    def compare(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lightcourse_checks, "find_problem", compare)
+    assert "cannot be compared" in judged(right).message
+
+
+def test_a_notebooks_own_checks_are_judged_here():
+    """On the cases that every notebook sees; the process is only told whether they pass."""
+    replies = iter([{"check": "check_stored_bytes"}])
+    told = []
+
+    def ask(message):
+        if "case" in message:
+            return {"answer": lightcourse_wire.answer(right, message["case"])}
+        told.append(message)
+        return next(replies, {"error": ["ValueError", "x\n\x1b"]})
+
+    assert grade._run(ask, "code") == "ValueError: x"
+    assert told == [{"run": "code"}, {"judged": True}]
 
 
 def test_no_table_of_the_answers_to_the_notebooks_cases_passes():
@@ -90,46 +106,30 @@ def test_a_report_without_checks_does_not_pass():
     assert not grade.Report(answers=[right, wrong]).passed
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (TimeoutError, "the time limit of 7 s was reached in code cell 2: while True:"),
-        (ChildProcessError, "the kernel died in code cell 2: while True:"),
-    ],
-)
-def test_what_was_not_reached_did_not_pass(error, said, tmp_path, monkeypatch):
-    def kernel(folder, seconds):
-        assert folder == tmp_path
-        assert seconds == 7
-        return _Asked()
+def test_what_was_not_reached_did_not_pass(tmp_path, monkeypatch):
+    def ask(message):
+        if "while" in message["run"]:
+            raise ChildProcessError("the time limit of 7 s was reached")
+        return {"done": True}
 
-    class _Asked:
-        def __enter__(self):
-            return self.answer
+    @contextlib.contextmanager
+    def started(limits, layer, folder):
+        assert (limits.seconds, layer, folder) == (7, "plain", tmp_path)
+        yield ask
 
-        def __exit__(self, *_):
-            return None
-
-        def answer(self, code, questions=None):
-            if "while" in code:
-                raise error
-            return {"status": "ok"}
-
-    monkeypatch.setattr(grade.kernel, "started", kernel)
+    monkeypatch.setattr(grade.process, "started", started)
     path = write(tmp_path / "loop.ipynb", "1", "# for ever\nwhile True:\n    pass", "2")
     report = grade.grade_notebook(path, ["checks.check_double(f)"], 7)
-    assert report.stopped == said
+    assert report.stopped == "the time limit of 7 s was reached, in code cell 2: while True:"
     assert report.answers == [grade.Answer("checks.check_double(f)", False, "not reached")]
     assert not report.passed
 
 
 ATTACKS = {
     "patched": """
-import lightcourse.checks.grading, lightcourse.checks.comparing, lightcourse.classroom.grade
+import lightcourse.checks, lightcourse.classroom.grade
 import atexit, builtins, sys, numpy, torch
-lightcourse.checks.grading._same = lambda a, b: True
-lightcourse.checks.comparing.same = lightcourse.checks.grading._verdict = lambda *a: True
-lightcourse.checks.grading.find_problem = lightcourse.classroom.grade._ask_check = lambda *a: ""
+lightcourse.classroom.grade._find_problem = lightcourse.classroom.grade._ask_check = lambda *a: ""
 lightcourse.checks.check_stored_bytes = lambda f: True
 torch.allclose = numpy.allclose = lambda *a, **b: True
 builtins.print = lambda *a, **b: None
@@ -173,8 +173,7 @@ def huge(*case):
 
 
 @pytest.mark.timeout(300)
-def test_a_learners_notebook_in_a_real_kernel(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+def test_a_learners_notebook_in_a_real_process(tmp_path):
     path = write(
         tmp_path / "learner.ipynb",
         "raise ValueError('half done')",
@@ -191,7 +190,7 @@ def test_a_learners_notebook_in_a_real_kernel(tmp_path, monkeypatch):
     passed = dict(zip(names[:-1], [answer.passed for answer in report.answers], strict=False))
     assert [name for name, verdict in passed.items() if verdict] == ["right"]
     assert report.answers[-3].message == "NameError: name 'absent' is not defined"
-    assert report.stopped == "the kernel died in checks.check_stored_bytes(dies)"
+    assert report.stopped == "its process ended, in checks.check_stored_bytes(dies)"
     assert not report.answers[-1].passed
     assert [(cell.number, cell.error) for cell in report.raised] == [
         (1, "ValueError: half done"),
