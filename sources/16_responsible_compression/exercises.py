@@ -88,6 +88,7 @@ for weight in rounded.parameters():
 after, before = (token_losses(model)[1].flatten() for model in (rounded, student))
 wanted = passages[:, 1:].flatten()
 rare = wanted.bincount(minlength=2048)[wanted] <= 3
+print(f"right in all: {before.double().mean():.3f}, in 3 bits {after.double().mean():.3f}")
 for name, right in (("itself", before), ("3 bits", after)) if passed else ():
     *share, gap, low, high, shown = group_gap(before, right, rare, 1.96)
     told = f"right in {share[0]:.3f} to {share[1]:.3f} of the rare ones"
@@ -134,14 +135,17 @@ assert passed
 # %% [markdown]
 # **In the real model.** The student learns every second one of the 32 passages by heart; the attack must tell them from the other 16. The control is the student before, which has seen neither. (The first 16 against the last 16 would not do: speeches differ, and some are easier for any model. And 16 against 16 move by a tenth by luck alone.)
 
-# %% atol=0.1
+# %% rtol=0.2
 learned = copy.deepcopy(student)
 halves = [{"input_ids": rows, "labels": rows} for rows in passages[::2].split(8)]
 train(learned, lambda epoch, seed: halves, Recipe(24, 3e-3, warmup_steps=3, seed=0), progress=False)
-for name, model in (("before", student), ("learned", learned.eval())) if passed else ():
-    found = token_losses(model)[0].mean(1).double()
+losses = {"before": student, "learned": learned.eval()}
+losses = {name: token_losses(model)[0].mean(1).double() for name, model in losses.items()}
+for name, found in losses.items():
+    print(f"{name:8} loss of members {found[::2].mean():.2f}, of others {found[1::2].mean():.2f}")
+for name, found in losses.items() if passed else ():
     auc, caught = threshold_attack(found[::2], found[1::2], 0.125)
-    print(f"{name:8} AUC {auc:.2f}, caught {caught:.2f}")
+    print(f"{name:8} AUC {auc:.2f}")
     assert auc > 0.8 if name == "learned" else abs(auc - 0.5) < 0.2
 
 # %% [markdown] tags=["solution"]
