@@ -56,8 +56,8 @@ def group_gap(before, after, inside, z):
     """Return Wilson's ends, the gap, its ends, and whether it is shown."""
     ### BEGIN SOLUTION
     n, p = inside.sum().item(), after[inside].double().mean().item()
-    middle, wide = p + z**2 / (2 * n), 1 + z**2 / n
-    reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
     changes = [after[side].double() - before[side].double() for side in (inside, ~inside)]
     counts, gap = [len(side) + 2 for side in changes], changes[0].mean() - changes[1].mean()
     means = [side.sum().item() / n for side, n in zip(changes, counts, strict=True)]
@@ -65,8 +65,7 @@ def group_gap(before, after, inside, z):
     sides = zip(moved, means, counts, strict=True)
     far, between = z * sum((m / n - x**2) / n for m, x, n in sides) ** 0.5, means[0] - means[1]
     low, high = between - far, between + far
-    ends = (middle - reach) / wide, (middle + reach) / wide
-    return *ends, gap.item(), low, high, low > 0 or high < 0
+    return middle - reach, middle + reach, gap.item(), low, high, low > 0 or high < 0
     ### END SOLUTION
 
 

@@ -53,7 +53,7 @@ def test_the_hub_links_to_each_chapters_notes():
     assert re.findall(r"\.\./sources/(\w+)/notes\.md", hub) == [room.name for room in ROOMS]
     links = re.findall(r"\]\((\w+\.md)\)", hub)
     assert all((ROOT / "instructors" / link).is_file() for link in links)
-    assert len(set(links)) == 5
+    assert len(set(links)) == 6
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)

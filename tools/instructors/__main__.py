@@ -1,7 +1,7 @@
 """Build what instructors print and project: ``python -m tools.instructors [NAME …]``.
 
-From the committed notebooks come slides and keys, as HTML and, where a browser is on the
-machine, as PDF, below build/instructors, which is not committed.
+From the committed notebooks come slides and keys, and from sources the quizzes, as HTML and, where
+a browser is on the machine, as PDF, below build/instructors, which is not committed.
 """
 
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 
+from lightcourse import quizzes
 from tools import browser
 from tools.instructors import pages, paper
 
@@ -30,12 +31,22 @@ def build(folder: str, kind: str, write, names: list[str], target: Path) -> list
     return written
 
 
+def quizzes_of(names: list[str], target: Path) -> list[Path]:
+    """Write each named quiz, or all, for Moodle, as QTI and to print; return the pages to print."""
+    found = [quiz for quiz in quizzes.read_quizzes(ROOT) if not names or quiz.name in names]
+    for quiz in found:
+        for kind in ("moodle", "qti"):
+            quizzes.write_quiz(quiz, kind, target / kind)
+    return [quizzes.write_quiz(quiz, "print", target) for quiz in found]
+
+
 def main(names: list[str], target: Path = TARGET) -> None:
-    """Build slides and keys of the chapters called ``names``, or of all; print them as PDF."""
+    """Build slides, keys, quizzes of the chapters called ``names``, or of all; print them as PDF."""
     pages.copy_assets(target)
     shutil.copytree(ROOT / "chapters" / "images", target / "slides" / "images", dirs_exist_ok=True)
     written = build("chapters", "slides", pages.slides, names, target)
     written += build("solutions", "keys", pages.page, names, target)
+    written += quizzes_of(names, target / "quizzes")
     if browser.path() is None:
         print(NO_BROWSER)
     else:
