@@ -72,7 +72,8 @@ def test_a_class_of_thirty_goes_on_after_a_kill(tmp_path):
     folder, out = tmp_path / "class", tmp_path / "results"
     wanted = write_class(folder, 30)
     command = [sys.executable, "-c", DRIVER, str(folder), str(out), CHECK]
-    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    driver = subprocess.Popen(command, env={**os.environ, **own})
     state = out / "results.json"
     while not state.exists() or len(json.loads(state.read_bytes())["learners"]) < 7:
         assert driver.poll() is None
