@@ -41,7 +41,7 @@ def quizzes_of(names: list[str], target: Path) -> list[Path]:
 
 
 def main(names: list[str], target: Path = TARGET) -> None:
-    """Build slides, keys, quizzes of the chapters called ``names``, or of all; print them as PDF."""
+    """Build slides, keys and quizzes of the chapters ``names``, or of all; print them as PDF."""
     pages.copy_assets(target)
     shutil.copytree(ROOT / "chapters" / "images", target / "slides" / "images", dirs_exist_ok=True)
     written = build("chapters", "slides", pages.slides, names, target)
