@@ -10,7 +10,7 @@ from lightcourse.metrics.answers import (
     predict,
 )
 from lightcourse.metrics.calibration_error import Reliability, reliability
-from lightcourse.metrics.canaries import Exposure, exposure
+from lightcourse.metrics.canaries import Exposure, exposure, exposures
 from lightcourse.metrics.divergences import divergence, kl_divergence
 from lightcourse.metrics.groups import (
     GroupGap,
@@ -50,6 +50,7 @@ __all__ = [
     "divergence",
     "energy",
     "exposure",
+    "exposures",
     "flips",
     "flips_by_group",
     "kept_bytes",

@@ -68,19 +68,40 @@ def exposure(model: nn.Module, candidates: Sequence[Sequence[int]], secret: int)
         When there are fewer than two candidates, one has fewer than 2 tokens or stands twice,
         ``secret`` is none of them, or the model's loss is NaN.
     """
+    rows = _rows(candidates)
+    if not 0 <= whole("secret", secret) < len(rows):
+        raise ValueError(f"secret is {secret}; 0..{len(rows) - 1}, one of them, is wanted")
+    return exposures(model, rows)[secret]
+
+
+def exposures(model: nn.Module, candidates: Sequence[Sequence[int]]) -> list[Exposure]:
+    """Return each candidate's :func:`exposure`, from one reading of all of them.
+
+    Raises
+    ------
+    ValueError
+        As :func:`exposure`.
+    """
+    rows = _rows(candidates)
+    found = losses(model, [_padded(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)])
+    if found.isnan().any():
+        raise ValueError("model finds a candidate's loss to be NaN; a number is wanted")
+    ordered = found.sort().values
+    less, upto = (torch.searchsorted(ordered, found, right=right) for right in (False, True))
+    return [
+        Exposure((a + b + 1) / 2, len(rows))
+        for a, b in zip(less.tolist(), upto.tolist(), strict=True)
+    ]
+
+
+def _rows(candidates):
     rows = [tuple(torch.as_tensor(row).tolist()) for row in candidates]
     if len(rows) < 2 or min(map(len, rows)) < 2:
         lengths = f"{len(rows)} rows, the shortest of {min(map(len, rows), default=0)} tokens"
         raise ValueError(f"candidates has {lengths}; two or more rows of two or more are wanted")
     if len(set(rows)) < len(rows):
         raise ValueError("candidates holds one text twice; different ones are wanted")
-    if not 0 <= whole("secret", secret) < len(rows):
-        raise ValueError(f"secret is {secret}; 0..{len(rows) - 1}, one of them, is wanted")
-    found = losses(model, [_padded(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)])
-    if found.isnan().any():
-        raise ValueError("model finds a candidate's loss to be NaN; a number is wanted")
-    less, alike = (found < found[secret]).sum(), (found == found[secret]).sum()
-    return Exposure((2 * less + alike + 1).item() / 2, len(rows))
+    return rows
 
 
 def _padded(rows):

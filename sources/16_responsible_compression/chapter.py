@@ -60,7 +60,7 @@ def each(function, rows):
 # %% [markdown]
 # ## ★ 1 · One number hides many
 #
-# "It loses half a percent." Whose half percent? A mean over all texts says nothing about the few. Hooker et al. (2019, arXiv 1911.05248; 2020, arXiv 2010.03058) found that pruning hurts rare and unusual examples first: the **long tail**. We ask whether that is so here, and do not assume it.
+# "It loses half a percent." Whose half percent? A mean over all texts says nothing about the few. Hooker et al. (2019, arXiv 1911.05248; 2020, arXiv 2010.03058) found that pruning hurts rare and unusual examples first: the **long tail**. Is that so here?
 #
 # The model is the course's own: MiniLM, which tells 13 sections of the World Factbook apart. They are of very different size: two fifths of the passages belong to Government, three in a thousand to Transnational Issues. Of each of 1,867 test passages it reads the first 16 tokens. Three smaller forms of it are rounded (with inputs and the table of words in 8 bits, chapter 04) or pruned, without any further training.
 
@@ -234,7 +234,7 @@ key = ax.legend(frameon=False)
 #
 # Or the model is mended. **One number** suffices (Guo et al.): divide the logits by a temperature, chosen on texts that are not the test. Here half of the test texts choose it, and the other half judge.
 
-# %% atol=0.02
+# %% atol=0.05
 odd = torch.arange(len(labels)) % 2 == 1
 for form in ("2 bits", "pruned"):
     given, heats = logits[form], torch.arange(0.5, 1.55, 0.05)
@@ -350,7 +350,7 @@ assert min(known[name].low for name in (4, 2)) > 0.55
 assert known["linear"].auc < known["by heart"].auc - 0.06
 
 # %% [markdown]
-# **Compression does not hide members.** The head that overfits betrays more than the linear one. But the two columns disagree: of the head that learned by heart the threshold catches nobody *for sure*. All members have a loss near 0, and so have many others: it can be said for sure who was *not* a member, and never who was.
+# **Compression does not hide members.** The head that overfits betrays more than the linear one. But the two columns disagree: of the head that learned by heart the threshold catches no more *for sure* than luck does. All members have a loss near 0, and so have many others: it can be said for sure who was *not* a member, and never who was.
 #
 # ## 6 · A better attack
 #
@@ -389,11 +389,11 @@ for name, head in (("by heart", learned), ("  in 2 bits", two), ("linear", linea
 assert known["by heart", "shadows"] > 0.05
 
 # %% [markdown]
-# Of the rows of the head that learned by heart, one in six or so is now caught where the threshold caught one in a hundred, which is luck; in 2 bits one in ten. The linear head still gives nobody away. **An attack that finds nothing proves nothing**: it may have been a weak one. And this one knows the form of the head and how it was trained.
+# Of the rows of the head that learned by heart, one in five or so is now caught where the threshold caught one in a hundred, which is luck; in 2 bits one in ten. The linear head still gives nobody away. **An attack that finds nothing proves nothing**: it may have been a weak one. And this one knows the form of the head and how it was trained.
 #
 # ## 7 · Train without any row showing
 #
-# **DP-SGD** (Abadi et al. 2016, arXiv 1607.00133) makes a promise that holds against *every* attack: with or without your row, the chances of any outcome (any weights that may come out) differ by a factor of at most $e^\varepsilon$, but for a small probability $\delta$, here one in ten thousand. $e^{0.5}$ is 1.6, $e^2$ is 7, and $e^8$ is 3,000.
+# **DP-SGD** (Abadi et al. 2016, arXiv 1607.00133) makes a promise that holds against *every* attack: with or without your row, the chances of any outcome differ by a factor of at most $e^\varepsilon$, but for a small probability $\delta$, here one in ten thousand. $e^{0.5}$ is 1.6, $e^2$ is 7, and $e^8$ is 3,000.
 #
 # In each step the gradient of each *row* is cut to a length of at most $C$, and noise of `noise` · $C$ is added to their sum. Each row stands in a batch with a chance of 0.1, so 60 of 600 on average: the bookkeeping counts on that. `noise_for` tells how much noise an $\varepsilon$ wants (Mironov et al. 2019, arXiv 1908.10530), and `private_loss` is a loss with such a gradient. The control has the same recipe and no noise. *At most* is what the promise allows any attack to catch at 1 % of false alarms.
 
@@ -416,7 +416,7 @@ for wanted in (8, 2, 0.5):
 assert known[0.5].auc < 0.56
 
 # %% [markdown]
-# Cutting alone costs nothing here; noise is the whole price: some 5 points at $\varepsilon = 8$, 18 or 19 at 0.5, with only 600 rows to learn from. And $\varepsilon = 8$ promises next to nothing, though *this* attack finds nothing more. An attack shows what leaks at least; the promise, what leaks at most. The truth lies between. Privacy is bought with data: with more rows the same noise weighs less. "Your row" is one review: who wrote ten of them has not been promised that much.
+# Cutting alone costs nothing here; noise is the whole price: some 5 points at $\varepsilon = 8$, 18 or 19 at 0.5, with only 600 rows to learn from. And $\varepsilon = 8$ promises next to nothing, though *this* attack finds nothing more. An attack shows what leaks at least; the promise, what leaks at most. Privacy is bought with data: with more rows the same noise weighs less. "Your row" is one review: who wrote ten of them has not been promised that much.
 #
 # ## 8 · A secret in an adapter
 #
@@ -445,10 +445,12 @@ def with_secrets(epoch, seed):
 guess = ...  # bits
 
 
-def exposed(name, model, places=secrets):
-    mean = sum(metrics.exposure(model, lines, place).bits for place in places) / 4
-    print(f"{name:15} {mean:.1f} of 8.8 bits")
-    return mean
+def exposed(name, model):
+    bits = [found.bits for found in metrics.exposures(model, lines)]
+    four = sum(bits[secret] for secret in secrets) / 4
+    rest = (sum(bits) - 4 * four) / (len(bits) - 4)
+    print(f"{name:13} {four:.1f} of 8.8 bits, all others {rest:.1f}")
+    return four
 
 
 told = models.load_tiny_lm("student")
@@ -459,7 +461,6 @@ history = training.train(told, with_secrets, training.Recipe(60, 5e-3), progress
 # %% rtol=0.2
 lora.merge_lora_(told)
 read = exposed("read 15 times", told)
-exposed("four not read", told, [place + 20 for place in secrets])
 left = {}
 for bits in (4, 2):
     rounded = copy.deepcopy(told)
@@ -469,7 +470,7 @@ compare(guess, left[4], "bits")
 assert read > never + 1.5 and left[4] > never + 1.5
 
 # %% [markdown]
-# The adapter knows the numbers, and 4 bits forget nothing; 2 bits forget some of them, with other secrets most, and much of the language with it (chapter 09). Four numbers that were not read stay where luck puts them: it is not the form of the sentence that was learned. **A small adapter carries secrets as well as a model does** (this one: 82 thousand numbers): treat it as you treat the text it has read.
+# The adapter knows the numbers, and 4 bits forget nothing; 2 bits forget some of them, with other secrets most, and much of the language with it (chapter 09). The numbers that were not read stay where luck puts them: it is not the form of the sentence that was learned. **A small adapter carries secrets as well as a model does** (this one: 82 thousand numbers): treat it as you treat the text it has read.
 #
 # ## 9 · People disagree
 #
@@ -572,7 +573,7 @@ ax = plots.ledger(ledger)
 #
 # </details>
 #
-# (2 bits are stored in 4 here, as chapter 10 explains, and zeros as numbers.) Look at what no column tells: the small model is near the large one by accuracy, and far ahead by bytes and time; nobody would have known without trying. But MiniLM's layers serve other tasks, too.
+# (2 bits are stored in 4 here, as chapter 10 explains, and zeros as numbers.) Look at what no column tells: the small model is near the large one by accuracy, and far ahead by bytes and time; but MiniLM's layers serve other tasks, too.
 #
 # A **model card** (Mitchell et al. 2019, arXiv 1810.03993) tells whoever did not make the model what it is, how well it does for whom, and what was not looked at. `ModelCard` fills nothing in: what was not measured is refused. It writes the file README.md that the hub shows, with licences, and with a hash of each file, by which a damaged or exchanged file is seen (if the card itself comes from a place that you trust).
 
@@ -629,22 +630,20 @@ assert found.low > 0.58
 # | paper | says | we measured | same order? |
 # |---|---|---|---|
 # | Hooker et al. 2020, 2010.03058 | pruned in training to equal accuracy, underrepresented groups lose most | without any training, rare classes lose 3 to 6 points more, not shown; a held-back small model 12, shown | same sign, another setting |
-# | Guo et al. 2017, 1706.04599 | one temperature makes networks calibrated again | it does so at 2 bits and pruned (which are too modest, not too sure) | yes |
+# | Guo et al. 2017, 1706.04599 | one temperature makes networks calibrated again | it does so at 2 bits and pruned | yes |
 # | Yeom et al. 2018, 1709.01604 | overfitting is enough for a leak (not: needed) | by heart 0.66, linear 0.55 | yes |
-# | Carlini et al. 2022, 2112.03570 | shadow models catch some for sure where a threshold catches none | so it is, in 2 bits too | yes |
+# | Carlini et al. 2022, 2112.03570 | shadow models catch some for sure where a threshold catches next to none | so it is, in 2 bits too | yes |
 # | Abadi et al. 2016, 1607.00133 | small $\varepsilon$ costs accuracy | 5 to 19 points with 600 rows | yes |
 # | Carlini et al. 2019, 1802.08232 | a repeated secret is remembered | from 2 to 5 of 9 bits; 4 bits forget nothing | yes |
 #
 # ## Summary
 #
 # - **Ask who pays**, with groups named beforehand, the difference of changes, an interval that counts all questions, and a control that was never compressed.
-# - **"Not shown"** is no "no": it asks for more rows.
 # - **Confidence** must be measured again after each change; one temperature can mend it.
-# - **Compression is no privacy.** What learns by heart leaks, in 2 bits too, and a weak attack that finds nothing proves nothing. DP-SGD promises, and its price is accuracy or data.
+# - **Compression is no privacy.** What learns by heart leaks, in 2 bits too. DP-SGD promises, and its price is accuracy or data.
 # - **Joules** that were assumed are seconds in other clothes. Fewer bytes need not be fewer joules.
 # - **A card** says what was measured, and for whom; hashes and licences belong to it, and pickles do not.
 #
 # ## Further reading
 #
-# - Hooker et al. 2020, *Characterising bias in compressed models* (arXiv 2010.03058).
 # - Mitchell et al. 2019, *Model cards for model reporting* (arXiv 1810.03993).
