@@ -393,7 +393,7 @@ print(f"those of 65,536 tokens: {34 * 65_536 * 6_144 * 44 / 1e9:.1f} GB")
 #
 # First the formulas are held against the two processes that are really there. Their link was clocked above; the work of a step is about six operations for each weight and token.
 #
-# **Predict:** how many percent below the real step is the foretold one?
+# **Predict:** by how many percent of the time is the real step longer than the foretold one?
 
 # %% clock=true
 guess = ...  # percent
@@ -407,7 +407,7 @@ print(f"a step: foretold {1000 * foretold:.0f} ms, real {1000 * real:.0f} ms")
 print(f"of it the ring: {1000 * deployment.all_reduce_seconds(here, size):.0f} ms")
 # The machine may be busy with something else: told, and not asserted tightly.
 assert 0.1 < foretold / real < 5
-compare(guess, 100 * (1 - foretold / real))
+compare(guess, 100 * (1 - foretold / real), "% of the time")
 
 # %% [markdown]
 # The forecast is half of the lonely step, and the ring. It forgets what both do in full (the optimizer's step), and what they share: memory and caches of one chip. It foretells what there is to gain, not what will be gained.
