@@ -99,6 +99,11 @@ def _furnish(plan):
     root = plan["root"]
     _mount(None, "/", flags=MS_REC | MS_PRIVATE)
     _mount("none", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    # First, for a course that lies below /tmp is shown in there.
+    for target, size in plan["scratch"]:
+        os.makedirs(root + target, exist_ok=True)
+        options = f"size={size},nr_inodes=50k,mode=1777"
+        _mount("none", root + target, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for source, target in plan["shown"]:
         _show(source, root + target, READ_ONLY | NO_SUID | NO_DEV)
     for target, source in plan["links"]:
@@ -108,10 +113,6 @@ def _furnish(plan):
         _show(f"/dev/{name}", f"{root}/dev/{name}", NO_SUID)
     for target, text in plan["files"]:
         _make(root + target, text)
-    for target, size in plan["scratch"]:
-        os.makedirs(root + target, exist_ok=True)
-        options = f"size={size},nr_inodes=50k,mode=1777"
-        _mount("none", root + target, "tmpfs", MS_NOSUID | MS_NODEV, options)
     for source, target in plan["copies"]:
         os.makedirs(root + target, exist_ok=True)
         _mount("none", root + target, "tmpfs", MS_NOSUID | MS_NODEV, "size=256m,mode=1777")
