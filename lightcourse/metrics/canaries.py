@@ -71,7 +71,7 @@ def exposure(model: nn.Module, candidates: Sequence[Sequence[int]], secret: int)
     rows = _rows(candidates)
     if not 0 <= whole("secret", secret) < len(rows):
         raise ValueError(f"secret is {secret}; 0..{len(rows) - 1}, one of them, is wanted")
-    return exposures(model, rows)[secret]
+    return _exposed(model, rows)[secret]
 
 
 def exposures(model: nn.Module, candidates: Sequence[Sequence[int]]) -> list[Exposure]:
@@ -82,7 +82,10 @@ def exposures(model: nn.Module, candidates: Sequence[Sequence[int]]) -> list[Exp
     ValueError
         As :func:`exposure`.
     """
-    rows = _rows(candidates)
+    return _exposed(model, _rows(candidates))
+
+
+def _exposed(model, rows):
     found = losses(model, [_padded(rows[i : i + ROWS]) for i in range(0, len(rows), ROWS)])
     if found.isnan().any():
         raise ValueError("model finds a candidate's loss to be NaN; a number is wanted")
