@@ -28,13 +28,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from traitlets.config import Config
 
 from lightcourse import classroom, quizzes
+from lightcourse.classroom.begun import STUB
 from tools import graded, rules, tolerances
 
 ROOT = Path(__file__).resolve().parents[1]
 TIME_LIMIT = float(os.environ.get("LIGHTCOURSE_TIME_LIMIT", 90))
 SHOWCASE = Path("chapters", "00_start.ipynb")  # README shows its last figure, which is kept in
 PICTURE = Path("docs", "ledger.png")
-STUB = "...  # your code here"
 KEPT_METADATA = ("tags", *tolerances.KEYS, "nbgrader", "deletable", "editable")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
