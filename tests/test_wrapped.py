@@ -183,3 +183,13 @@ def test_a_checkpoint_of_training_fits_within_and_without_a_wrapper(tmp_path):
     training.train(torch.compile(model, backend="eager"), **arguments)
     training.train(plain, **arguments)
     assert torch.equal(toys.logits(plain), toys.logits(model))
+
+
+def test_a_sharded_model_is_refused_a_checkpoint_before_the_first_step(group, tmp_path):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = fully_shard(toys.bert(), mesh=init_device_mesh("cpu", (1,)))
+    recipe = training.Recipe(steps=1, learning_rate=1e-3)
+    with pytest.raises(ValueError, match="sharded over several processes.*checkpoint=None"):
+        training.train(model, None, recipe, checkpoint=tmp_path / "run.safetensors")

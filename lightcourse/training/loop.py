@@ -65,8 +65,8 @@ def train(
     ------
     ValueError
         When nothing is trainable, the data are empty, the loss is not finite, a score is
-        NaN, a group of the recipe takes no parameter, ``patience`` has no ``evaluate``, or
-        the checkpoint belongs to another recipe.
+        NaN, a group of the recipe takes no parameter, ``patience`` has no ``evaluate``, the
+        checkpoint belongs to another recipe, or the model is sharded (FSDP) and has a checkpoint.
     """
     run = _Run(model, recipe, evaluate, Path(checkpoint) if checkpoint else None)
     run.resume()
@@ -116,6 +116,11 @@ class _Run:
             raise ValueError("model has no trainable parameter: every requires_grad is False")
         if recipe.patience and not evaluate:
             raise ValueError(f"patience is {recipe.patience}; evaluate is wanted to go with it")
+        if checkpoint and any(hasattr(p, "full_tensor") for p in self.parameters.values()):
+            raise ValueError(
+                "model is sharded over several processes, and checkpoint would hold one part only; "
+                "checkpoint=None is wanted, and torch.distributed.checkpoint to save it"
+            )
         self.optimizer = torch.optim.AdamW(optimizer_groups(self.parameters, recipe))
         self.history = History()
         self.best = {}
