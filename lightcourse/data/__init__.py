@@ -14,7 +14,7 @@ from lightcourse.data.batches import (
     text_batches,
     token_batches,
 )
-from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches
+from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches, load_summaries
 from lightcourse.data.fetched import (
     load_chinese_reviews,
     load_newsgroups,
@@ -41,6 +41,7 @@ __all__ = [
     "load_reuters",
     "load_reviews",
     "load_speeches",
+    "load_summaries",
     "majority_class",
     "ordered_batches",
     "poisson_batches",

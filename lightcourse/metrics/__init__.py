@@ -23,6 +23,7 @@ from lightcourse.metrics.intervals import Share, wilson_interval
 from lightcourse.metrics.joules import Energy, energy
 from lightcourse.metrics.membership import Separation, caught_at, membership_auc
 from lightcourse.metrics.memory import Memory, watch_memory
+from lightcourse.metrics.overlap import rouge, rouge_l
 from lightcourse.metrics.row_losses import losses
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
@@ -66,6 +67,8 @@ __all__ = [
     "perplexity",
     "predict",
     "reliability",
+    "rouge",
+    "rouge_l",
     "size_in_bytes",
     "sparsity",
     "training_bytes",
