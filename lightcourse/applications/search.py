@@ -4,6 +4,7 @@
 Factbook, without a network.
 """
 
+import re
 import sys
 
 import numpy as np
@@ -135,6 +136,9 @@ def _signs(vectors):
 class Bm25:
     """Search by words: rare ones weigh more, and in long texts less.
 
+    A plural's s does not count, nor do words such as "the" and "what": the Factbook asks nothing,
+    so that "what" is rare there, and would decide every search.
+
     Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009, doi:10.1561/1500000019.
 
     Parameters
@@ -148,7 +152,7 @@ class Bm25:
     def __init__(self, texts: list[str], k1: float = 1.2, b: float = 0.75):
         from sklearn.feature_extraction.text import CountVectorizer
 
-        self.words = CountVectorizer(token_pattern=r"\w+", dtype=np.float32)
+        self.words = CountVectorizer(analyzer=_words, dtype=np.float32)
         counts = self.words.fit_transform(texts).tocoo()
         lengths = np.asarray(counts.sum(1)).ravel()
         holding = np.bincount(counts.col, minlength=counts.shape[1])
@@ -165,6 +169,15 @@ class Bm25:
     def nbytes(self) -> int:
         """Bytes of all weights and of where they stand, without the words."""
         return sum(part.nbytes for part in (self.weights.data, self.weights.indices))
+
+
+def _words(text):
+    """Return the words that count, without a plural's s."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    left_out = ENGLISH_STOP_WORDS | {"does", "s"}
+    found = re.findall(r"\w+", text.lower())
+    return [word.removesuffix("s") for word in found if word not in left_out]
 
 
 def fuse(*scores: np.ndarray, k: int = 60) -> np.ndarray:
