@@ -1,16 +1,5 @@
-"""Working programs of compressed models, each beside a plain baseline."""
+"""Working programs of compressed models, each beside a plain baseline: a module each.
 
-from lightcourse.applications.replies import Remembering, answer, fitting
-from lightcourse.applications.summaries import central, diverse, lead, sentences, vectors, written
-
-__all__ = [
-    "Remembering",
-    "answer",
-    "central",
-    "diverse",
-    "fitting",
-    "lead",
-    "sentences",
-    "vectors",
-    "written",
-]
+Nothing is imported here: ``python -m lightcourse.applications.search`` runs a module that has not
+been loaded yet.
+"""

@@ -5,7 +5,6 @@ import re
 import torch
 from torch.nn import functional as F
 
-from lightcourse import models
 from lightcourse.applications.replies import answer
 
 # A sentence ends at . ! or ? before a capital letter, but not behind these. I counts
@@ -26,20 +25,6 @@ def sentences(text: str) -> list[str]:
     return [found for part in ENDS.split(text) if (found := part.strip())]
 
 
-def vectors(encoder, tokenizer, texts: list[str]) -> torch.Tensor:
-    """Return a vector of length 1 for each text, shape (texts, width).
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        Such as :func:`lightcourse.models.load_minilm`'s, as it came, rounded or jitted.
-    tokenizer : transformers tokenizer
-    texts : list of str
-    """
-    kept = {"padding": True, "truncation": True, "return_tensors": "pt"}
-    return F.normalize(models.embed(encoder, [tokenizer(texts, **kept)]), dim=1)
-
-
 def lead(count: int, total: int) -> list[int]:
     """Return the first ``count`` places: the baseline that needs no model."""
     return list(range(min(_counted(count), total)))
@@ -54,7 +39,7 @@ def central(found: torch.Tensor, count: int) -> list[int]:
     Parameters
     ----------
     found : Tensor of floats, shape (sentences, width)
-        Rows of length 1, as :func:`vectors` returns them.
+        Rows of length 1, as :func:`~lightcourse.applications.search.unit_vectors` returns them.
     count : int
         At least 1; all places, where there are no more.
     """

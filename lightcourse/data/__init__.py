@@ -14,7 +14,14 @@ from lightcourse.data.batches import (
     text_batches,
     token_batches,
 )
-from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches, load_summaries
+from lightcourse.data.bundled import (
+    COUNTRIES,
+    load_factbook,
+    load_reviews,
+    load_speeches,
+    load_summaries,
+)
+from lightcourse.data.factbook_questions import load_country_names, load_factbook_questions
 from lightcourse.data.fetched import (
     load_chinese_reviews,
     load_newsgroups,
@@ -29,12 +36,15 @@ from lightcourse.data.tables import load_csv
 from lightcourse.data.typos import typo_rows, with_typos
 
 __all__ = [
+    "COUNTRIES",
     "SPLITS",
     "class_counts",
     "excerpts",
     "load_chinese_reviews",
+    "load_country_names",
     "load_csv",
     "load_factbook",
+    "load_factbook_questions",
     "load_newsgroups",
     "load_poems",
     "load_questions",

@@ -8,6 +8,7 @@ from pathlib import Path
 from lightcourse.data.splits import SPLITS, assign, dataset_dict, sorted_names
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
+COUNTRIES = BUNDLED / "countries.json"  # names by the Factbook's codes
 AMBIGUOUS = 0.5
 
 

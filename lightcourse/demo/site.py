@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from lightcourse import files
+from lightcourse import data, files
 from lightcourse.demo import contents
 
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -49,7 +49,7 @@ def build(web: Path, target: Path | None = None) -> Path:
         (new / "ort").mkdir()
         for name in RUNTIME:
             shutil.copy(runtime / name, new / "ort")
-        made = contents.folder(web / "countries.json")
+        made = contents.folder(data.COUNTRIES)
         for name in CHECKED[:-1]:
             shutil.copy(made / name, new)
         _write_manifest(new)

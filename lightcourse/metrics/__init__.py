@@ -24,6 +24,7 @@ from lightcourse.metrics.joules import Energy, energy
 from lightcourse.metrics.membership import Separation, caught_at, membership_auc
 from lightcourse.metrics.memory import Memory, watch_memory
 from lightcourse.metrics.overlap import rouge, rouge_l
+from lightcourse.metrics.ranking import ndcg_at, recall_at, reciprocal_ranks
 from lightcourse.metrics.row_losses import losses
 from lightcourse.metrics.sizes import size_in_bytes, sparsity
 from lightcourse.metrics.text import bits_per_byte, cross_entropy, perplexity
@@ -62,10 +63,13 @@ __all__ = [
     "losses",
     "macro_f1",
     "membership_auc",
+    "ndcg_at",
     "optimizer_bytes",
     "paired_gap",
     "perplexity",
     "predict",
+    "recall_at",
+    "reciprocal_ranks",
     "reliability",
     "rouge",
     "rouge_l",

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightcourse import generation, models
-from lightcourse.applications import Remembering, answer, fitting
-from lightcourse.applications.replies import prompt
+from lightcourse.applications.replies import Remembering, answer, fitting, prompt
 from tests import toys
 
 TEMPLATE = (

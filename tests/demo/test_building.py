@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lightcourse import cli, demo, kernels, models
+from lightcourse import cli, data, demo, kernels, models
 from lightcourse.demo import contents, site
 from tests.demo import browser
 
@@ -146,7 +146,7 @@ def test_a_row_of_int8_errs_by_half_a_step_at_most():
 
 
 def test_every_passage_has_a_country_with_a_name_and_is_no_list():
-    names = json.loads((browser.WEB / "countries.json").read_text(encoding="utf-8"))
+    names = data.load_country_names()
     rows = contents.passages(names)
     assert len(rows) > 2_000
     assert all(row["country"].strip() for row in rows)
