@@ -63,7 +63,7 @@ def test_a_written_summary_is_cut_to_its_sentences(monkeypatch):
         asked.append(messages[0]["content"])
         yield from ("One ends. Tw", "o ends. Three", " ends.")
 
-    monkeypatch.setattr("lightcourse.applications.summaries.summaries.answer", said)
+    monkeypatch.setattr("lightcourse.applications.summaries.answer", said)
     tokenizer = chat_tokenizer()
     found = summaries.written(None, tokenizer, "the people " * 99, 2, most=5)
     assert found == "One ends. Two ends." and asked[0].count("people") < 5
