@@ -48,8 +48,8 @@ def clauses(text: str) -> list[str]:
 def best_answer(question: str, passages: list[dict], encoder: nn.Module, tokenizer) -> Answer:
     """Return the sentence of some passages whose vector is nearest to the question's.
 
-    Where the question asks for a number, a date or a person and the sentence holds one, the
-    answer is the first such piece; else it is the sentence.
+    Where the question asks for a number, a date or a person, only sentences that hold one count
+    (all, where none does), and the answer is the first such piece; else it is the sentence.
 
     Parameters
     ----------
@@ -68,6 +68,7 @@ def best_answer(question: str, passages: list[dict], encoder: nn.Module, tokeniz
     read = [(head, sentence) for head, text in heads for sentence in clauses(text)]
     if not read:
         raise ValueError("passages is empty; a passage at least is wanted")
+    read = [pair for pair in read if piece(question, pair[1]) != pair[1]] or read
     vectors = unit_vectors([question, *map("".join, read)], encoder, tokenizer).numpy()
     scores = vectors[1:] @ vectors[0]
     sentence = read[scores.argmax()][1]

@@ -72,3 +72,14 @@ def test_the_sentence_nearest_to_the_question_is_chosen(monkeypatch):
     assert found.sentence == "two z 7" and found.text == "7" and "7" in str(found)
     with pytest.raises(ValueError, match="passages is empty"):
         answers.best_answer("how", [], None, None)
+
+
+def test_only_sentences_with_what_is_asked_for_count(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(answers, "unit_vectors", lambda texts, *_: torch.eye(2)[[0] * len(texts)])
+    passage = {"country": "P", "section": "G", "text": "president of the court; President Ann LEE"}
+    assert answers.best_answer("Who is it?", [passage], None, None).text == "Ann LEE"
+    assert (
+        answers.best_answer("What is it?", [passage], None, None).text == "president of the court"
+    )
