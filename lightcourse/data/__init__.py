@@ -17,6 +17,7 @@ from lightcourse.data.batches import (
 from lightcourse.data.bundled import load_factbook, load_reviews, load_speeches
 from lightcourse.data.fetched import (
     load_chinese_reviews,
+    load_movie_ratings,
     load_newsgroups,
     load_poems,
     load_questions,
@@ -35,6 +36,7 @@ __all__ = [
     "load_chinese_reviews",
     "load_csv",
     "load_factbook",
+    "load_movie_ratings",
     "load_newsgroups",
     "load_poems",
     "load_questions",
