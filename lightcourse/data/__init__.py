@@ -24,6 +24,7 @@ from lightcourse.data.bundled import (
 from lightcourse.data.factbook_questions import load_country_names, load_factbook_questions
 from lightcourse.data.fetched import (
     load_chinese_reviews,
+    load_movie_ratings,
     load_newsgroups,
     load_poems,
     load_questions,
@@ -45,6 +46,7 @@ __all__ = [
     "load_csv",
     "load_factbook",
     "load_factbook_questions",
+    "load_movie_ratings",
     "load_newsgroups",
     "load_poems",
     "load_questions",

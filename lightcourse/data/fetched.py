@@ -137,3 +137,28 @@ def load_poems():
     rows = first_of_each_text(row for row in rows if row["text"])
     splits = assign((row["text"] for row in rows), ("" for _ in rows))
     return dataset_dict(rows, splits, {})
+
+
+def load_movie_ratings():
+    """Return 100,000 ratings of films: 943 users, 1,682 films, from September 1997 to April 1998.
+
+    MovieLens 100K (Harper & Konstan 2015, doi:10.1145/2827872), for research use. Each user rated
+    20 films or more. The films have no titles here.
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        ``user`` and ``item`` (int64, from 0), ``score`` (int64, 1 to 5) and ``time`` (int64,
+        seconds since 1970), each of shape (ratings,).
+
+    Raises
+    ------
+    lightcourse.assets.AssetMissing
+        When the asset ``movie-ratings`` was not fetched yet.
+    """
+    import torch
+
+    text = (assets.path("movie-ratings") / "movielens100k.tab").read_text("utf-8")
+    rows = [[int(part) for part in line.split("\t")] for line in text.splitlines()[3:] if line]
+    columns = dict(zip(("user", "item", "score", "time"), torch.tensor(rows).T, strict=True))
+    return columns | {name: columns[name] - 1 for name in ("user", "item")}

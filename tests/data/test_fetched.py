@@ -84,6 +84,20 @@ def test_poems_are_text_alone(fetched):
     assert dataset["train"][0]["text"].endswith("首。\n明月几时有。")
 
 
+def test_movie_ratings_count_from_nought(fetched):
+    lines = [
+        "user\tmovie\tscore\ttid",
+        "continuous",
+        "row=1",
+        "196\t242\t3\t881250949",
+        "1\t2\t5\t9",
+    ]
+    (fetched / "movielens100k.tab").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    ratings = {name: column.tolist() for name, column in data.load_movie_ratings().items()}
+    wanted = {"user": [195, 0], "item": [241, 1], "score": [3, 5], "time": [881250949, 9]}
+    assert ratings == wanted
+
+
 @pytest.mark.parametrize(
     ("load", "name"),
     [
@@ -92,6 +106,7 @@ def test_poems_are_text_alone(fetched):
         (data.load_questions, "questions"),
         (data.load_chinese_reviews, "chinese-reviews"),
         (data.load_poems, "poems"),
+        (data.load_movie_ratings, "movie-ratings"),
     ],
 )
 def test_sets_that_were_not_fetched(load, name, tmp_path, monkeypatch):
