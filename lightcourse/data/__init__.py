@@ -21,6 +21,7 @@ from lightcourse.data.bundled import (
     load_speeches,
     load_summaries,
 )
+from lightcourse.data.digits import noisy_digits
 from lightcourse.data.factbook_questions import load_country_names, load_factbook_questions
 from lightcourse.data.fetched import (
     load_chinese_reviews,
@@ -55,6 +56,7 @@ __all__ = [
     "load_speeches",
     "load_summaries",
     "majority_class",
+    "noisy_digits",
     "ordered_batches",
     "poisson_batches",
     "rank_batches",

@@ -46,8 +46,9 @@ def load_factbook_questions(kind: str = "written", split: str = "test") -> list[
         ``"written"``: 48, by hand, in other words than the passage's (no word of four letters or
         more is in both, but for the country's name), about ten countries of the test split that a
         seeded draw chose before any result was seen. ``"by rule"``: 14 topics for each
-        country of the split whose passages fit. ``"unanswerable"``: 20, by hand, that the
-        Factbook does not answer. For ``"written"`` and ``"unanswerable"`` there is only ``"test"``.
+        country of the split whose passages fit. ``"own words"``: the passages of these, asked for
+        by the country and the passage's four longest words. ``"unanswerable"``: 20, by hand, that
+        the Factbook does not answer. What was written by hand is about ``"test"`` alone.
     split : str
         ``"train"``, ``"validation"`` or ``"test"``.
 
@@ -65,12 +66,13 @@ def load_factbook_questions(kind: str = "written", split: str = "test") -> list[
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}; one of {SPLITS} is wanted")
     rows = list(load_factbook()[split])
-    if kind == "by rule":
-        return [found for rule in RULES for found in _asked(rule, rows)]
+    ruled = (found for rule in RULES for found in _asked(rule, rows))
+    if kind in ("by rule", "own words"):
+        return [_remembered(line) if kind == "own words" else line for line in ruled]
     if kind not in ("written", "unanswerable") or split != "test":
         raise ValueError(
-            f"kind is {kind!r} of {split!r}; 'by rule', or 'written' or 'unanswerable' of 'test', "
-            "is wanted"
+            f"kind is {kind!r} of {split!r}; 'by rule' or 'own words', or of 'test' 'written' or "
+            "'unanswerable', is wanted"
         )
     lines = json.loads((BUNDLED / "factbook-questions.json").read_text(encoding="utf-8"))
     chosen = [line for line in lines if (line["answer"] is None) == (kind == "unanswerable")]
@@ -88,6 +90,12 @@ def _whole(line, rows):
         return None
     texts = [row["text"] for row in rows if row["country"] == line["country"]]
     return next(text for text in texts if text.startswith(line["passage"]))
+
+
+def _remembered(line):
+    """Ask for a passage as somebody does who remembers its rarest words."""
+    longest = sorted(set(line["passage"].split()), key=lambda word: (-len(word), word))[:4]
+    return line | {"question": " ".join([load_country_names()[line["country"]], *longest])}
 
 
 def _asked(rule, rows):

@@ -34,7 +34,7 @@ def test_padding_changes_nothing():
 def test_few_bits_answer_nearly_alike():
     bag = sentiment.train_bag(TEXTS, LABELS, epochs=10)
     small = copy.deepcopy(bag)
-    quantization.quantize_(small, 8, embeddings=4, group_size=32)
+    quantization.quantize_(small, 8, embeddings=4, group_size=16)
     same = sentiment.answers(small, TEXTS) == sentiment.answers(bag, TEXTS)
     assert same.float().mean() > 0.9
 
