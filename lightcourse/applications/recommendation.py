@@ -76,7 +76,7 @@ def popularity(items: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def factorize(
-    seen: torch.Tensor, width: int, steps: int = 10, weight: float = 10.0, decay: float = 10.0
+    seen: torch.Tensor, width: int, steps: int = 10, weight: float = 2.0, decay: float = 30.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return vectors of users and items whose products tell what was chosen.
 
@@ -94,7 +94,8 @@ def factorize(
     steps : int
         How often both sides are solved for.
     weight, decay : float
-        The weight of what was chosen, and that of the squares of the vectors.
+        The weight of what was chosen, and that of the squares of the vectors. As given here they
+        found most of what was held back for choosing in MovieLens 100K, of widths from 8 to 64.
 
     Returns
     -------

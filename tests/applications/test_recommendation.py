@@ -50,7 +50,7 @@ def planted():
 def test_vectors_find_the_planted_taste():
     seen, taste = planted()
     torch.manual_seed(0)
-    users, items = recommendation.factorize(seen, 4)
+    users, items = recommendation.factorize(seen, 4, decay=1.0)
     lists = recommendation.recommend(users, items, seen, 3)
     assert (lists % 2 == taste[:, None]).all()
     assert not seen.gather(1, lists).any()
@@ -72,9 +72,8 @@ def test_each_half_step_solves_its_least_squares():
 @pytest.mark.parametrize("change", [{"width": 0}, {"steps": 0}, {"decay": float("nan")}])
 def test_factorize_refuses(change):
     with pytest.raises(ValueError, match=next(iter(change))):
-        recommendation.factorize(
-            **{"seen": torch.ones(2, 2, dtype=torch.bool), "width": 1} | change
-        )
+        right = {"seen": torch.ones(2, 2, dtype=torch.bool), "width": 1}
+        recommendation.factorize(**right | change)
     with pytest.raises(ValueError, match="seen"):
         recommendation.factorize(torch.ones(2, 2), 1)
 

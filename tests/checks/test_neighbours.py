@@ -939,6 +939,38 @@ def steps_by_shares(cluster, job, pieces):
     return times
 
 
+def quality_place_by_place(scores, relevance, k):
+    rows = sorted(zip((-scores).tolist(), relevance.tolist(), strict=True))
+    grades = [grade for _, grade in rows]
+    answering = [place for place, grade in enumerate(grades, 1) if grade]
+    gains = [
+        sum(grade / math.log2(1 + place) for place, grade in enumerate(order[:k], 1))
+        for order in (grades, sorted(grades, reverse=True))
+    ]
+    recall = sum(place <= k for place in answering) / len(answering)
+    return recall, 1 / answering[0], gains[0] / gains[1]
+
+
+def fused_by_products(log_probabilities, prior, present):
+    """Divide each by the prior, leave ones where nothing is, and multiply once by the prior."""
+    odds = np.exp(log_probabilities.numpy()) / prior.numpy()
+    odds = np.where(present.numpy()[..., None], odds, 1.0).prod(0) * prior.numpy()
+    return odds / odds.sum(1, keepdims=True)
+
+
+def popular_user_by_user(users, items, times, k):
+    rows = sorted(zip(times.tolist(), users.tolist(), items.tolist(), strict=True))
+    own = {user: [item for _, u, item in rows if u == user] for user in users.unique().tolist()}
+    train = {user: liked[: max(1, len(liked) - 1)] for user, liked in own.items()}
+    chosen = [item for liked in train.values() for item in liked]
+    counts = [chosen.count(item) for item in range(int(items.max()) + 1)]
+    order = sorted(range(len(counts)), key=lambda item: (-counts[item], item))
+    lists = [[item for item in order if item not in train[user]][:k] for user in sorted(own)]
+    asked = [user for user, liked in own.items() if len(liked) > 1]
+    hits = sum(own[user][-1] in lists[user] for user in asked) / len(asked)
+    return torch.tensor(counts), torch.tensor(lists), hits
+
+
 ORACLES = {
     "on_the_grid": [layer_in_numpy],
     "step_gradient": [step_value_by_value],
@@ -1030,6 +1062,9 @@ ORACLES = {
     "share_out": [shared_by_a_heap],
     "to_do": [resumed_line_by_line],
     "step_seconds": [steps_by_shares],
+    "search_quality": [quality_place_by_place],
+    "fuse": [fused_by_products],
+    "popular_unseen": [popular_user_by_user],
 }
 
 
