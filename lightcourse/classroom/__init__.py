@@ -3,10 +3,13 @@
 from lightcourse.classroom.begun import not_begun
 from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
 from lightcourse.classroom.grading import grade_class
+from lightcourse.classroom.handing_out import read_names, write_variants
 from lightcourse.classroom.isolation import SAID, Limits
+from lightcourse.classroom.keys import read_keys
 from lightcourse.classroom.read import code_sources, expected_checks, first_line, read_notebook
 from lightcourse.classroom.run import Execution, execute, notebook_client
 from lightcourse.classroom.standing import Standing, ask, look
+from lightcourse.classroom.variants import read_questions
 
 __all__ = [
     "SAID",
@@ -26,5 +29,9 @@ __all__ = [
     "look",
     "not_begun",
     "notebook_client",
+    "read_keys",
+    "read_names",
     "read_notebook",
+    "read_questions",
+    "write_variants",
 ]
