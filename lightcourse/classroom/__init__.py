@@ -1,4 +1,8 @@
-"""Notebooks without a browser: read them, run a chapter, grade a learner's or a class's."""
+"""Notebooks without a browser: read them, run a chapter, grade a learner's or a class's.
+
+This package is there in a learner's process, and ``lightcourse.checks`` is not: what needs the
+checks imports them inside of functions.
+"""
 
 from lightcourse.classroom.begun import not_begun
 from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook

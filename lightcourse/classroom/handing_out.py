@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightcourse import files
-from lightcourse.checks import BY_HAND, by_hand
 from lightcourse.classroom import keys, variants
 
 MOST = 2000
@@ -88,6 +87,8 @@ def write_variants(exercise, room, out, seed: int, who: int | list[str]) -> Writ
 
 def _different(question, dealt):
     """Return how many different answers the variants have."""
+    from lightcourse.checks import BY_HAND, by_hand
+
     wanted = [by_hand.find_wanted(BY_HAND[question], n) for n in dealt]
     return len({repr(each) for each in wanted})
 

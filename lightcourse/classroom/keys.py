@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lightcourse.checks import BY_HAND, by_hand
 from lightcourse.classroom.variants import Question
 
 MOST_BYTES = 2**18
@@ -46,6 +45,8 @@ class Key:
 
 def new_key(chapter: str, variant: str, learner: str, numbers: dict) -> Key:
     """Return the key of a variant, its answers found by the references of the checks."""
+    from lightcourse.checks import BY_HAND, by_hand
+
     wanted = {name: by_hand.find_wanted(BY_HAND[name], given) for name, given in numbers.items()}
     return Key(chapter, variant, learner, numbers, wanted)
 
@@ -112,6 +113,8 @@ def _refuse(name):
 
 def _look_at(key, file, questions):
     """Raise ValueError unless a key says what this course would say of its numbers."""
+    from lightcourse.checks import BY_HAND, by_hand
+
     if not (isinstance(key.variant, str) and re.fullmatch(r"[0-9a-f]{12}", key.variant)):
         raise ValueError(f"{file} names no variant; an id of 12 hexadecimal digits is wanted")
     if not (isinstance(key.learner, str) and isinstance(key.numbers, dict)):

@@ -11,7 +11,6 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightcourse.checks import BY_HAND, by_hand
 from lightcourse.classroom.grade import variable
 
 FILE = "variants.yaml"
@@ -92,6 +91,8 @@ def deal(question: Question, count: int, seed: int) -> list[dict]:
 
     Where no more numbers have an answer of their own, they come again, as evenly as may be.
     """
+    from lightcourse.checks import BY_HAND, by_hand
+
     roll = random.Random(f"lightcourse {question.name} {seed}")
     dealt, answers = {}, []
     for _ in range(TRIES + 10 * count):
@@ -149,6 +150,8 @@ def _put(cells, old, new):
 def _insert(cells, question, numbers):
     """Put a question and the place for its answer before the function that is asked."""
     from nbformat.v4 import new_code_cell, new_markdown_cell
+
+    from lightcourse.checks import BY_HAND
 
     function = BY_HAND[question.name].exercise.name
     ids = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in cells]

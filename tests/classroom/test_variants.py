@@ -299,7 +299,7 @@ def hand_in(folder, learner, book):
 
 STEAL = """
 import gc, glob, os
-told = [o for o in gc.get_objects() if isinstance(o, dict) and "wanted" in o and "variant" in o]
+told = [o for o in gc.get_objects() if type(o) is dict and type(o.get("wanted")) in (dict, float)]
 told += [p for top in ("{keys}", "/tmp", ".") for p in glob.glob(top + "/**/*.json", recursive=True)
          if os.path.basename(p)[:-5] in ("ann", "bob", "cem", "dora", "eva", "fay")]
 stored_bits_by_hand = told and open(told[0]).read()
