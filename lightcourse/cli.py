@@ -457,7 +457,8 @@ def grade(options) -> int:
     if not folder.is_dir():
         raise CallError(f"{options.folder} is no folder; that of the class is wanted")
     exercises = _numbered(find_course() / "exercises", options.chapter)
-    expected = classroom.expected_checks(classroom.read_notebook(exercises))
+    blank = classroom.read_notebook(exercises)
+    expected = classroom.expected_checks(blank)
     out = options.out or folder.with_name(f"{folder.name}-{exercises.stem}-results")
     keyed = _keyed(options.key, find_course() / "sources" / exercises.stem) if options.key else {}
     found = classroom.grade_class(
@@ -468,6 +469,7 @@ def grade(options) -> int:
         seed=options.seed,
         limits=classroom.Limits(options.timeout),
         trusted=options.trusted,
+        worth=classroom.points_of(blank),
         show=progress.in_terminal(),
         **keyed,
     )
@@ -485,9 +487,12 @@ def _keyed(path, room):
 
 
 def _show_class(found, out):
+    from lightcourse import classroom
+
+    most = classroom.total(found)
     for learner, row in found["learners"].items():
         ended = f", cut off: {row['stopped']}" if row["stopped"] else ""
-        print(f"{row['points']} of {len(found['checks'])}  {learner}{ended}")
+        print(f"{row['points']} of {most}  {learner}{ended}")
     for sentence in found["layers"].values():
         print(f"isolation: {sentence}")
     _say("✓", f"{out} has results.csv, results.json, results.html")

@@ -23,6 +23,7 @@ def grade_class(
     seed: int | None = None,
     limits: Limits | None = None,
     trusted: bool = False,
+    worth: dict[str, int] | None = None,
     keys: dict[str, Key] | None = None,
     hidden: Sequence[Path] = (),
     show: bool = False,
@@ -39,7 +40,7 @@ def grade_class(
     notebook : str
         The file's name, such as ``"03_pruning.ipynb"``.
     expected : list of str
-        The checks that count, a point each.
+        The checks that count.
     out : path
         A folder for the results, outside of ``folder``.
     seed : int, optional
@@ -48,6 +49,8 @@ def grade_class(
         Of each submission.
     trusted : bool
         Allow a plain process where the machine has no namespaces.
+    worth : dict of str to int, optional
+        The points of checks, see :func:`lightcourse.classroom.points_of`; by default one each.
     keys : dict of str to Key, optional
         Of the variants that were handed out, see :func:`lightcourse.classroom.read_keys`. Each
         question by hand then gives a point.
@@ -77,6 +80,7 @@ def grade_class(
     found = submissions.find(folder, notebook)
     old = results.load(out)
     new = _head(notebook, expected, old.get("seed") if seed is None else seed, keys)
+    new["worth"] = {check: (worth or {}).get(check, 1) for check in new["checks"]}
     kept = old.get("learners", {}) if all(old.get(k) == new[k] for k in _SAME) else {}
     variants, private = _variants(found, keys), (folder, out, *hidden)
     for submission in progress.bar(found, desc="grading", unit="learner", show=show):
@@ -88,7 +92,7 @@ def grade_class(
                 options, refused = _asked(keys, variants[submission.learner], submission.learner)
                 options |= {"layer": layer, "hidden": private}
                 report = grade_sources(sources, expected, new["seed"], limits, **options)
-            row = _row(report, new["checks"], refused, layer) | {"sha256": digest}
+            row = _row(report, new["worth"], refused, layer) | {"sha256": digest}
         row["remark"] = _remark(submission, variants)
         new["learners"][submission.learner] = row
         new["layers"].setdefault(row["isolation"], isolation.SAID[row["isolation"]])
@@ -98,7 +102,7 @@ def grade_class(
     return new
 
 
-_SAME = ("chapter", "checks", "seed", "keys", "version")
+_SAME = ("chapter", "checks", "worth", "seed", "keys", "version")
 
 
 def _layer(trusted):
@@ -147,17 +151,17 @@ def _read(submission):
         return digest, [], str(error)
 
 
-def _row(report, checks, refused, layer):
+def _row(report, worth, refused, layer):
     """Return what the results hold of a submission."""
     told = {answer.expression: answer for answer in report.answers}
-    told |= {name: Answer(name, False, refused) for name in checks if refused and name not in told}
+    told |= {name: Answer(name, False, refused) for name in worth if refused and name not in told}
     answers = [
         {"check": check, "passed": check in told and told[check].passed}
         | {"message": told[check].message if check in told else "not reached"}
-        for check in checks
+        for check in worth
     ]
     return {
-        "points": sum(answer["passed"] for answer in answers),
+        "points": sum(worth[answer["check"]] for answer in answers if answer["passed"]),
         "answers": answers,
         "stopped": report.stopped,
         "raised": [{"cell": r.number, "error": r.error} for r in report.raised[:50]],

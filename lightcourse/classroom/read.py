@@ -89,6 +89,15 @@ def expected_checks(notebook) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def points_of(notebook) -> dict[str, int]:
+    """Return how many points each check gives, as nbgrader counts: its exercise's stars, or one."""
+    found = {}
+    for cell in filter(holds_code, notebook.cells):
+        points = cell.metadata.get("nbgrader", {}).get("points", 1)
+        found |= {ast.unparse(call): points for call in _checks_in(cell.source)}
+    return found
+
+
 def by_hand_numbers(sources: list[str]) -> dict[str, dict]:
     """Return the numbers of each question by hand that code cells ask, by its name."""
     calls = [call for source in sources for call in _checks_in(source)]
