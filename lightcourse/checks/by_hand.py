@@ -86,9 +86,15 @@ def _is_made(question, numbers, mistake, answer):
 
 
 def _plain(value):
+    """Return numbers as JSON has them; of floats six digits, which every processor agrees on."""
     if isinstance(value, (tuple, list)):
         return [_plain(entry) for entry in value]
-    return value if isinstance(value, str) else comparing.to_array(value).tolist()
+    if isinstance(value, str):
+        return value
+    found = comparing.to_array(value).tolist()
+    if isinstance(found, list):
+        return _plain(found)
+    return float(f"{found:.6g}") if isinstance(found, float) else found
 
 
 def check(questions: dict, name: str, answer, numbers: dict) -> bool:

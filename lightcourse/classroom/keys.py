@@ -126,7 +126,7 @@ def _look_at(key, file, questions):
         if not question.allows(key.numbers[name]):
             raise ValueError(f"{file}: the numbers of {name} are none that this course deals")
         wanted = by_hand.find_wanted(BY_HAND[name], key.numbers[name])
-        if not by_hand.agree(key.wanted[name], wanted, 1e-6):
+        if not by_hand.agree(key.wanted[name], wanted, 1e-4):
             raise ValueError(f"{file}: the answer of {name} is not what its numbers give here")
 
 
