@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,7 @@ def _parser():
     add_progress("--folder", metavar="FOLDER", help="your exercises; default: the course's own")
     add_progress("--timeout", type=_seconds, default=300, metavar="SECONDS", help=EACH)
     _add_quizzes(add(quizzes))
+    _add_variants(add(variants))
     _add_grade(add(grade))
     _add_compress(add(compress))
     add(serve_demo)("--only-build", action="store_true", help="write web/dist, serve nothing")
@@ -114,11 +116,20 @@ def _parser():
     return parser
 
 
+def _add_variants(add):
+    add("--chapter", required=True, metavar="NN", help="the chapter's number")
+    add("--count", type=int, metavar="N", help="how many")
+    add("--class", dest="names", metavar="FILE.csv", help="or one for each name in it")
+    add("--seed", type=int, metavar="N", help="of the numbers; default: a new one, which is told")
+    add("--out", metavar="FOLDER", help="a new folder; default: variants-NN_topic")
+
+
 def _add_grade(add):
     add("folder", metavar="FOLDER", help="the class's submissions: one folder a learner")
     add("--chapter", required=True, metavar="NN", help="the chapter's number")
     add("--out", metavar="FOLDER", help="where results go; default: a folder beside FOLDER")
     add("--seed", type=int, metavar="N", help="of the cases; default: a new one, or OUT's own")
+    add("--key", metavar="KEYS", help="of the variants handed out: a folder, or one file")
     limit = "for each submission; default: 300"
     add("--timeout", type=_seconds, default=300, metavar="SECONDS", help=limit)
     trusted = "grade in a plain process where the machine cannot shut learners' code in"
@@ -418,6 +429,26 @@ def quizzes(options) -> int:
     return 0
 
 
+def variants(options) -> int:
+    """Write notebooks of exercises that differ in the numbers to work out by hand, and keys."""
+    from lightcourse import classroom
+
+    if (options.count is None) == (options.names is None):
+        raise CallError("give either --count N or --class FILE.csv")
+    course = find_course()
+    path = _numbered(course / "exercises", options.chapter)
+    who = classroom.read_names(options.names) if options.names else options.count
+    seed = secrets.randbelow(2**63) if options.seed is None else options.seed
+    exercise, room = classroom.read_notebook(path), course / "sources" / path.stem
+    out = options.out or f"variants-{path.stem}"
+    written = classroom.write_variants(exercise, room, out, seed, who)
+    for question, count in written.shared.items():
+        print(f"{question}: {count} different answers for {written.count} variants")
+    print(f"seed {seed}: keep it as you keep the keys")
+    _say("✓", f"{written.count} variants in {written.notebooks}", f"their keys: {written.keys}")
+    return 0
+
+
 def grade(options) -> int:
     """Grade a class's notebooks, each shut in, into CSV, JSON and HTML; goes on after a kill."""
     from lightcourse import classroom, progress
@@ -426,8 +457,10 @@ def grade(options) -> int:
     if not folder.is_dir():
         raise CallError(f"{options.folder} is no folder; that of the class is wanted")
     exercises = _numbered(find_course() / "exercises", options.chapter)
-    expected = classroom.expected_checks(classroom.read_notebook(exercises))
+    blank = classroom.read_notebook(exercises)
+    expected = classroom.expected_checks(blank)
     out = options.out or folder.with_name(f"{folder.name}-{exercises.stem}-results")
+    keyed = _keyed(options.key, find_course() / "sources" / exercises.stem) if options.key else {}
     found = classroom.grade_class(
         folder,
         exercises.name,
@@ -436,16 +469,30 @@ def grade(options) -> int:
         seed=options.seed,
         limits=classroom.Limits(options.timeout),
         trusted=options.trusted,
+        worth=classroom.points_of(blank),
         show=progress.in_terminal(),
+        **keyed,
     )
     _show_class(found, out)
     return 0
 
 
+def _keyed(path, room):
+    """Return the keys of a class, and their folder, which learners' code must not see."""
+    from lightcourse import classroom
+
+    keys = classroom.read_keys(path, room.name, classroom.read_questions(room))
+    path = Path(path).resolve()
+    return {"keys": keys, "hidden": [path]}
+
+
 def _show_class(found, out):
+    from lightcourse import classroom
+
+    most = classroom.total(found)
     for learner, row in found["learners"].items():
         ended = f", cut off: {row['stopped']}" if row["stopped"] else ""
-        print(f"{row['points']} of {len(found['checks'])}  {learner}{ended}")
+        print(f"{row['points']} of {most}  {learner}{ended}")
     for sentence in found["layers"].values():
         print(f"isolation: {sentence}")
     _say("✓", f"{out} has results.csv, results.json, results.html")

@@ -458,9 +458,46 @@ def test_grade_hands_on_what_it_is_told_and_lists_the_learners(course, monkeypat
     assert (folder, notebook) == (course / "work" / "class", "03_pruning.ipynb")
     assert expected == ["checks.check_a(f)", "checks.check_b(f)"]
     assert out == course / "work" / "class-03_pruning-results"
+    assert options["worth"] == dict.fromkeys(expected, 1)
+    assert "keys" not in options
     assert (options["seed"], options["limits"].seconds, options["trusted"]) == (5, 9, False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["2 of 2  ann", "0 of 2  bob, cut off: too slow", "isolation: shut in"]
+
+
+def test_variants_are_written_and_graded_by_their_keys(course, monkeypatch, capsys):
+    own = Path(__file__).parents[1]
+    for name in ("exercises/00_start.ipynb", "sources/00_start/variants.yaml"):
+        (course / name).parent.mkdir(parents=True, exist_ok=True)
+        (course / name).write_bytes((own / name).read_bytes())
+    (course / "work" / "names.csv").write_text("name\nann\nbob\n")
+    given = []
+    monkeypatch.setattr(classroom, "grade_class", lambda *a, **k: given.append(k) or NOBODY)
+    call = ["variants", "--chapter", "0", "--seed", "5", "--class", "names.csv", "--out", "out"]
+    assert cli.main(call) == 0
+    assert "seed 5: keep it" in capsys.readouterr().out
+    assert cli.main(["grade", "out/notebooks", "--chapter", "0", "--key", "out/keys"]) == 0
+    assert sorted(key.learner for key in given[0]["keys"].values()) == ["ann", "bob"]
+    assert given[0]["hidden"] == [course / "work" / "out" / "keys"]
+    one = ["grade", "out/notebooks", "--chapter", "0", "--key", "out/keys/ann.json"]
+    assert cli.main(one) == 0
+    assert [key.learner for key in given[1]["keys"].values()] == ["ann"]
+    assert cli.main(["grade", "out/notebooks", "--chapter", "0", "--key", "names.csv"]) == 1
+    assert "names.csv is no key" in capsys.readouterr().err
+
+
+NOBODY = {"checks": [], "learners": {}, "layers": {}}
+
+
+def test_variants_want_a_number_or_names_and_a_chapter_that_asks(course, capsys):
+    write(course / "exercises" / "03_pruning.ipynb", "1")
+    assert cli.main(["variants", "--chapter", "3"]) == 2
+    one_line(capsys.readouterr().err)
+    assert cli.main(["variants", "--chapter", "3", "--count", "2", "--class", "a.csv"]) == 2
+    one_line(capsys.readouterr().err)
+    assert cli.main(["variants", "--chapter", "3", "--count", "2"]) == 1
+    assert "asks nothing by hand" in capsys.readouterr().err
+    assert not (course / "work" / "variants-03_pruning").exists()
 
 
 @pytest.mark.parametrize("call", [["nowhere", "--chapter", "0"], ["."], [".", "--chapter", "x"]])

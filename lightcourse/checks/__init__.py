@@ -11,6 +11,8 @@ import importlib
 import pkgutil
 import re
 
+from lightcourse.checks import by_hand
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.grading import Exercise
 from lightcourse.checks.grading import find_problem as find_problem
 
@@ -27,6 +29,30 @@ EXERCISES = {
     for found in vars(chapter).values()
     if isinstance(found, Exercise)
 }
+
+# From the name of a question to what is asked of which exercise's function.
+BY_HAND = {
+    name.lower(): found
+    for chapter in _chapters
+    for name, found in vars(chapter).items()
+    if isinstance(found, ByHand)
+}
+
+
+def check_by_hand(question: str, answer, **numbers) -> bool:
+    """Check what was worked out by hand from a variant's numbers; print one line.
+
+    Parameters
+    ----------
+    question : str
+        A name in ``BY_HAND``.
+    answer : number or tuple
+        To three digits; whole numbers just so.
+    **numbers
+        Those of the variant.
+    """
+    return by_hand.check(BY_HAND, question, answer, numbers)
+
 
 globals().update(
     (name, check)

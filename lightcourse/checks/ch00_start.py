@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lightcourse import pruning
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import dice, normal, whole
 from lightcourse.checks.comparing import is_mask
 from lightcourse.checks.grading import Exercise, grade
@@ -310,3 +311,13 @@ CHOOSE_ROW_MISTAKES = {
 
 
 CHOOSE_ROW = Exercise("choose_row", _choose_row, _choose_row_cases, CHOOSE_ROW_MISTAKES)
+
+
+# What is worked out by hand, from the numbers of a variant
+STORED_BITS = ByHand(
+    STORED_BYTES,
+    lambda stored_bytes, side, bits, group: stored_bytes(side, side, bits, group) * 8 / side**2,
+)
+LORA_NUMBERS = ByHand(
+    LORA_LEDGER, lambda lora_ledger, inputs, outputs, rank: lora_ledger(inputs, outputs, rank)
+)

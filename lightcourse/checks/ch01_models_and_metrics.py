@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lightcourse import metrics
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import dice, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -294,3 +295,29 @@ COMPARE_ANSWERS_MISTAKES = {
 COMPARE_ANSWERS = Exercise(
     "compare_answers", _compared, _compare_answers_cases, COMPARE_ANSWERS_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _all_zero(macro_f1, zeros, ones):
+    labels = torch.tensor([0] * zeros + [1] * ones)
+    return macro_f1(torch.zeros_like(labels), labels)
+
+
+def _how_many_times(limit, bandwidth, peak, parameters, group):
+    eight, four, three = (
+        limit(parameters * 10**9, bits, group, bandwidth * 1e9, peak * 1e9) for bits in (8, 4, 3)
+    )
+    return four / eight, three / four
+
+
+def _sign_test(compare_answers, gained, lost):
+    first = torch.tensor([0] * gained + [1] * (1000 - gained))
+    second = torch.tensor([1] * (1000 - lost) + [0] * lost)
+    return compare_answers(first, second, torch.ones(1000, dtype=torch.int64))[2]
+
+
+ALL_ZERO = ByHand(MACRO_F1, _all_zero)
+HOW_MANY_TIMES = ByHand(TOKENS_PER_SECOND_LIMIT, _how_many_times)
+SIGN_TEST = ByHand(COMPARE_ANSWERS, _sign_test)

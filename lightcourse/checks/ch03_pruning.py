@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lightcourse import lora, pruning
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, whole
 from lightcourse.checks.comparing import is_mask
 from lightcourse.checks.grading import Exercise, grade
@@ -348,3 +349,20 @@ MERGE_HELD_MISTAKES = {
 
 
 MERGE_HELD = Exercise("merge_held", _merge_held, _merge_held_cases, MERGE_HELD_MISTAKES)
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _survives(keep_n_of_m, **row):
+    sizes = torch.tensor([[*map(float, row.values()), 0.0]])
+    kept = (sizes * torch.as_tensor(keep_n_of_m(sizes, 2 * m // 4, m)) for m in (4, 8))
+    return [float(each.sum() / sizes.sum()) for each in kept]
+
+
+def _second_share(allot, size, most, other):
+    return [allot([size, second], [most / 100, 1.0], 0.5)[1] for second in (size, other)]
+
+
+SURVIVES = ByHand(KEEP_N_OF_M, _survives)
+SECOND_SHARE = ByHand(ALLOT, _second_share)

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from lightcourse import quantization
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.comparing import entries, same, to_array
 from lightcourse.checks.grading import Exercise, grade
@@ -567,3 +568,20 @@ STRAIGHT_THROUGH_MISTAKES = {
 STRAIGHT_THROUGH = Exercise(
     "straight_through", _straight_through, _straight_through_cases, STRAIGHT_THROUGH_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _group_bits(quantize_groups, bits, group):
+    integers, scales = quantize_groups(torch.ones(1, 8 * group), bits, group)
+    return bits + 16 * scales.numel() / integers.numel()
+
+
+FITTING_GRID = ByHand(
+    AFFINE_QPARAMS,
+    lambda affine_qparams, low, middle, high, bits: affine_qparams(
+        torch.tensor([low, middle, high]), bits
+    ),
+)
+GROUP_BITS = ByHand(QUANTIZE_GROUPS, _group_bits)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lightcourse import quantization
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import dice, whole
 from lightcourse.checks.comparing import same
 from lightcourse.checks.grading import Exercise, grade
@@ -467,3 +468,23 @@ LINEAR_INT8_MISTAKES = {
 
 
 LINEAR_INT8 = Exercise("linear_int8", _linear_int8, _linear_int8_cases, LINEAR_INT8_MISTAKES)
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _slower_side(layer_limits, side, bits, bandwidth, peak):
+    moving, computing = layer_limits(side, side, 1, bits, bandwidth * 1e9, peak * 1e9)
+    return moving / computing
+
+
+SHARED_BYTE = ByHand(
+    PACK_NIBBLES,
+    lambda pack_nibbles, even, odd: int(
+        pack_nibbles(torch.tensor([[even, odd]], dtype=torch.int8))[0, 0]
+    ),
+)
+SLOWER_SIDE = ByHand(LAYER_LIMITS, _slower_side)
+MOST_INPUTS = ByHand(
+    SAFE_INPUTS, lambda safe_inputs, x_bits, w_bits, sum_bits: safe_inputs(x_bits, w_bits, sum_bits)
+)

@@ -10,6 +10,7 @@ from torch.distributions import Categorical
 from torch.nn import functional as F
 
 from lightcourse import distillation
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import dice, normal, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -476,3 +477,15 @@ SOFT_GRADIENT_MISTAKES = {
 SOFT_GRADIENT = Exercise(
     "soft_gradient", _soft_gradient, _soft_gradient_cases, SOFT_GRADIENT_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _first_of_two(soften, logit, temperature):
+    return [
+        float(soften(torch.tensor([[float(logit), 0.0]]), t)[0][0, 0]) for t in (1, temperature)
+    ]
+
+
+FIRST_OF_TWO = ByHand(SOFTEN, _first_of_two)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightcourse import surgery
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -424,3 +425,24 @@ DEPTH_OR_WIDTH_MISTAKES = {
 DEPTH_OR_WIDTH = Exercise(
     "depth_or_width", _depth_or_width, _depth_or_width_cases, DEPTH_OR_WIDTH_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _lost_with_a_neuron(without_neurons, inputs, neurons, outputs):
+    block = torch.zeros(neurons, inputs), torch.zeros(neurons), torch.zeros(outputs, neurons)
+    smaller = without_neurons(*block, torch.arange(neurons) > 0)
+    return sum(a.numel() - b.numel() for a, b in zip(block, smaller, strict=True))
+
+
+def _gate_by_hand(gate_scores, first, second, up, down):
+    activations, gradients = torch.tensor([first, second]), torch.tensor([up, -down])
+    return [
+        float(gate_scores(*(part.float().view(*texts, 1) for part in (activations, gradients))))
+        for texts in ((1, 2), (2, 1))
+    ]
+
+
+LOST_WITH_A_NEURON = ByHand(WITHOUT_NEURONS, _lost_with_a_neuron)
+GATE = ByHand(GATE_SCORES, _gate_by_hand)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lightcourse import quantization, surgery
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -514,3 +515,19 @@ MIXED_PRODUCT_MISTAKES = {
 MIXED_PRODUCT = Exercise(
     "mixed_product", _mixed_product, _mixed_product_cases, MIXED_PRODUCT_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _loud_channel(smoothed, channel, weight):
+    found = []
+    for alpha in (0.5, 1.0):
+        norm, reader = smoothed(
+            torch.ones(1), torch.tensor([[float(weight)]]), torch.tensor([float(channel)]), alpha
+        )
+        found += [channel * float(norm), float(reader)]
+    return found
+
+
+LOUD_CHANNEL = ByHand(SMOOTHED, _loud_channel)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lightcourse import quantization
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.comparing import entries, same
 from lightcourse.checks.grading import Exercise, grade
@@ -854,4 +855,13 @@ CODEBOOK_BYTES_MISTAKES = {
 
 CODEBOOK_BYTES = Exercise(
     "codebook_bytes", _codebook_bytes, _codebook_bytes_cases, CODEBOOK_BYTES_MISTAKES
+)
+
+
+# What is worked out by hand, from the numbers of a variant
+MOVED_LEVELS = ByHand(
+    KMEANS_STEP,
+    lambda kmeans_step, second, third, far, level: kmeans_step(
+        torch.tensor([0.0, second, third, far]), torch.tensor([1.0, level])
+    )[1],
 )

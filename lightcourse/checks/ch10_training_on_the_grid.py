@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lightcourse import quantization
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.grading import Exercise, grade
 
@@ -889,3 +890,22 @@ FIND_FAULT_MISTAKES = {
 
 
 FIND_FAULT = Exercise("find_fault", _find_fault, _find_fault_cases, FIND_FAULT_MISTAKES)
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _one_input(on_the_grid, x, w):
+    one, zero = torch.tensor(1.0), torch.tensor(0, dtype=torch.int32)
+    x, w, grids = torch.tensor([[x]]), torch.tensor([[w]]), (one, zero, torch.ones(1, 1))
+    return [float(part) for part in on_the_grid(x, w, grids, 8, torch.ones(1, 1))]
+
+
+def _ternary_by_hand(ternary_rows, first, second, third, fourth):
+    row = torch.tensor([[first, -second, third, fourth]])
+    integers, scales = ternary_rows(row, 0.5)
+    return float(scales), float((row - integers * scales).square().sum())
+
+
+ONE_INPUT = ByHand(ON_THE_GRID, _one_input)
+TERNARY = ByHand(TERNARY_ROWS, _ternary_by_hand)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lightcourse import lora, quantization
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -840,3 +841,12 @@ SERVE_ROWS_MISTAKES = {
 
 
 SERVE_ROWS = Exercise("serve_rows", _serve_rows, _serve_rows_cases, SERVE_ROWS_MISTAKES)
+
+
+# What is worked out by hand, from the numbers of a variant
+LORA_LEDGERS = ByHand(
+    THREE_LEDGERS,
+    lambda three_ledgers, width, rank, tokens: three_ledgers(
+        [(width, width, True)], "LoRA", rank, 1, tokens
+    ),
+)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lightcourse.checks import comparing
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.grading import Exercise, grade
 
@@ -821,3 +822,21 @@ WITHOUT_CONFLICT_MISTAKES = {
 WITHOUT_CONFLICT = Exercise(
     "without_conflict", _without_conflict, _without_conflict_cases, WITHOUT_CONFLICT_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _small_task(task_shares, large, small, drawn):
+    sizes, temperatures = [large, small], (1, 2, math.inf)
+    return [float(task_shares(sizes, math.inf, t, drawn)[1][1]) for t in temperatures]
+
+
+def _conflict(without_conflict, against, beside):
+    first = [("w", torch.tensor([1.0, 0.0]))]
+    second = [("w", torch.tensor([-float(against), float(beside)]))]
+    return without_conflict(first, second, [("w", 2)])[1]
+
+
+SMALL_TASK = ByHand(TASK_SHARES, _small_task)
+CONFLICT = ByHand(WITHOUT_CONFLICT, _conflict)

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch.nn import functional as F
 
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, normal, until
 from lightcourse.checks.grading import Exercise, grade
 from lightcourse.generation.kv_packing import round_and_pack
@@ -557,3 +558,23 @@ EXPECTED_SPEEDUP_MISTAKES = {
 EXPECTED_SPEEDUP = Exercise(
     "expected_speedup", _expected_speedup, _expected_speedup_cases, EXPECTED_SPEEDUP_MISTAKES
 )
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _share_of_floats(kv_cache_bytes, whole, odd):
+    """Ask for one layer of SmolLM2: for a share it does not matter how many there are."""
+    return [
+        kv_cache_bytes((1, 9, 3, 64), tokens, 1, 2, 32) / (2 * 3 * 64 * 4 * tokens)
+        for tokens in (whole, odd)
+    ]
+
+
+def _how_many_stay(top_p, others, p):
+    shares = torch.tensor([0.25, 0.25] + [0.5 / others] * others)
+    return [int((torch.as_tensor(top_p(shares, reached)) > 0).sum()) for reached in (0.5, p)]
+
+
+SHARE_OF_FLOATS = ByHand(KV_CACHE_BYTES, _share_of_floats)
+HOW_MANY_STAY = ByHand(TOP_P, _how_many_stay)

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import dice
 from lightcourse.checks.grading import Exercise, grade
 
@@ -632,3 +633,25 @@ STEP_SECONDS_MISTAKES = {
 
 
 STEP_SECONDS = Exercise("step_seconds", _step_seconds, _step_seconds_cases, STEP_SECONDS_MISTAKES)
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _sent_megabytes(ring_sent, megabytes, ranks):
+    """Send ten numbers for each process, and scale."""
+    found = []
+    for each in (2, ranks):
+        adding, telling = ring_sent(10 * each, 4, each)
+        found.append((adding[0] + telling[0]) / (40 * each) * megabytes)
+    return found
+
+
+def _times_as_fast(step_seconds, nodes, some, many):
+    cluster, job = (nodes, 1e9, 0.0, 1), (1.0, 2.0, 0, 0, 0)
+    seconds = [step_seconds(cluster, job, pieces) for pieces in (1, some, many)]
+    return [alone / pipeline for alone, _, pipeline in seconds]
+
+
+SENT_MEGABYTES = ByHand(RING_SENT, _sent_megabytes)
+TIMES_AS_FAST = ByHand(STEP_SECONDS, _times_as_fast)

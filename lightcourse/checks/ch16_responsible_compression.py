@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lightcourse import metrics
+from lightcourse.checks.by_hand import ByHand
 from lightcourse.checks.cases import but, dice, until, whole
 from lightcourse.checks.grading import Exercise, grade
 
@@ -284,3 +285,16 @@ FAIR_JOULES_MISTAKES = {
 
 
 FAIR_JOULES = Exercise("fair_joules", _fair_joules, _fair_joules_cases, FAIR_JOULES_MISTAKES)
+
+
+# --- worked out by hand, from the numbers of a variant ---
+
+
+def _saved_joules(fair_joules, first, second, rest):
+    """Call the second model small, which needs a third of the time."""
+    small, large = ("small", second * 1.0, 1.0, 1), ("large", first * 3.0, 3.0, 1)
+    rounds = [[small, large], [small, large], [large, small]]
+    return [fair_joules(rounds, idle)[2] for idle in (0.0, float(rest))]
+
+
+SAVED_JOULES = ByHand(FAIR_JOULES, _saved_joules)

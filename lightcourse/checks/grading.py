@@ -81,7 +81,7 @@ def find_problem(exercise: Exercise, seed: int, ask: Callable[[str], str]) -> st
     where there is no such function, it says so by ``("missing", why)``.
     """
     names = list(inspect.signature(exercise.reference).parameters)
-    with _fresh_settings():
+    with fresh_settings():
         cases = exercise.cases(seed)
     answers = []
     for case in cases:
@@ -89,7 +89,7 @@ def find_problem(exercise: Exercise, seed: int, ask: Callable[[str], str]) -> st
         if problem:
             return problem
         answers.append(answer)
-    with _fresh_settings():
+    with fresh_settings():
         return _verdict(exercise, cases, answers, names)
 
 
@@ -100,12 +100,12 @@ def _attempt(ask, case, names):
     except (TypeError, ValueError):
         return None, say("unreadable")
     if kind == "missing":
-        return None, _line(found) or say("unreadable")
+        return None, one_line(found) or say("unreadable")
     if kind == "no function":
-        return None, say("no_function", given=_line(found))
+        return None, say("no_function", given=one_line(found))
     if kind == "raised":
         arguments = comparing.given(case, names)
-        return None, say("raised", error=_line(found), arguments=arguments)
+        return None, say("raised", error=one_line(found), arguments=arguments)
     if found is None or (isinstance(found, wire.Other) and found.type_name == "ellipsis"):
         return None, say("not_written")
     if not comparing.same(after, [case]):
@@ -113,7 +113,7 @@ def _attempt(ask, case, names):
     return found, ""
 
 
-def _line(text):
+def one_line(text) -> str:
     """Return what a learner's code said as one line without control characters."""
     return "".join(c for c in " ".join(str(text).split()) if c.isprintable())[:500]
 
@@ -177,7 +177,7 @@ def _known_entry(exercise, made, got, place):
 
 
 @contextlib.contextmanager
-def _fresh_settings() -> Iterator[None]:
+def fresh_settings() -> Iterator[None]:
     """Compute as a new process would, whatever the learner's notebook has set."""
     dtype = torch.get_default_dtype()
     with (

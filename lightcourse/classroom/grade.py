@@ -1,11 +1,13 @@
 """Grading a learner's exercises: their process answers, this one compares."""
 
 import ast
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightcourse import wire
 from lightcourse.classroom import process, read
 from lightcourse.classroom.isolation import Limits
 
@@ -31,6 +33,16 @@ class Answer:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question by hand: its name, a variant's numbers, the answer wanted, other variants'."""
+
+    name: str
+    numbers: dict
+    wanted: object
+    others: dict = field(default_factory=dict)
+
+
 @dataclass
 class Report:
     """What grading a notebook found.
@@ -40,7 +52,7 @@ class Report:
     raised : list of Failure
         Cells that raised; the later ones ran all the same.
     answers : list of Answer
-        One for each expected check, in order.
+        One for each expected check, in order, and then one for each question by hand.
     stopped : str
         Why grading ended early; empty when it did not.
     """
@@ -77,12 +89,31 @@ def grade_notebook(
     seed = secrets.randbelow(2**31) if seed is None else seed
     path = Path(path).resolve()
     sources = read.sources_in(path.read_bytes())
-    limits = Limits(seconds)
-    return grade_sources(sources, expected, seed, limits, layer="plain", folder=path.parent)
+    options = {"layer": "plain", "folder": path.parent}
+    if asked := _own_questions(sources):
+        options["asked"] = asked
+    return grade_sources(sources, expected, seed, Limits(seconds), **options)
+
+
+def _own_questions(sources):
+    """Return what one's own variant asks by hand, by the numbers that stand in it."""
+    from lightcourse.checks import BY_HAND, by_hand
+
+    found = []
+    for name, numbers in read.by_hand_numbers(sources).items():
+        with contextlib.suppress(Exception):  # somebody has changed the question or its numbers
+            found.append(Asked(name, numbers, by_hand.find_wanted(BY_HAND[name], numbers)))
+    return found
 
 
 def grade_sources(
-    sources: list[str], expected: list[str], seed: int, limits: Limits, **process_options
+    sources: list[str],
+    expected: list[str],
+    seed: int,
+    limits: Limits,
+    *,
+    asked: Sequence[Asked] = (),
+    **process_options,
 ) -> Report:
     """Run cells in a process of their own and ask each expected check.
 
@@ -101,6 +132,8 @@ def grade_sources(
         Of the cases. It never leaves this process.
     limits : Limits
         Of the process, which is killed when one is reached.
+    asked : sequence of Asked
+        The questions by hand; what they want never leaves this process either.
     **process_options
         Of :func:`lightcourse.classroom.process.started`.
     """
@@ -114,9 +147,13 @@ def grade_sources(
             for expression in expected:
                 place = expression
                 report.answers.append(_ask_check(ask, expression, seed))
+            for question in asked:
+                place = variable(question.name)
+                report.answers.append(_ask_number(ask, question))
     except ChildProcessError as error:
         report.stopped = one_line(f"{error}, in {place}")
-    late = expected[len(report.answers) :]
+    names = [*expected, *(variable(question.name) for question in asked)]
+    late = names[len(report.answers) :]
     report.answers += [Answer(expression, False, "not reached") for expression in late]
     return report
 
@@ -150,6 +187,28 @@ def _ask_check(ask, expression, seed):
     answer = lambda case: _text(ask({"ask": [function, case]}))  # noqa: E731
     problem = _find_problem(call.func.attr, seed, answer)
     return Answer(expression, not problem, one_line(problem))
+
+
+def _ask_number(ask, asked):
+    """Judge here what the learner's process holds as the answer to a question by hand."""
+    from lightcourse.checks import BY_HAND, by_hand
+
+    name = variable(asked.name)
+    text = _text(ask({"ask": [f"lambda: {name}", wire.encode(())]}))
+    try:
+        problem = by_hand.find_problem(BY_HAND[asked.name], asked.numbers, asked.wanted, text)
+        answer, _ = by_hand.read_answer(text)
+        others = [v for v, wanted in asked.others.items() if by_hand.agree(answer, wanted)]
+    except Exception as error:  # it compares whatever comes, odd as it may be
+        return Answer(name, False, f"the answer cannot be compared ({type(error).__name__})")
+    if problem and others:
+        problem += f"; it is what variant {others[0]} wants"
+    return Answer(name, not problem, one_line(problem))
+
+
+def variable(question: str) -> str:
+    """Return the name by which a notebook holds the answer to a question by hand."""
+    return f"{question}_by_hand"
 
 
 def _find_problem(check: str, seed: int, answer: Callable) -> str:

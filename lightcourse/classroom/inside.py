@@ -74,6 +74,9 @@ def _check(channel, name):
         raise AttributeError(f"lightcourse.checks has no {name} while a notebook is graded")
     from lightcourse import wire
 
+    if name == "check_by_hand":  # judged when the notebook has run; nobody may try numbers here
+        return lambda *answer, **numbers: False
+
     def check(function):
         channel.send({"check": name})
         while "judged" not in (message := channel.receive()):

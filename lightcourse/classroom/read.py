@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 MOST_CELLS = 2000
+LONGEST_ID = 64
+BY_HAND = "check_by_hand"
 
 
 def read_notebook(path: str | Path):
@@ -82,8 +84,47 @@ def expected_checks(notebook) -> list[str]:
     Statements ``checks.check_x(…)`` and ``assert checks.check_x(…)`` count; an
     ``assert not`` demonstrates a failure and does not.
     """
-    found = [check for source in code_sources(notebook) for check in _checks_in(source)]
+    calls = [call for source in code_sources(notebook) for call in _checks_in(source)]
+    found = [ast.unparse(call) for call in calls if _attribute(call) != BY_HAND]
     return list(dict.fromkeys(found))
+
+
+def points_of(notebook) -> dict[str, int]:
+    """Return how many points each check gives, as nbgrader counts: its exercise's stars, or one."""
+    found = {}
+    for cell in filter(holds_code, notebook.cells):
+        points = cell.metadata.get("nbgrader", {}).get("points", 1)
+        found |= {ast.unparse(call): points for call in _checks_in(cell.source)}
+    return found
+
+
+def by_hand_numbers(sources: list[str]) -> dict[str, dict]:
+    """Return the numbers of each question by hand that code cells ask, by its name."""
+    calls = [call for source in sources for call in _checks_in(source)]
+    found = [_question(call) for call in calls if _attribute(call) == BY_HAND]
+    return {name: numbers for name, numbers in found if isinstance(name, str)}
+
+
+def _attribute(call):
+    return getattr(call.func, "attr", "")
+
+
+def _question(call):
+    """Return the name and the numbers in ``checks.check_by_hand("name", answer, a=1)``."""
+    try:
+        numbers = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        return ast.literal_eval(call.args[0]), numbers
+    except (IndexError, TypeError, ValueError, MemoryError, RecursionError):
+        return None, {}
+
+
+def variant_in(content: bytes) -> str:
+    """Return the id that a learner's notebook says it is a variant by; empty if it says none."""
+    try:
+        found = json.loads(content.decode("utf-8-sig"))["metadata"]["lightcourse"]["variant"]
+    except (RecursionError, TypeError, KeyError, IndexError, ValueError):
+        return ""
+    return found if isinstance(found, str) and len(found) <= LONGEST_ID else ""
 
 
 def _checks_in(source):
@@ -91,9 +132,9 @@ def _checks_in(source):
 
     try:
         statements = ast.parse(TransformerManager().transform_cell(source)).body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for statement in statements:
         call = getattr(statement, "test" if isinstance(statement, ast.Assert) else "value", None)
         if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("checks.check_"):
-            yield ast.unparse(call)
+            yield call

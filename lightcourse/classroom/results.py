@@ -47,6 +47,11 @@ def _write(path, text):
     files.write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
+def total(results: dict) -> int:
+    """Return how many points there are: those of each check, one where it is not said."""
+    return sum(results.get("worth", {}).get(check, 1) for check in results["checks"])
+
+
 def table(results: dict) -> str:
     """Return CSV: a line a learner, with points, each check's message, and what was cut off."""
     import io
@@ -58,7 +63,7 @@ def table(results: dict) -> str:
     for learner, row in results["learners"].items():
         said = ["✓" if a["passed"] else f"✗ {a['message']}" for a in row["answers"]]
         ends = [row["stopped"], row["remark"], row["isolation"]]
-        numbers = [row["points"], len(results["checks"])]
+        numbers = [row["points"], total(results)]
         writer.writerow([_cell(learner), *numbers, *map(_cell, (*said, *ends))])
     return out.getvalue()
 
@@ -115,7 +120,7 @@ def _row(name, row, results):
     items += [_item(None, f"code cell {r['cell']} raised {r['error']}") for r in row["raised"]]
     found = f"<ul>{''.join(items)}</ul>"
     opened = f"<details open><summary>{_text(row['isolation'])}</summary>{found}</details>"
-    points = f"{row['points']} / {len(results['checks'])}"
+    points = f"{row['points']} / {total(results)}"
     return f'<tr><th scope="row">{_text(name)}</th><td>{points}</td><td>{opened}</td></tr>'
 
 

@@ -193,3 +193,22 @@ def test_cells_of_every_format_are_read():
     assert read.sources_in(json.dumps(old).encode()) == ["a = 1\nb = 2"]
     new = notebook_of(["1", " \n", "2"])
     assert read.sources_in(b"\xef\xbb\xbf" + new.encode()) == ["1", "2"]
+
+
+def test_points_are_the_stars_that_nbgrader_counts(tmp_path, quick):
+    exercise = classroom.read_notebook(ROOT / "exercises" / NOTEBOOK)
+    worth, checks = classroom.points_of(exercise), classroom.expected_checks(exercise)
+    assert list(worth) == checks and sorted(worth.values()) == [1, 2, 2, 2]
+    cells = [cell.metadata.get("nbgrader", {}) for cell in exercise.cells]
+    assert sum(worth.values()) == sum(cell.get("points", 0) for cell in cells)
+    folder, out = tmp_path / "class", tmp_path / "out"
+    hand_in(folder, "ann", "right")
+    hand_in(folder, "bob", "wrong")
+    found = grading.grade_class(folder, NOTEBOOK, checks, out, worth=worth)
+    assert {name: row["points"] for name, row in found["learners"].items()} == {"ann": 7, "bob": 0}
+    assert classroom.total(found) == 7
+    assert "7 / 7" in (out / "results.html").read_text(encoding="utf-8")
+    assert "\nann,7,7," in (out / "results.csv").read_text(encoding="utf-8")
+    again = grading.grade_class(folder, NOTEBOOK, checks, out)
+    assert again["learners"]["ann"]["points"] == classroom.total(again) == 4
+    assert len(quick) == 4
