@@ -255,7 +255,7 @@ assert chats[0] < 0.2 and min(chats[1:]) > 0.5
 print(*spoken[1][:5], sep="\n")
 
 # %% [markdown]
-# More than half of the ten are right in both forms, and of the control next to none (the cell asserts it). Ten questions tell little. Note two things. The two forms do not say the same, word for word: "as many right" is not "the same". And what is wrong is wrong in full sentences, as sure as Paris.
+# More than half of the ten are right in both forms, and of the control next to none (the cell asserts it). Ten questions tell little. The two forms do not say the same, word for word: "as many right" is not "the same". And what is wrong is wrong in full sentences, as sure as Paris.
 #
 # In a terminal it goes on as long as you like: `python -m lightcourse.applications.chat --bits 4`.
 
