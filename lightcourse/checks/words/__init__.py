@@ -8,18 +8,22 @@ belongs to no exercise, with fields in braces.
 from functools import cache
 from pathlib import Path
 
+from lightcourse import language as languages
+
 FOLDER = Path(__file__).parent
 
 
-def sentences(exercise: str, language: str = "en") -> dict[str, str]:
+def sentences(exercise: str, language: str | None = None) -> dict[str, str]:
     """Return what there is to say of each mistake of an exercise.
 
     Parameters
     ----------
     exercise : str
-        Its name, for instance ``"wanda"``; ``"general"`` stands for what fits every exercise.
-    language : str
-        The name of a folder beside this file. What is missing there is said in English.
+        Its name, for instance ``"wanda"``; ``"general"`` stands for what fits every exercise,
+        ``"command"`` for what ``lightcourse check`` says around them.
+    language : str, optional
+        The name of a folder beside this file; by default the one that is spoken now. What is
+        missing there is said in English.
 
     Returns
     -------
@@ -31,6 +35,7 @@ def sentences(exercise: str, language: str = "en") -> dict[str, str]:
     >>> sentences("wanda")["magnitude_only"]
     'that is magnitude: the inputs do not count at all'
     """
+    language = language or languages.current()
     return {**_tables("en").get(exercise, {}), **_tables(language).get(exercise, {})}
 
 
