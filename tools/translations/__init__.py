@@ -1,1 +1,1 @@
-"""The Chinese edition: catalogues of its prose, what they keep to, and the notebooks made of them."""
+"""The Chinese edition: catalogues of prose, what they keep to, notebooks made of them."""

@@ -1,9 +1,9 @@
 """Work on the Chinese edition: ``python -m tools.translations [VERB …]``.
 
 Without a verb it brings catalogues up to date and writes the notebooks of ``zh/``, as ``make
-notebooks`` does, and tells what waits. ``dump NN_topic FILE`` writes the paragraphs that wait into
-a file of plain text, ``load NN_topic FILE`` reads translations from one, and says what is wrong with
-them; ``labels NN_topic`` lists the words of a chapter's figures.
+notebooks`` does, and tells what waits. ``dump NN FILE`` writes the paragraphs that wait into a file
+of plain text, ``load NN FILE`` reads translations from one, and says what is wrong with them;
+``labels NN`` lists the words that may stand in a chapter's figures.
 """
 
 import hashlib

@@ -19,7 +19,7 @@ LOCALE = "zh_Hans_CN"
 FILE = "zh.po"
 QUIZ = "quiz"  # the context of what a quiz says: short answers may need other words there
 HEAD = """\
-# {title}
+# {name}: 简体中文, python -m tools.translations
 msgid ""
 msgstr ""
 "Language: zh_CN\\n"
@@ -67,7 +67,7 @@ def of_room(room: Path) -> Catalog:
 
 
 def translations(catalogue: Catalog) -> dict:
-    """Return what is translated and no longer to be looked at: from (context, English) to Chinese."""
+    """Return what is translated, and fits: from (context, English) to Chinese."""
     return {
         (message.context, message.id): message.string
         for message in catalogue
@@ -80,27 +80,29 @@ def waiting(catalogue: Catalog) -> list:
     return [m for m in catalogue if m.id and (m.fuzzy or not m.string)]
 
 
-def written(catalogue: Catalog, title: str) -> str:
-    """Return a catalogue as the text of its file; the same messages give the same bytes."""
+def written(catalogue: Catalog, folder: Path) -> str:
+    """Return a catalogue as the text of a folder's file; the same messages give the same bytes."""
     for message in catalogue:  # Babel takes the sign in "8 % of" for a field of Python's
         message.flags -= {"python-format", "python-brace-format"}
     file = io.BytesIO()
     options = {"width": 0, "omit_header": True, "ignore_obsolete": True, "include_previous": True}
     write_po(file, catalogue, **options)
-    return HEAD.format(title=title) + file.getvalue().decode()
+    return HEAD.format(name=folder.name) + file.getvalue().decode()
 
 
 def save(catalogue: Catalog, folder: Path) -> None:
     """Write a catalogue into a room, or into ``sources``."""
-    text = written(catalogue, f"{folder.name}: 简体中文, python -m tools.translations")
-    (folder / FILE).write_text(text, encoding="utf-8")
+    (folder / FILE).write_text(written(catalogue, folder), encoding="utf-8")
+
+
+def read(file: Path) -> Catalog:
+    """Return a catalogue as it is on disk."""
+    with file.open("rb") as stream:
+        return read_po(stream, locale=LOCALE)
 
 
 def _updated(file, messages):
-    catalogue = Catalog(locale=LOCALE)
-    if file.exists():
-        with file.open("rb") as stream:
-            catalogue = read_po(stream, locale=LOCALE)
+    catalogue = read(file) if file.exists() else Catalog(locale=LOCALE)
     catalogue.update(_template(messages))
     catalogue.obsolete.clear()
     return catalogue
@@ -123,7 +125,7 @@ def _messages(room):
                         yield None, text, [(name, number)]
     if (room / "quiz.yaml").exists():
         for number, question in enumerate(quizzes.read_quiz(room).questions, 1):
-            for text in quiz_texts(question):
+            for text in filter(paragraphs.has_words, quiz_texts(question)):
                 yield QUIZ, text, [("quiz.yaml", number)]
 
 

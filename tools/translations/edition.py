@@ -18,6 +18,7 @@ from tools.translations import catalogue, paragraphs
 
 LANGUAGE = "zh"
 KINDS = ("chapters", "solutions", "exercises")
+COMMAND = "`lightcourse check "  # and a notebook's path, from the course's folder
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 
 
@@ -133,6 +134,7 @@ def _lead_on(notebook, path, there):
     for cell in notebook.cells:
         if cell.cell_type != "code":
             cell.source = LINK.sub(target, cell.source)
+            cell.source = cell.source.replace(COMMAND, f"{COMMAND}{LANGUAGE}/")
 
 
 def _out(link, path):

@@ -46,5 +46,5 @@ def complaints(english: str, chinese: str, root: Path) -> Iterator[str]:
     for term in terms(root):
         pattern = rf"(?<![\w-])(?:{'|'.join(map(re.escape, term.english))})s?(?![\w])"
         english, count = re.subn(pattern, "_", english, flags=re.IGNORECASE)
-        if count and not any(word in chinese for word in term.chinese):
+        if count and not any(word in chinese for word in term.chinese + term.english):
             yield f"{term.english[0]!r} is {' or '.join(term.chinese)} (sources/glossary.csv)"

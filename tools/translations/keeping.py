@@ -22,16 +22,15 @@ TIMES = {"thousand": 1e3, "千": 1e3, "万": 1e4, "million": 1e6, "亿": 1e8, "b
 # What a paragraph begins with says what it is: an English beginning, and its Chinese one.
 BEGINNINGS = {
     "*Figure: ": "*图：",
-    "**Predict": "**预测",
     "**Why": "**为什么",
     "**You need": "**你需要",
 }
 HAN = r"[\u3400-\u9fff]"
 SETTING = {
     rf"{HAN}[A-Za-z0-9`$]|[A-Za-z0-9`$]{HAN}": "a blank is wanted between Chinese and Latin",
-    rf"{HAN}\**[,;:?!](?!\S*[/=])|[,;:?!]{HAN}": "punctuation beside Chinese is full-width: ，；：？！",
-    r"[ \t][，。；：？！、（）]|[，。；：？！、][ \t]+(?=\S)": "no blank beside full-width punctuation",
-    r"\(" + HAN + "|" + HAN + r"\)": "brackets around Chinese are full-width: （）",
+    rf"{HAN}\**[,;:?!](?!\S*[/=])|[,;:?!]{HAN}": "beside Chinese it is ，；：？！",
+    r"[ \t][，。；：？！、）]|[，。；：？！、（][ \t]+(?=[^\s★])": "no blank beside ，。；：？！、",
+    rf"\({HAN}|{HAN}\)": "brackets around Chinese are （）",
     rf"{HAN}\"|\"{HAN}": "quotation marks around Chinese are “ ”",
 }
 
@@ -46,10 +45,12 @@ def complaints(english: str, chinese: str) -> Iterator[str]:
     words = [_without(text, TARGET, TAG, FIELD) for text in bare]
     yield from _differ("numbers", *map(_numbers, words))
     yield from _differ("marks", *(Counter(re.findall("[★✓✗☐]", text)) for text in words))
+    if english.count("**Predict") != chinese.count("**预测"):
+        yield "**Predict** is **预测**, in either as often"
     yield from _differ("the frame", _frame(english), _frame(chinese))
     yield from _emphasis(english, chinese)
     yield from _begins(english, chinese)
-    yield from _set(_without(chinese, TARGET))
+    yield from _set(chinese)
 
 
 def _without(text, *parts):
@@ -108,9 +109,9 @@ def _begins(english, chinese):
 
 
 def _set(chinese):
-    plain = re.sub(
-        r"(?m)^[ \t]*([-|]|\d+\.)[ \t]", "", CODE.sub("`x`", FORMULA.sub("$x$", chinese))
-    )
+    for part, stand_in in ((CODE, "`x`"), (FORMULA, "$x$"), (TARGET, "x")):
+        chinese = part.sub(stand_in, chinese)
+    plain = re.sub(r"(?m)^[ \t]*(-|\d+\.)[ \t]", "", re.sub(r" *\| *", "\n", chinese))
     for pattern, rule in SETTING.items():
         if found := re.search(pattern, plain):
             place = plain[max(0, found.start() - 8) : found.end() + 8]

@@ -10,12 +10,12 @@ SILENT = re.compile(r"\$\$.*?\$\$|</?[a-z]+>|`[^`]*`", re.DOTALL)
 
 def in_cell(source: str) -> Iterator[str]:
     """Yield the paragraphs of a cell that hold words: no lone formula, fence, or closing tag."""
-    return (part for part in _parts(source) if _has_words(part))
+    return (part for part in _parts(source) if has_words(part))
 
 
 def replaced(source: str, say: Callable[[str], str]) -> str:
     """Return a cell with each paragraph in other words, and all between them as it was."""
-    return "".join(say(part) if _has_words(part) else part for part in _parts(source))
+    return "".join(say(part) if has_words(part) else part for part in _parts(source))
 
 
 def _parts(source):
@@ -24,5 +24,6 @@ def _parts(source):
         yield from [piece] if FENCE.fullmatch(piece) else BLANK.split(piece)
 
 
-def _has_words(part):
+def has_words(part: str) -> bool:
+    """Tell whether there is something to translate in a paragraph."""
     return not FENCE.fullmatch(part) and bool(re.search(r"[A-Za-z]{2}", SILENT.sub("", part)))
