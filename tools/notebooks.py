@@ -247,6 +247,10 @@ def main(names: list[str], root: Path = ROOT) -> None:
             _build_and_enter(notebook, path, root)
         elif renew(notebook, path):
             print(f"{path.relative_to(root)}: new prose, as executed before")
+    if (root / "sources" / "zh.po").exists():
+        from tools.translations import __main__ as translations  # which imports this module
+
+        translations.update(root)
 
 
 def _build_and_enter(notebook, path, root):

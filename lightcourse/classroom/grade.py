@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightcourse import language
 from lightcourse.classroom import process, read
 from lightcourse.classroom.isolation import Limits
 
@@ -76,9 +77,11 @@ def grade_notebook(
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     path = Path(path).resolve()
-    sources = read.sources_in(path.read_bytes())
+    content = path.read_bytes()
+    sources = read.sources_in(content)
     limits = Limits(seconds)
-    return grade_sources(sources, expected, seed, limits, layer="plain", folder=path.parent)
+    with language.spoken(language.of_notebook(content)):
+        return grade_sources(sources, expected, seed, limits, layer="plain", folder=path.parent)
 
 
 def grade_sources(

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 import lightcourse
-from lightcourse import progress
+from lightcourse import language, progress
 from lightcourse.classroom import isolation, read, results, submissions
 from lightcourse.classroom.grade import Report, grade_sources
 from lightcourse.classroom.isolation import Limits
@@ -67,10 +67,11 @@ def grade_class(
     new = _head(notebook, expected, old.get("seed") if seed is None else seed)
     kept = old.get("learners", {}) if all(old.get(k) == new[k] for k in _SAME) else {}
     for submission in progress.bar(found, desc="grading", unit="learner", show=show):
-        digest, sources, problem = _read(submission)
+        digest, sources, spoken, problem = _read(submission)
         row = kept.get(submission.learner)
         if row is None or row["sha256"] != digest:
-            row = _grade(sources, problem, new, limits, layer, (folder, out))
+            with language.spoken(spoken):
+                row = _grade(sources, problem, new, limits, layer, (folder, out))
             row.update(sha256=digest, remark=submission.remark if submission.path else "")
         new["learners"][submission.learner] = row
         new["layers"].setdefault(row["isolation"], isolation.SAID[row["isolation"]])
@@ -113,18 +114,18 @@ def _with_rest(new, kept, found):
 
 
 def _read(submission):
-    """Return (the file's SHA-256, its code cells, why there are none)."""
+    """Return (the file's SHA-256, its code cells, its language, why there are none)."""
     if submission.path is None:
-        return "", [], submission.remark
+        return "", [], language.ENGLISH, submission.remark
     try:
         content = submissions.content(submission.path)
     except ValueError as error:
-        return "", [], str(error)
+        return "", [], language.ENGLISH, str(error)
     digest = hashlib.sha256(content).hexdigest()
     try:
-        return digest, read.sources_in(content), ""
+        return digest, read.sources_in(content), language.of_notebook(content), ""
     except ValueError as error:
-        return digest, [], str(error)
+        return digest, [], language.ENGLISH, str(error)
 
 
 def _grade(sources, problem, head, limits, layer, hidden):

@@ -11,14 +11,20 @@ from tools import notebooks
 
 
 def of_room(room: Path) -> list[str]:
-    """Return a room's texts that may stand in a figure, as keys of its file of labels."""
-    texts = {}
-    for name in ("chapter.py", "exercises.py"):
-        if (room / name).exists():
-            for cell in notebooks.from_source(room / name).cells:
-                if cell.cell_type == "code":
-                    texts |= dict.fromkeys(in_code(cell.source))
-    return [f'{json.dumps(text, ensure_ascii=False)} = ""' for text in texts]
+    """Return a room's texts that may stand in a figure, as lines of its file of labels."""
+    return [f'{json.dumps(text, ensure_ascii=False)} = ""' for text in texts_of_room(room)]
+
+
+def texts_of_room(room: Path) -> dict:
+    """Return the texts in a room's code, each once and in order, as the keys of a dict."""
+    cells = [
+        cell
+        for name in ("chapter.py", "exercises.py")
+        if (room / name).exists()
+        for cell in notebooks.from_source(room / name).cells
+    ]
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    return dict.fromkeys(text for source in code for text in in_code(source))
 
 
 def in_code(source: str) -> Iterator[str]:

@@ -50,6 +50,17 @@ def say(phrase: str, **fields) -> str:
     return sentences("general")[phrase].format(**fields)
 
 
+def command(phrase: str, **fields) -> str:
+    """Return a sentence of the command line with its fields filled in.
+
+    Examples
+    --------
+    >>> command("passed", passed=1, count=2)
+    '1 of 2 checks pass'
+    """
+    return sentences("command")[phrase].format(**fields)
+
+
 @cache
 def _tables(language):
     """Read all files of a language, at the first sentence: a right answer needs none."""
