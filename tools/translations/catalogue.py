@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
-from babel.messages.pofile import read_po, write_po
+from babel.messages.pofile import denormalize, read_po, write_po
 
 from lightcourse import quizzes
 from lightcourse.quizzes import cell as quiz_cell
@@ -98,7 +98,13 @@ def save(catalogue: Catalog, folder: Path) -> None:
 def read(file: Path) -> Catalog:
     """Return a catalogue as it is on disk."""
     with file.open("rb") as stream:
-        return read_po(stream, locale=LOCALE)
+        catalogue = read_po(stream, locale=LOCALE)
+    for message in catalogue:  # Babel writes the former English, and reads it as a comment
+        former = [line[2:] for line in message.user_comments if line.startswith("| ")]
+        message.user_comments = [c for c in message.user_comments if not c.startswith("| ")]
+        if former:
+            message.previous_id = [denormalize("\n".join(former).removeprefix("msgid "))]
+    return catalogue
 
 
 def _updated(file, messages):
