@@ -69,7 +69,7 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     import torch
     import transformers
 
-    from lightcourse import kernels
+    from lightcourse import kernels, language
 
     random.seed(seed)
     np.random.seed(seed)
@@ -78,6 +78,10 @@ def setup(seed: int = 0, threads: int = 1) -> None:
     kernels.set_threads(min(threads, kernels.max_threads()))
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if language.current() != language.ENGLISH:
+        from lightcourse.plots import words
+
+        words.speak(language.current())
 
 
 def _place_matplotlib():

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import lightcourse
+from lightcourse import language
 
 WIDTH = 80
 # JupyterLab would fetch news, look for a newer version of itself, list the extensions of PyPI,
@@ -97,7 +98,10 @@ def _parser():
     add_assets("names", nargs="*", metavar="NAME", help="default: those that the chapters need")
     add_assets("--all", action="store_true", help="every asset there is")
     add_assets("--list", action="store_true", help="only show what there is")
-    add(lab)("chapter", nargs="?", default="00", metavar="NN", help="default: 00")
+    add_lab = add(lab)
+    add_lab("chapter", nargs="?", default="00", metavar="NN", help="default: 00")
+    tongue = "the language of the notebook; zh: 简体中文"
+    add_lab("--lang", choices=language.LANGUAGES, default=language.ENGLISH, help=tongue)
     add_run = add(run)
     add_run("chapter", metavar="NN", help="the chapter's number")
     add_run("--output", metavar="FILE", help="write the executed notebook to FILE")
@@ -245,7 +249,7 @@ def _list_assets(store):
 def lab(options) -> int:
     """Open JupyterLab on a chapter; what follows -- is handed on to it."""
     course = find_course()
-    chapter = find_chapter(course, options.chapter).relative_to(course).as_posix()
+    chapter = _in_language(course, options.chapter, options.lang).relative_to(course).as_posix()
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
     command += [f"--LabApp.default_url=/lab/tree/{chapter}", *QUIET, *options.rest]
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in command:
@@ -256,6 +260,19 @@ def lab(options) -> int:
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, found))
     print(f"JupyterLab opens {chapter}; Ctrl-C twice here ends it")
     return _hand_over(command, course)
+
+
+def _in_language(course, number, tongue):
+    """Return a chapter's notebook in a language, or else the English one, and say so."""
+    from lightcourse.checks.words import command
+
+    english = find_chapter(course, number)
+    path = course / tongue / "chapters" / english.name
+    if tongue == language.ENGLISH or path.is_file():
+        return english if tongue == language.ENGLISH else path
+    with language.spoken(tongue):
+        print(command("english_only", number=english.name[:2]))
+    return english
 
 
 def _hand_over(command, folder):
@@ -306,31 +323,42 @@ def _show_failure(failure, chapter):
 def check(options) -> int:
     """Grade a notebook of exercises; 0 only when every check passes."""
     from lightcourse import classroom
+    from lightcourse.checks.words import command
 
     path = Path(options.file)
     try:
         expected, origin = _expected(path)
     except (OSError, ValueError) as error:
         raise CallError(error) from error
-    print(f"{path.name}: checks from {origin}", flush=True)
-    report = classroom.grade_notebook(path, expected, options.timeout)
-    _show_report(report)
+    with language.spoken(language.of_notebook(path.read_bytes())):
+        print(command("checks_from", name=path.name, origin=_said(origin)), flush=True)
+        report = classroom.grade_notebook(path, expected, options.timeout)
+        _show_report(report)
     return 0 if report.passed else 1
 
 
+def _said(origin):
+    from lightcourse.checks.words import command
+
+    return command("of_the_course", file=origin) if origin else command("of_the_file")
+
+
 def _show_report(report):
+    from lightcourse.checks.words import command
+
     for failure in report.raised:
-        _say("!", f"code cell {failure.number} raised {failure.error}")
+        _say("!", command("cell_raised", number=failure.number, error=failure.error))
     for answer in report.answers:
-        step = "" if answer.passed else answer.message or "it did not return True"
+        step = "" if answer.passed else answer.message or command("not_true")
         _say("✓" if answer.passed else "✗", answer.expression, step)
     if report.stopped:
-        _say("✗", f"stopped: {report.stopped}")
-    print(f"{sum(a.passed for a in report.answers)} of {len(report.answers)} checks pass")
+        _say("✗", command("stopped", why=report.stopped))
+    passed = sum(answer.passed for answer in report.answers)
+    print(command("passed", passed=passed, count=len(report.answers)))
 
 
 def _expected(path):
-    """Return the checks that count and where they stand.
+    """Return the checks that count and the file that has them: empty for the very file.
 
     The course's own exercise of that name comes first, so that deleting a check does not
     pass it; for somebody who works in that very file, its solution does.
@@ -341,10 +369,10 @@ def _expected(path):
     for twin in _twins(path):
         checks = classroom.expected_checks(classroom.read_notebook(twin))
         if checks:
-            return checks, f"the course's {twin.parent.name}/{twin.name}"
+            return checks, f"{twin.parent.name}/{twin.name}"
     if not own:
         raise ValueError(f"{path} calls no checks.check_…(…), and the course has no {path.name}")
-    return own, "the file itself"
+    return own, ""
 
 
 def _twins(path):
@@ -552,7 +580,8 @@ def find_course() -> Path:
     """
     here, package = Path.cwd(), Path(__file__).resolve().parents[1]
     for folder in (here, *here.parents, package):
-        if any((folder / "chapters").glob("[0-9][0-9]_*.ipynb")):
+        inside = folder.name in language.LANGUAGES and (folder.parent / "chapters").is_dir()
+        if not inside and any((folder / "chapters").glob("[0-9][0-9]_*.ipynb")):
             return folder
     raise FileNotFoundError(
         f"no folder chapters in {here} or above it; change into the course's folder first"

@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,6 +59,9 @@ BLANK = Config(
 )
 TABLE = re.compile(r"(?<=<!-- chapters -->\n).*?(?=<!-- /chapters -->)", re.DOTALL)
 HEADING = re.compile(r"# (?P<number>\d\d) · (?P<topic>.+?) — (?P<promise>.+)")
+NEXT, THEN = "**Next:** {steps}.", ", then "
+TO_EXERCISES = "[the exercises of this chapter]({file})"
+TO_CHAPTER = "chapter {number}, [*{topic}*]({file}): {promise}"
 HEAD = "| chapter | promise | practice | run time | peak memory |\n|---|---|---|---|---|\n"
 
 
@@ -106,17 +110,37 @@ def closed(chapter, room: Path, after: Path | None):
 
     A cell of its own, so that nothing else changes in a chapter when another one follows it.
     """
-    ending, steps = [], []
-    if (room / "quiz.yaml").exists():
-        ending.append(new_markdown_cell(quizzes.as_markdown(quizzes.read_quiz(room))))
+    quiz = quizzes.read_quiz(room) if (room / "quiz.yaml").exists() else None
+    words = (
+        heading(from_source(after / "chapter.py")) | {"file": f"{after.name}.ipynb"}
+        if after
+        else None
+    )
+    return tidy(new_notebook(cells=[*chapter.cells, *ending(room, quiz, words)]))
+
+
+def ending(room: Path, quiz, after: dict | None, say: Callable[[str], str] = str) -> list:
+    """Return the cells that the build adds to a chapter: its quiz, and what comes next.
+
+    Parameters
+    ----------
+    room : path
+    quiz : Quiz or None
+    after : dict, optional
+        The next chapter's heading, and its ``file``.
+    say : callable
+        From what the build says in English to what it says in another language.
+    """
+    cells, steps = [], []
+    if quiz:
+        cells.append(new_markdown_cell(quizzes.as_markdown(quiz, say)))
     if (room / "exercises.py").exists():
-        steps.append(f"[the exercises of this chapter](../exercises/{room.name}.ipynb)")
+        steps.append(say(TO_EXERCISES).format(file=f"../exercises/{room.name}.ipynb"))
     if after:
-        words = heading(from_source(after / "chapter.py")) | {"file": f"{after.name}.ipynb"}
-        steps.append("chapter {number}, [*{topic}*]({file}): {promise}".format(**words))
+        steps.append(say(TO_CHAPTER).format(**after))
     if steps:
-        ending.append(new_markdown_cell(f"**Next:** {', then '.join(steps)}."))
-    return tidy(new_notebook(cells=[*chapter.cells, *ending]))
+        cells.append(new_markdown_cell(say(NEXT).format(steps=say(THEN).join(steps))))
+    return cells
 
 
 def tidy(notebook):
@@ -223,6 +247,10 @@ def main(names: list[str], root: Path = ROOT) -> None:
             _build_and_enter(notebook, path, root)
         elif renew(notebook, path):
             print(f"{path.relative_to(root)}: new prose, as executed before")
+    if (root / "sources" / "zh.po").exists():
+        from tools.translations import __main__ as translations  # which imports this module
+
+        translations.update(root)
 
 
 def _build_and_enter(notebook, path, root):

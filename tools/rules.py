@@ -20,9 +20,10 @@ CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TELLING = 12
 PICTURE = "image/png"
-CAPTION = re.compile(r"\*Figure: (?P<words>.+?)\*(?=\s|$)", re.DOTALL)
+CAPTION = re.compile(r"\*(?:Figure: |图：)(?P<words>.+?)\*(?=\s|$)", re.DOTALL)
 IN_WORDS = re.compile(
-    r"<details><summary>The figure in words</summary>(?P<words>.+?)</details>", re.DOTALL
+    r"<details><summary>(?:The figure in words|图的文字说明)</summary>(?P<words>.+?)</details>",
+    re.DOTALL,
 )
 
 

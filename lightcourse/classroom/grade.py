@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightcourse import wire
+from lightcourse import language, wire
 from lightcourse.classroom import process, read
 from lightcourse.classroom.isolation import Limits
 
@@ -88,11 +88,13 @@ def grade_notebook(
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     path = Path(path).resolve()
-    sources = read.sources_in(path.read_bytes())
+    content = path.read_bytes()
+    sources = read.sources_in(content)
     options = {"layer": "plain", "folder": path.parent}
     if asked := _own_questions(sources):
         options["asked"] = asked
-    return grade_sources(sources, expected, seed, Limits(seconds), **options)
+    with language.spoken(language.of_notebook(content)):
+        return grade_sources(sources, expected, seed, Limits(seconds), **options)
 
 
 def _own_questions(sources):

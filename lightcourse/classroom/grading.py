@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightcourse
-from lightcourse import progress
+from lightcourse import language, progress
 from lightcourse.classroom import isolation, read, results, submissions
 from lightcourse.classroom.grade import Answer, Asked, Report, grade_sources, variable
 from lightcourse.classroom.isolation import Limits
@@ -84,14 +84,15 @@ def grade_class(
     kept = old.get("learners", {}) if all(old.get(k) == new[k] for k in _SAME) else {}
     variants, private = _variants(found, keys), (folder, out, *hidden)
     for submission in progress.bar(found, desc="grading", unit="learner", show=show):
-        digest, sources, problem = _read(submission)
+        digest, sources, spoken, problem = _read(submission)
         row = kept.get(submission.learner)
         if row is None or row["sha256"] != digest:
             report, refused = Report(stopped=problem), ""
             if not problem:
                 options, refused = _asked(keys, variants[submission.learner], submission.learner)
                 options |= {"layer": layer, "hidden": private}
-                report = grade_sources(sources, expected, new["seed"], limits, **options)
+                with language.spoken(spoken):
+                    report = grade_sources(sources, expected, new["seed"], limits, **options)
             row = _row(report, new["worth"], refused, layer) | {"sha256": digest}
         row["remark"] = _remark(submission, variants)
         new["learners"][submission.learner] = row
@@ -137,18 +138,18 @@ def _with_rest(new, kept, found):
 
 
 def _read(submission):
-    """Return (the file's SHA-256, its code cells, why there are none)."""
+    """Return (the file's SHA-256, its code cells, its language, why there are none)."""
     if submission.path is None:
-        return "", [], submission.remark
+        return "", [], language.ENGLISH, submission.remark
     try:
         content = submissions.content(submission.path)
     except ValueError as error:
-        return "", [], str(error)
+        return "", [], language.ENGLISH, str(error)
     digest = hashlib.sha256(content).hexdigest()
     try:
-        return digest, read.sources_in(content), ""
+        return digest, read.sources_in(content), language.of_notebook(content), ""
     except ValueError as error:
-        return digest, [], str(error)
+        return digest, [], language.ENGLISH, str(error)
 
 
 def _row(report, worth, refused, layer):

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 import lightcourse
-from lightcourse import folders
+from lightcourse import folders, language
 
 SAID = {
     "namespaces": "Linux namespaces: no network, no files but Python and the course's library, "
@@ -130,7 +130,8 @@ _KEPT = ("LIGHTCOURSE_KERNELS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "SYSTEMR
 
 
 def _quiet():
-    return {"LIGHTCOURSE_WIDGETS": "0", "PYTHONHASHSEED": "0", "MPLBACKEND": "agg"}
+    spoken = {language.VARIABLE: language.current()}
+    return spoken | {"LIGHTCOURSE_WIDGETS": "0", "PYTHONHASHSEED": "0", "MPLBACKEND": "agg"}
 
 
 def _places(layer):

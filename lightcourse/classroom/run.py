@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightcourse import progress
+from lightcourse import language, progress
 from lightcourse.classroom import kernel, read
 from lightcourse.classroom.grade import Failure
 
@@ -42,7 +42,9 @@ def execute(notebook, folder: str | Path) -> Execution:
     """
     start, failure = time.perf_counter(), None
     client = notebook_client(notebook, folder)
-    running = client.setup_kernel(cleanup_kc=True, env=kernel.environment())
+    spoken = notebook.metadata.get("lightcourse", {}).get("language", language.ENGLISH)
+    environment = kernel.environment() | {language.VARIABLE: spoken}
+    running = client.setup_kernel(cleanup_kc=True, env=environment)
     with _PeakMemory() as memory, _bar(notebook) as bar, running:
         for index, cell in enumerate(notebook.cells):
             if read.holds_code(cell):

@@ -95,7 +95,8 @@ def _fingerprint(notebook, asked):
     """Return a hash of all that the checks' answers depend on."""
     library = Path(lightcourse.__file__).parent / "checks"
     sources = sorted(file for file in library.rglob("*") if file.suffix in (".py", ".toml"))
-    parts = [lightcourse.__version__, *asked, *read.code_sources(notebook)]
+    spoken = notebook.metadata.get("lightcourse", {}).get("language", "")
+    parts = [lightcourse.__version__, spoken, *asked, *read.code_sources(notebook)]
     parts += map(files.sha256, sources)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -121,3 +121,23 @@ def test_the_checks_of_a_new_chapter_are_found(tmp_path):
     (folder / "words" / "en" / "99_toy.toml").write_text(sentence, encoding="utf-8")
     run = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout == "✓ <lambda>\n✗ <lambda>: that is a half\n", run.stderr
+
+
+def fields(sentence):
+    return {field for _, field, _, _ in string.Formatter().parse(sentence) if field}
+
+
+@pytest.mark.parametrize("path", sorted(words.FOLDER.glob("zh/*.toml")), ids=lambda p: p.stem)
+def test_a_translation_has_the_keys_and_fields_of_the_english_file(path):
+    english, chinese = tables(words.FOLDER / "en" / path.name), tables(path)
+    assert {e: list(t) for e, t in english.items()} == {e: list(t) for e, t in chinese.items()}
+    for exercise, table in chinese.items():
+        if path.stem == "general":
+            differ = [k for k, s in table.items() if fields(s) != fields(english[exercise][k])]
+            assert not differ, differ
+        assert all(table.values()) and len(set(table.values())) == len(table)
+
+
+def test_a_published_chapter_has_its_checks_words():
+    published = {path.stem for path in ROOT.glob("zh/exercises/*.ipynb")}
+    assert published <= {path.stem for path in words.FOLDER.glob("zh/*.toml")}

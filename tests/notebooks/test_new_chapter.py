@@ -13,7 +13,7 @@ from lightcourse import cli
 from tools import notebooks, rules
 
 COPIED = ("chapters", "docs", "exercises", "lightcourse", "solutions", "sources", "tools")
-COPIED += ("tests", "README.md", "conftest.py", "pyproject.toml")
+COPIED += ("tests", "zh", "README.md", "conftest.py", "pyproject.toml")
 LAST = sorted(path.name for path in (notebooks.ROOT / "sources").glob("[0-9][0-9]_*"))[-1]
 NUMBER = f"{int(LAST[:2]) + 1:02}"
 TOY = f"{NUMBER}_toy"

@@ -8,18 +8,22 @@ belongs to no exercise, with fields in braces.
 from functools import cache
 from pathlib import Path
 
+from lightcourse import language as languages
+
 FOLDER = Path(__file__).parent
 
 
-def sentences(exercise: str, language: str = "en") -> dict[str, str]:
+def sentences(exercise: str, language: str | None = None) -> dict[str, str]:
     """Return what there is to say of each mistake of an exercise.
 
     Parameters
     ----------
     exercise : str
-        Its name, for instance ``"wanda"``; ``"general"`` stands for what fits every exercise.
-    language : str
-        The name of a folder beside this file. What is missing there is said in English.
+        Its name, for instance ``"wanda"``; ``"general"`` stands for what fits every exercise,
+        ``"command"`` for what ``lightcourse check`` says around them.
+    language : str, optional
+        The name of a folder beside this file; by default the one that is spoken now. What is
+        missing there is said in English.
 
     Returns
     -------
@@ -31,6 +35,7 @@ def sentences(exercise: str, language: str = "en") -> dict[str, str]:
     >>> sentences("wanda")["magnitude_only"]
     'that is magnitude: the inputs do not count at all'
     """
+    language = language or languages.current()
     return {**_tables("en").get(exercise, {}), **_tables(language).get(exercise, {})}
 
 
@@ -43,6 +48,17 @@ def say(phrase: str, **fields) -> str:
     'shape (3,) is wanted, (2, 2) was returned'
     """
     return sentences("general")[phrase].format(**fields)
+
+
+def command(phrase: str, **fields) -> str:
+    """Return a sentence of the command line with its fields filled in.
+
+    Examples
+    --------
+    >>> command("passed", passed=1, count=2)
+    '1 of 2 checks pass'
+    """
+    return sentences("command")[phrase].format(**fields)
 
 
 @cache
