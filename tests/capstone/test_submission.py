@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ CHANGES = {
     "factors": lambda m: sharing.factor_(m, 14_000, targets=["intermediate.dense", "query", "key"]),
     "int8": lambda m: quantization.quantize_(m, 8, activations=8, skip=["head"]),
     "int4": lambda m: quantization.quantize_(m, 4, group_size=8, skip=["head"]),
-    "codes": lambda m: quantization.codebook_(m, skip=["head"]),
+    "codes": lambda m: quantization.codebook_(m, partial(quantization.nf4, block=8), ["head"]),
     "narrow": lambda m: pruning.remove_width_(m, torch.arange(32) < 24),
     "half": lambda m: m.bfloat16(),
 }

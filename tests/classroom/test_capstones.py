@@ -15,7 +15,7 @@ ROWS = (small.TEXTS, small.LABELS)
 def school(tmp_path):
     """Two honest learners, one with code, and the teacher as a submission."""
     capstone.save_submission(small.model(), small.tokenizer(), tmp_path / "teacher", 32)
-    for seed, name in enumerate(["ann", "<b>bob</b>"], 1):
+    for seed, name in enumerate(["ann", "<b>bob"], 1):
         small.card(small.saved(tmp_path / "class" / name, seed, 16 * seed))
     (small.saved(tmp_path / "class" / "eve") / "own.py").write_text("1")
     return tmp_path
@@ -40,14 +40,16 @@ def test_a_class_is_measured_and_goes_on_after_a_kill(school, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         graded(school)
     kept = json.loads((school / "out" / "leaderboard.json").read_text())["learners"]
-    assert list(kept) == ["<b>bob</b>"]
+    assert list(kept) == ["<b>bob"]
     found = graded(school)["learners"]
-    assert asked == ["<b>bob</b>", "ann", "ann"]
+    assert asked == ["<b>bob", "ann", "ann"]
     assert list(found)[-1] == "eve"
     assert "own.py is code" in found["eve"]["refused"]
-    assert all(found[name]["points"]["bytes"] for name in ("ann", "<b>bob</b>"))
+    assert all(found[name]["points"]["bytes"] for name in ("ann", "<b>bob"))
     page = (school / "out" / "leaderboard.html").read_text()
-    assert "&lt;b&gt;bob" in page and "<b>bob" not in page and "<svg" in page
+    assert "&lt;b&gt;bob" in page
+    assert "<b>bob" not in page
+    assert "<svg" in page
     assert graded(school)["learners"] == found
 
 
