@@ -134,9 +134,10 @@ def _notes(metadata):
 
 def _check_numbers(header):
     """Raise where masks do not fit what they stand for, or all would be too much to unpack."""
-    total = sum(_count(told["shape"]) for told in header.tensors.values())
-    # Of two integers a byte each becomes a number: at most eight of a byte, of one bit each.
-    total += sum(8 * t["data_offsets"][1] - 8 * t["data_offsets"][0] for t in _integers(header))
+    layers = header.notes["layers"]
+    total = sum(
+        _count(told["shape"]) * _in_a_byte(name, layers) for name, told in header.tensors.items()
+    )
     for name, shape in header.notes["shapes"].items():
         mask = header.tensors.get(f"{name}:mask", {"shape": [-1]})["shape"]
         try:
@@ -150,5 +151,11 @@ def _check_numbers(header):
         raise _bad(f"it stands for {total:,} numbers; at most {MOST_NUMBERS:,} are unpacked")
 
 
-def _integers(header):
-    return [t for name, t in header.tensors.items() if name.endswith(".qweight")]
+def _in_a_byte(name, layers):
+    """Return how many integers a byte of a tensor may hold; 1 where it is no packed one."""
+    layer, _, part = name.rpartition(".")
+    if part != "qweight":
+        return 1
+    note = layers.get(layer)
+    bits = note.get("bits") if isinstance(note, dict) else None
+    return -(-8 // bits) if type(bits) is int and 1 <= bits <= 8 else 8

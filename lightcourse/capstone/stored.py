@@ -114,6 +114,9 @@ def _check_whole_numbers(name, layer):
         raise ValueError(f"model.safetensors has odd settings for {name[:100]!r}: {settings}")
     if settings["bits"] not in range(1, 9) or settings.get("activations") not in (None, 8):
         raise ValueError(f"model.safetensors has odd settings for {name[:100]!r}: {settings}")
+    # What would be unpacked, before it is: at most eight numbers of a byte.
+    if layer.shape[0] * layer.shape[1] > 8 * layer.qweight.numel():
+        raise ValueError(f"model.safetensors has too few integers for {name[:100]!r}: {settings}")
     if group is not None and layer.shape[1] % group:
         raise ValueError(f"model.safetensors has groups of {group} for {name[:100]!r}")
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightcourse import capstone, files, pruning, quantization, sharing
+from lightcourse.capstone import header
 from tests.capstone import small
 
 
@@ -97,6 +98,16 @@ def bomb(folder):
     files.save_tensors(tensors, folder / "model.safetensors", {"submission": json.dumps(notes)})
 
 
+def wide(folder):
+    model = small.model()
+    quantization.quantize_(model, 4, skip=["head"])
+    capstone.save_submission(model, small.tokenizer(), folder, max_length=32)
+    tensors, metadata = files.load_tensors(folder / "model.safetensors")
+    notes = json.loads(metadata["submission"])
+    next(iter(notes["layers"].values())).update(out_features=2**20, in_features=2**20)
+    files.save_tensors(tensors, folder / "model.safetensors", {"submission": json.dumps(notes)})
+
+
 def linked(folder):
     shutil.move(folder / "config.json", folder.parent / "elsewhere.json")
     os.symlink(folder.parent / "elsewhere.json", folder / "config.json")
@@ -144,6 +155,7 @@ BAD = {
     "a header's length": (other_header, "its header would have 4,611,686,018,427,387,904 bytes"),
     "more bytes than told": (longer, "its header tells of"),
     "a bomb": (bomb, "would have 34,359,738,368 numbers"),
+    "a layer wider than its file": (wide, "has too few integers for"),
     "NaN": (with_nan, "NaN or infinity in head.bias"),
     "a foreign tokenizer": (foreign, "tokenizer.json has 17 tokens"),
     "labels swapped": (
@@ -207,3 +219,13 @@ def test_a_card_that_claims_too_much_gets_no_point(claims, said, tmp_path):
 def test_a_card_without_claims_says_how(text):
     with pytest.raises(ValueError, match="claims"):
         capstone.read_claims(text)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_whole_minilm_of_integers_is_not_too_much_to_unpack(bits):
+    numbers, layers = 22_713_216, {"encoder.a": {"bits": bits}}
+    packed = {"dtype": "U8", "shape": [numbers // (2 if bits <= 4 else 1)]}
+    notes = {"layers": layers, "shapes": {}}
+    header._check_numbers(header.Header({"encoder.a.qweight": packed}, notes))
+    with pytest.raises(ValueError, match="at most 60,000,000"):
+        header._check_numbers(header.Header({"encoder.b.qweight": packed}, notes))
