@@ -5,6 +5,7 @@ checks imports them inside of functions.
 """
 
 from lightcourse.classroom.begun import not_begun
+from lightcourse.classroom.capstones import grade_capstones
 from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
 from lightcourse.classroom.grading import grade_class
 from lightcourse.classroom.handing_out import read_names, write_variants
@@ -35,6 +36,7 @@ __all__ = [
     "execute",
     "expected_checks",
     "first_line",
+    "grade_capstones",
     "grade_class",
     "grade_notebook",
     "look",
