@@ -42,6 +42,8 @@ class ModelCard:
         Two letters.
     base_model : str, optional
         The model it was made from, by its name on the hub, "owner/name".
+    claims : dict of str to float, optional
+        Figures that a program finds in the card's head, under ``claims``.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class ModelCard:
     data: Mapping[str, str]
     language: str = "en"
     base_model: str | None = None
+    claims: Mapping[str, float] | None = None
     hashes: dict[str, str] = field(init=False)
 
     def __post_init__(self):
@@ -103,6 +106,7 @@ class ModelCard:
             base_model=self.base_model,
             model_name=self.row.name,
             eval_results=[result],
+            claims=None if self.claims is None else dict(self.claims),
         )
 
     def _parts(self):

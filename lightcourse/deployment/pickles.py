@@ -5,6 +5,7 @@ import os
 import pickletools
 import tarfile
 import zipfile
+from typing import BinaryIO
 
 PROTOCOLS = range(2, 6)
 
@@ -32,14 +33,14 @@ def holds_pickle(path: str | os.PathLike) -> bool:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return any(_begins_as_pickle(archive.open(entry)) for entry in archive.infolist())
+            return any(begins_as_pickle(archive.open(entry)) for entry in archive.infolist())
     with open(path, "rb") as file:
-        if _begins_as_pickle(file):
+        if begins_as_pickle(file):
             return True
     return tarfile.is_tarfile(path) and _tar_holds_pickle(path)
 
 
-def _begins_as_pickle(file):
+def begins_as_pickle(file: BinaryIO) -> bool:
     """Tell whether a pickle's mark comes first, and commands of a pickle after it.
 
     The mark alone would not do: a safetensors file whose header has 640 bytes begins alike.
@@ -57,4 +58,4 @@ def _begins_as_pickle(file):
 def _tar_holds_pickle(path):
     with tarfile.open(path) as archive:
         entries = [archive.extractfile(entry) for entry in archive if entry.isfile()]
-        return any(map(_begins_as_pickle, entries))
+        return any(map(begins_as_pickle, entries))

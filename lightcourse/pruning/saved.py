@@ -36,7 +36,7 @@ def save_pruned(model: nn.Module, path: str | Path) -> Path:
     ValueError
         When one of the two is something else, or the model lies on ``meta``.
     """
-    return checkpoints.save(model, path, "pruned", encode=_packed)
+    return checkpoints.save(model, path, "pruned", encode=packed)
 
 
 def _bits(tensor):
@@ -44,7 +44,7 @@ def _bits(tensor):
     return tensor.contiguous().flatten().view(INTEGERS[tensor.element_size()])
 
 
-def _packed(tensor):
+def packed(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return a tensor as mask and values, or nothing where that is not smaller."""
     tensor = tensor.detach().cpu()
     if not tensor.is_floating_point():
@@ -85,7 +85,7 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
     with checkpoints.opened(path, "pruned") as stored:
         _check_fits(model, own, stored)
         for name in own:
-            tensor = _unpacked(stored, name).to(own[name].device)
+            tensor = unpacked(stored, name).to(own[name].device)
             if own[name].shape == tensor.shape:
                 own[name].data = tensor
             else:
@@ -98,8 +98,8 @@ def load_pruned_(model: nn.Module, path: str | Path) -> layers.Report:
     return report
 
 
-def _unpacked(stored, name):
-    """Return a tensor as dense as it was."""
+def unpacked(stored: checkpoints.Checkpoint, name: str) -> torch.Tensor:
+    """Return a tensor of a file as dense as it was before :func:`packed`."""
     name = stored.notes["shared"].get(name, name)
     if name not in stored.notes["shapes"]:
         return stored.read(name)
@@ -126,11 +126,11 @@ def _check_fits(model, own, stored):
             raise stored.wrong_shape(name, parameter)
     stored.check_ties(own)
     for name in stored.notes["shapes"]:
-        _check_parts(stored, name)
+        check_parts(stored, name)
 
 
-def _check_parts(stored, name):
-    """Raise where a mask and its values do not belong together."""
+def check_parts(stored: checkpoints.Checkpoint, name: str) -> None:
+    """Raise ``ValueError`` where a mask and its values do not belong together."""
     there = set(stored.file.keys())
     whole = {f"{name}:mask", f"{name}:values"} <= there
     if not whole or (_kept(stored, name).sum(),) != stored.shape(f"{name}:values"):
