@@ -154,7 +154,7 @@ assert min(times["4 bits"], times["half of the neurons"]) > times["2 layers, 4 b
 # | 2 layers of 6 | too many | just too slow | lost: must be taught again |
 # | half of the neurons | too many | too slow | lost |
 #
-# **No single method meets the budget.** Nor do pairs: in bytes, 4 bits need fewer words *and* fewer layers; in time, 2 layers need integers; in quality, 2 layers need a teacher. So the brief asks for four things, and what is left to find out is their **order**.
+# **No single method meets the budget.** Nor do pairs: in bytes, 4 bits need fewer words *and* fewer layers; in time, 2 layers need integers; in quality, 2 layers must be taught again. So the brief asks for four things, and what is left to find out is their **order**.
 #
 # ## ★ 3 · Orders
 #
@@ -310,7 +310,7 @@ for name, model in controls.items():
 assert scores["a fresh student"][0] < min(scores["prune, distil, quantize"]) - 0.02
 
 # %% [markdown]
-# The **start** matters most: a fresh student of the same shape is more than ten points behind. Which layers stay matters little, once they are taught. And labels alone come near the teacher: with 2,000 labels and so easy a job, the teacher adds about a point. That is a difference of one run; do not build on it.
+# The **start** matters most: a fresh student of the same shape is more than ten points behind. Which layers stay matters little, once they are taught. And **labels alone come as near as the teacher**, within a point: with 2,000 labels and so easy a job, layers that were taught before need no teacher. Without labels, it would be the only one to ask.
 #
 # ### A rival that was never large
 #
@@ -332,7 +332,7 @@ for name, some in {"2,000 labels": lessons, "all labels": factbook["train"]}.ite
     print(f"counting words, {name:12} {4e-6 * numbers:.2f} MB of weights, {scores[name][0]:.3f}")
 
 # %% [markdown]
-# **With all 11,560 labels and more, counting words is nearly as good as the teacher, in a three-hundredth of its bytes.** Look at this before you compress anything! With the 2,000 labels of the brief it is behind our student. So the honest advice depends:
+# **With all labels of the training split, counting words is nearly as good as the teacher, in a three-hundredth of its bytes.** Look at this before you compress anything! With the 2,000 labels of the brief it is behind our student. So the honest advice depends:
 #
 # - many labels, one job, such texts: count words, and be done;
 # - few labels, or an encoder that serves other jobs too, or other languages, or texts whose words were not seen: then the light student is worth its 4 MB.
@@ -430,7 +430,7 @@ assert report.points["bytes"] and report.points["quality"]
 #
 # ## Summary
 #
-# - **Read the budget first.** Arithmetic told which methods were needed: words and layers for bytes, layers and integers for time, a teacher for quality.
+# - **Read the budget first.** Arithmetic told which methods were needed: words and layers for bytes, layers and integers for time, teaching for quality.
 # - **Order**: cut, then teach, then round. What comes after a loss wins it back, if it can learn.
 # - **Nothing to adapt** was left at 4 bits. That is a result, too.
 # - **The plain rival** decides whether the work was worth it. Here: only where labels are few.
