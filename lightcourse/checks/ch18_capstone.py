@@ -80,14 +80,18 @@ def _promise_cases(seed):
         chance = whole(0, 100, rows, seed=roll.randrange(2**31))
         return teacher, teacher ^ (chance < lost), points, z
 
-    def drawn(verdict, *sizes):
-        return until(lambda made: _kept_promise(*made)[3] == verdict, lambda: case(*sizes))
+    def drawn(verdict, *sizes, above=None):
+        def fits(made):
+            gap, _, _, found = _kept_promise(*made)
+            return found == verdict and above in (None, gap > -made[2])
+
+        return until(fits, lambda: case(*sizes))
 
     same, none = whole(0, 2, 20, seed=seed) > 0, torch.zeros(12, dtype=torch.bool)
     return [
         drawn(1, 60, 6, 20.0),
-        drawn(0, 40, 15, 12.5),
-        drawn(0, 30, 20, 20.5, 2.58),
+        drawn(0, 40, 15, 12.5, above=True),
+        drawn(0, 30, 20, 10.5, 2.58, above=False),
         drawn(-1, 50, 60, 10.5),
         (same, same.clone(), 0.0, 1.96),
         (~none, none, 100.0, 1.96),
