@@ -116,7 +116,9 @@ def _parser():
 
 def _add_grade(add):
     add("folder", metavar="FOLDER", help="the class's submissions: one folder a learner")
-    add("--chapter", required=True, metavar="NN", help="the chapter's number")
+    add("--chapter", metavar="NN", help="the chapter's number")
+    add("--capstone", action="store_true", help="measure the last chapter's submissions")
+    add("--held-back", metavar="FILE.csv", help="rows for --capstone; default: the test split")
     add("--out", metavar="FOLDER", help="where results go; default: a folder beside FOLDER")
     add("--seed", type=int, metavar="N", help="of the cases; default: a new one, or OUT's own")
     limit = "for each submission; default: 300"
@@ -425,6 +427,12 @@ def grade(options) -> int:
     folder = Path(options.folder).resolve()
     if not folder.is_dir():
         raise CallError(f"{options.folder} is no folder; that of the class is wanted")
+    if bool(options.chapter) == options.capstone:
+        raise CallError("either --chapter NN or --capstone is wanted")
+    if options.capstone:
+        from lightcourse.classroom import capstones
+
+        return capstones.from_options(options)
     exercises = _numbered(find_course() / "exercises", options.chapter)
     expected = classroom.expected_checks(classroom.read_notebook(exercises))
     out = options.out or folder.with_name(f"{folder.name}-{exercises.stem}-results")

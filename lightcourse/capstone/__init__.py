@@ -4,6 +4,7 @@ from lightcourse.capstone.budget import BUDGET, Budget, pareto_front
 from lightcourse.capstone.card import claim, read_claims
 from lightcourse.capstone.looking import look
 from lightcourse.capstone.report import POINTS, Report, judge, measure, read_card
+from lightcourse.capstone.shape import section_names
 from lightcourse.capstone.submission import (
     Submission,
     load_submission,
@@ -31,5 +32,6 @@ __all__ = [
     "read_card",
     "read_claims",
     "save_submission",
+    "section_names",
     "weigh",
 ]

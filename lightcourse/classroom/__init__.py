@@ -1,6 +1,7 @@
 """Notebooks without a browser: read them, run a chapter, grade a learner's or a class's."""
 
 from lightcourse.classroom.begun import not_begun
+from lightcourse.classroom.capstones import grade_capstones
 from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
 from lightcourse.classroom.grading import grade_class
 from lightcourse.classroom.isolation import SAID, Limits
@@ -21,6 +22,7 @@ __all__ = [
     "execute",
     "expected_checks",
     "first_line",
+    "grade_capstones",
     "grade_class",
     "grade_notebook",
     "look",

@@ -10,15 +10,15 @@ from lightcourse import files
 STATE = "results.json"
 
 
-def load(folder: Path) -> dict:
-    """Return what stands in ``results.json``; an empty dict where there is none yet.
+def load(folder: Path, name: str = STATE) -> dict:
+    """Return what stands in ``results.json``, or in ``name``; an empty dict where it is not there.
 
     Raises
     ------
     ValueError
         When it is damaged, or none of ours.
     """
-    path = folder / STATE
+    path = folder / name
     if not path.exists():
         return {}
     try:
@@ -29,10 +29,10 @@ def load(folder: Path) -> dict:
     return found
 
 
-def save(results: dict, folder: Path) -> None:
+def save(results: dict, folder: Path, name: str = STATE) -> None:
     """Write the JSON file, from which an interrupted grading goes on."""
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    _write(folder / STATE, text)
+    _write(folder / name, text)
 
 
 def save_tables(results: dict, folder: Path) -> None:

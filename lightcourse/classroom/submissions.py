@@ -41,15 +41,26 @@ def find(folder: Path, notebook: str) -> list[Submission]:
     ValueError
         When there is no folder of a learner.
     """
+    return [_submission(home, learner, notebook) for learner, home in homes(folder)]
+
+
+def homes(folder: Path) -> list[tuple[str, Path]]:
+    """Return (learner, their folder) for each folder of a learner, sorted by names.
+
+    Raises
+    ------
+    ValueError
+        When there is none.
+    """
     submitted = folder / "submitted"
     root = submitted if submitted.is_dir() and not submitted.is_symlink() else folder
     names = sorted(name for name in os.listdir(root) if not NO_LEARNERS.search(name))
-    homes = [name for name in names if os.path.isdir(root / name)]
-    if not homes:
+    found = [name for name in names if os.path.isdir(root / name)]
+    if not found:
         raise ValueError(f"no folder of a learner in {root}; one folder a learner is wanted")
-    short = [MOODLE.sub("", home) for home in homes]
-    learners = [s if short.count(s) == 1 else h for s, h in zip(short, homes, strict=True)]
-    return [_submission(root / h, shown(x), notebook) for h, x in zip(homes, learners, strict=True)]
+    short = [MOODLE.sub("", home) for home in found]
+    learners = [s if short.count(s) == 1 else h for s, h in zip(short, found, strict=True)]
+    return [(shown(x), root / h) for h, x in zip(found, learners, strict=True)]
 
 
 def _submission(home, learner, notebook):

@@ -25,12 +25,13 @@ from lightcourse.data.fetched import (
 from lightcourse.data.labels import class_counts, majority_class
 from lightcourse.data.sampling import poisson_batches
 from lightcourse.data.splits import SPLITS
-from lightcourse.data.tables import load_csv
+from lightcourse.data.tables import csv_rows, load_csv
 from lightcourse.data.typos import typo_rows, with_typos
 
 __all__ = [
     "SPLITS",
     "class_counts",
+    "csv_rows",
     "excerpts",
     "load_chinese_reviews",
     "load_csv",

@@ -60,6 +60,11 @@ def load_csv(path: str | os.PathLike, test: str | os.PathLike | None = None):
     return dataset
 
 
+def csv_rows(path: str | os.PathLike) -> list[dict]:
+    """Return {text, label} for each row of a CSV file, unsplit: else as :func:`load_csv`."""
+    return _read(path)[1]
+
+
 def _read(path):
     name = Path(path).name
     text = _csv_text(path, name)

@@ -1,0 +1,83 @@
+"""A class's capstones: each in its own process, on one board; a kill loses nobody."""
+
+import json
+
+import pytest
+
+from lightcourse import capstone
+from lightcourse.classroom import board, capstones, process
+from tests.capstone import small
+
+ROWS = (small.TEXTS, small.LABELS)
+
+
+@pytest.fixture
+def school(tmp_path):
+    """Two honest learners, one with code, and the teacher as a submission."""
+    capstone.save_submission(small.model(), small.tokenizer(), tmp_path / "teacher", 32)
+    for seed, name in enumerate(["ann", "<b>bob</b>"], 1):
+        small.card(small.saved(tmp_path / "class" / name, seed, 16 * seed))
+    (small.saved(tmp_path / "class" / "eve") / "own.py").write_text("1")
+    return tmp_path
+
+
+def graded(school):
+    return capstones.grade_capstones(
+        school / "class", ROWS, school / "out", teacher=school / "teacher"
+    )
+
+
+def test_a_class_is_measured_and_goes_on_after_a_kill(school, monkeypatch):
+    original, asked = capstones._weighed, []
+
+    def once(home, *more):
+        asked.append(home.name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return original(home, *more)
+
+    monkeypatch.setattr(capstones, "_weighed", once)
+    with pytest.raises(KeyboardInterrupt):
+        graded(school)
+    kept = json.loads((school / "out" / "leaderboard.json").read_text())["learners"]
+    assert list(kept) == ["<b>bob</b>"]
+    found = graded(school)["learners"]
+    assert asked == ["<b>bob</b>", "ann", "ann"]
+    assert list(found)[-1] == "eve"
+    assert "own.py is code" in found["eve"]["refused"]
+    assert all(found[name]["points"]["bytes"] for name in ("ann", "<b>bob</b>"))
+    page = (school / "out" / "leaderboard.html").read_text()
+    assert "&lt;b&gt;bob" in page and "<b>bob" not in page and "<svg" in page
+    assert graded(school)["learners"] == found
+
+
+def test_a_process_that_dies_refuses_one_alone(school, monkeypatch):
+    def dead(*more, **options):
+        raise ChildProcessError("its process ended")
+
+    monkeypatch.setattr(process, "started", dead)
+    found = graded(school)["learners"]
+    assert "it could not be weighed: its process ended" in found["ann"]["refused"]
+
+
+def test_the_board_is_in_order():
+    row = {"refused": "", "remarks": [], "accuracy": 0.5, "bytes": 5, "points": {"bytes": True}}
+    learners = {
+        "d": {**row, "refused": "a lie", "points": {"bytes": False}},
+        "b": row,
+        "a": {**row, "bytes": 9},
+        "c": {**row, "points": {"bytes": False}, "accuracy": 0.9},
+    }
+    found = board.ranked({"learners": learners})["learners"]
+    assert list(found) == ["b", "a", "c", "d"]
+    assert [found[name]["front"] for name in "abcd"] == [False, False, True, False]
+
+
+def test_held_back_rows_are_sections(tmp_path):
+    path = tmp_path / "rows.csv"
+    name = capstone.section_names()[2]
+    path.write_text(f"text,label\nSome text.,{name}\n", encoding="utf-8")
+    assert capstones.held_back(str(path)) == (["Some text."], [2])
+    path.write_text("text,label\nSome text.,sport\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="'sport'"):
+        capstones.held_back(str(path))
