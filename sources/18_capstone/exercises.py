@@ -135,17 +135,30 @@ lessons = factbook["train"].shuffle(seed=0).select(range(2000))
 print(capstone.BUDGET)
 
 
+# %% [markdown] tags=["solution"]
+# Words first. This is a part of the solution below.
+
+
+# %% tags=["solution"]
+def with_few_words_(large, tokenizer, texts, length):
+    """Take words out of a model that fewer than two texts hold; return its tokenizer."""
+    ids = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+    seen = torch.bincount(torch.tensor([token for row in ids for token in set(row)]))
+    often = (seen >= 2).nonzero().flatten().tolist()
+    keep = sorted({*pruning.tokens_of(tokenizer, ["a"]), *often})
+    pruning.remove_tokens_(large, keep)
+    return pruning.smaller_tokenizer(tokenizer, keep)
+
+
+# %% [markdown]
+# Here it goes:
+
+
 # %%
 def light(large, tokenizer, lessons, length):
     """Return a small model, and a tokenizer for it."""
     ### BEGIN SOLUTION
-    ids = tokenizer(lessons["text"][:], truncation=True, max_length=length)["input_ids"]
-    seen = torch.bincount(torch.tensor([token for row in ids for token in set(row)]))
-    often = (seen >= 2).nonzero().flatten().tolist()
-    keep = sorted({*pruning.tokens_of(tokenizer, ["a"]), *often})
-    few = pruning.smaller_tokenizer(tokenizer, keep)
-    pruning.remove_tokens_(large, keep)
-
+    few = with_few_words_(large, tokenizer, lessons["text"][:], length)
     model = distillation.student_from(large, [0, 1]).requires_grad_(True)
     model.encoder.embeddings.requires_grad_(False)
     batches = data.text_batches(lessons, few, 16, max_length=length)
@@ -178,6 +191,9 @@ def as_the(large):
 
     return loss
 
+
+# %% [markdown]
+# The grader looks at it:
 
 # %%
 made, report = light(copy.deepcopy(teacher.model), teacher.tokenizer, lessons, 24), None
