@@ -8,7 +8,6 @@
 # %%
 import copy
 import tempfile
-from dataclasses import replace
 
 import torch
 from torch.nn import functional as F
@@ -129,7 +128,7 @@ if passed:
 # <details><summary>Hint 3</summary>Words that the 2,000 passages' beginnings hold once may be spelled in pieces.</details>
 
 # %%
-teacher = replace(capstone.load_teacher(), max_length=24)
+teacher = capstone.load_teacher()
 factbook = data.load_factbook()
 lessons = factbook["train"].shuffle(seed=0).select(range(2000))
 print(capstone.BUDGET)
