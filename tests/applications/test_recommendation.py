@@ -71,8 +71,8 @@ def test_each_half_step_solves_its_least_squares():
 
 @pytest.mark.parametrize("change", [{"width": 0}, {"steps": 0}, {"decay": float("nan")}])
 def test_factorize_refuses(change):
+    right = {"seen": torch.ones(2, 2, dtype=torch.bool), "width": 1}
     with pytest.raises(ValueError, match=next(iter(change))):
-        right = {"seen": torch.ones(2, 2, dtype=torch.bool), "width": 1}
         recommendation.factorize(**right | change)
     with pytest.raises(ValueError, match="seen"):
         recommendation.factorize(torch.ones(2, 2), 1)

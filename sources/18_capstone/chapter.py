@@ -1,0 +1,439 @@
+# %% [markdown]
+# # 18 · Capstone — a budget, a real job, and every method of the course in the right order
+#
+# **You will be able to**
+#
+# - read a budget, and tell by arithmetic and one measurement which methods it asks for;
+# - combine pruning, distillation, quantization and adaptation, and compare orders fairly;
+# - read a Pareto front, and put the rivals on it that were never large;
+# - hand in a folder that somebody else can measure without believing you.
+#
+# **You need:** chapters 04, 06, 07 and 10. **Time:** 37 minutes of reading, 26 for the parts marked ★ (the fast path). The whole notebook runs in about a minute and a half.
+#
+# Below each **Predict**, write your guess into the next cell, in place of the dots.
+
+# %%
+import copy
+import statistics
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib.pyplot as plt
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from torch.nn import functional as F
+
+# %%
+import lightcourse
+from lightcourse import capstone, data, distillation, metrics, models, plots, pruning, quantization
+from lightcourse.guessing import compare
+from lightcourse.training import Group, Recipe, train
+
+# %% [markdown]
+# Two models are trained beside each other, so each gets one thread:
+
+# %%
+lightcourse.setup(threads=1)
+seeds = (0, 1, 2)
+
+
+def each(function, *rows):
+    """Call a function for each row, two at a time: one on each core."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(function, *rows))
+
+
+# %% [markdown]
+# ## ★ 1 · The brief
+#
+# Somebody has a classifier that tells 13 sections of the World Factbook apart: MiniLM with an adapter, the **teacher**. It is to be shipped in a small program. The brief is a **budget** of three numbers:
+
+# %%
+budget = capstone.BUDGET
+print(budget)
+teacher = capstone.load_teacher()
+large, length = copy.deepcopy(teacher.model).requires_grad_(True), teacher.max_length
+for part in large.modules():
+    if isinstance(part, torch.nn.Dropout):
+        part.p = 0.0  # two threads would draw it from one generator
+print(
+    f"the teacher: {metrics.size_in_bytes(large) / 1e6:.1f} MB, {length} tokens of a text are read"
+)
+
+# %% [markdown]
+# - **Bytes**: of all files that an answer needs, the tokenizer's too.
+# - **Time**: of one passage, as a share of the teacher's on the same machine in the same minute. Milliseconds would be another budget on each machine.
+# - **Quality**: points of accuracy below the teacher's, on text that is held back.
+#
+# You get 2,000 labelled passages of the training split to learn from, and the validation split to choose by. The grader has texts of its own. **Nothing below looks at the test split before the last section.**
+
+# %%
+factbook = data.load_factbook()
+lessons = factbook["train"].shuffle(seed=0).select(range(2000))
+held = factbook["validation"]
+chosen = held.select(sorted(range(0, len(held), 2), key=lambda row: len(held[row]["text"])))
+asked = data.ordered_batches(chosen, teacher.tokenizer, max_length=length)
+labels = torch.cat([batch["labels"] for batch in asked])
+
+
+def right(model, batches):
+    return metrics.accuracy(metrics.predict(model, batches).argmax(-1), labels)
+
+
+# %% [markdown]
+# ## ★ 2 · What each method does alone
+#
+# Before any plan, arithmetic. Where are 90 MB? Half of them in the table of 30,522 words, half in six layers.
+#
+# **Predict:** the whole model in 4 bits, table included: how many MB?
+
+# %% atol=0.02
+guess = ...  # MB
+alone = {"teacher": large, "4 bits": copy.deepcopy(large)}
+quantization.quantize_(alone["4 bits"], 4, group_size=64, activations=8, embeddings=4)
+alone["2 layers"] = distillation.student_from(large, [0, 1])
+found = dict(zip(alone, each(lambda model: right(model, asked), alone.values()), strict=True))
+sizes = {name: metrics.size_in_bytes(model) / 1e6 for name, model in alone.items()}
+for name, size in sizes.items():
+    print(f"{name:20} {size:5.1f} MB, accuracy {found[name]:.3f}")
+compare(guess, sizes["4 bits"], "MB", "counted")
+
+# %% [markdown]
+# The third method costs hardly anything of quality: words that the job does not use. A token that stands in fewer than three of the training split's passages (their first 24 tokens) goes; unknown words are then spelled in pieces (chapter 07).
+
+
+# %%
+def read(tokenizer, rows):
+    return tokenizer(rows["text"][:], truncation=True, max_length=length)["input_ids"]
+
+
+seen = torch.zeros(len(teacher.tokenizer), dtype=torch.int64)
+for ids in read(teacher.tokenizer, factbook["train"]):
+    seen[list(set(ids))] += 1
+spelled = pruning.tokens_of(teacher.tokenizer, ["a"])  # single characters and special tokens
+keep = sorted({*spelled, *(seen >= 3).nonzero().flatten().tolist()})
+few = pruning.smaller_tokenizer(teacher.tokenizer, keep)
+small = copy.deepcopy(large)
+pruning.remove_tokens_(small, keep)
+asked_few = data.ordered_batches(chosen, few, max_length=length)
+
+# %% atol=0.02
+print(f"{len(keep):,} of {len(teacher.tokenizer):,} words are kept")
+sizes["few words"] = metrics.size_in_bytes(small) / 1e6
+found["few words"] = right(small, asked_few)
+print(f"{sizes['few words']:.1f} MB, accuracy {found['few words']:.3f}")
+
+# %% [markdown]
+# (Counting words wants no labels, so the whole training split is looked at.) And time, of one passage of 24 tokens. Beside them stands what two of them do together.
+
+# %% clock=true
+both = alone["2 layers, 4 bits"] = copy.deepcopy(alone["2 layers"])
+quantization.quantize_(both, 4, group_size=64, activations=8, embeddings=4)
+one = {name: part[:1] for name, part in asked[-1].items() if name != "labels"}
+with torch.inference_mode():
+    calls = {name: lambda model=model: model(**one) for name, model in alone.items()}
+    clocks = metrics.latencies(calls, repeats=15)
+times = {name: clock.median / clocks["teacher"].median for name, clock in clocks.items()}
+for name, clock in clocks.items():
+    print(f"{name:20} {1e3 * clock.median:5.2f} ms")
+assert times["4 bits"] > times["2 layers, 4 bits"] * 1.3
+
+# %% [markdown]
+# | alone | bytes | time | quality |
+# |---|---|---|---|
+# | 4 bits | too many | too slow | as the teacher |
+# | fewer words | too many | as the teacher | nearly as the teacher |
+# | 2 layers of 6 | too many | just too slow | lost: must be taught again |
+#
+# **No single method meets the budget.** Nor do pairs: in bytes, 4 bits need fewer words *and* fewer layers; in time, 2 layers need integers; in quality, 2 layers must be taught again. So the brief asks for four things, and what is left to find out is their **order**.
+#
+# ## ★ 3 · Orders
+#
+# - **prune, distil, quantize**: 2 layers and few words, taught in floats for 90 steps of 16 texts, rounded at the end.
+# - **… adapt**: then 15 more steps after the rounding. Integers cannot be trained; norms and the head stayed floats, and learn what was lost.
+# - **… 15 more before**: the control. The same 15 steps, but before the rounding, with all weights, at a fifth of the rate.
+# - **quantize, prune, adapt**: integers first. All 105 steps are left to the norms and the head.
+# - **distil, prune, quantize**: the cut comes after the teaching. The teacher teaching itself has a loss of exactly 0 and learns nothing. So this is the cut teacher, rounded.
+#
+# Each has three seeds and one rate, which was chosen on validation text beforehand. The teacher is asked once: for its logits, and for its 384 numbers of each text, which tell much more than 13 logits (chapter 06).
+
+
+# %%
+def answered(batch):
+    with torch.inference_mode():
+        said = small.embed(batch["input_ids"], batch["attention_mask"])
+        gap = length - batch["input_ids"].shape[1]
+        padded = {n: F.pad(batch[n], (0, gap)) for n in ("input_ids", "attention_mask")}
+        return padded | {"labels": batch["labels"], "taught": small.head(said), "seen": said}
+
+
+parts = each(answered, data.ordered_batches(lessons, few, max_length=length))
+rows = {name: torch.cat([part[name] for part in parts]).clone() for name in parts[0]}
+spread = rows["seen"].var(0).mean()
+
+
+# %% [markdown]
+# The loss has two parts: the divergence of the answers, and how far the student's 384 numbers are from the teacher's, in units of their variance.
+
+
+# %%
+def by_teacher(model, batch):
+    vector = model.embed(batch["input_ids"], batch["attention_mask"])
+    answers = distillation.forward_kl(model.head(vector), batch["taught"])
+    return answers + F.mse_loss(vector, batch["seen"]) / spread
+
+
+def learn(model, steps, seed, loss=by_teacher, rate=5e-4):
+    recipe = Recipe(steps, rate, 5, seed=seed, groups=[Group("head", 1e-3)])
+    train(model, data.row_batches(rows, 16), recipe, loss, progress=False)
+    return model
+
+
+# %%
+def cut(layers=(0, 1)):
+    model = distillation.student_from(small, layers)
+    model.encoder.embeddings.requires_grad_(False)
+    return model
+
+
+# %% [markdown]
+# Layers get 4 bits, in groups of 64 inputs, and integers as inputs (chapter 05); tables get 4 bits, too.
+
+
+# %%
+def rounded(model):
+    model = copy.deepcopy(model)
+    how = {"group_size": 64, "activations": 8, "embeddings": 4, "skip": ["head"]}
+    quantization.quantize_(model, 4, **how)
+    return model
+
+
+def adapted(model, steps, seed):
+    """Train what integers leave as floats: norms and the head."""
+    model = copy.deepcopy(model).requires_grad_(False)
+    for name, part in model.named_parameters():
+        part.requires_grad_("LayerNorm" in name or name.startswith("head"))
+    return learn(model, steps, seed)
+
+
+# %%
+students = each(lambda seed: learn(cut(), 90, seed), seeds)
+plain = [rounded(student) for student in students]
+longer = each(
+    lambda student, seed: learn(copy.deepcopy(student), 15, seed, rate=1e-4), students, seeds
+)
+first = rounded(small)
+orders = {
+    "prune, distil, quantize": plain,
+    "… adapt": each(adapted, plain, [15] * 3, seeds),
+    "… 15 more before": [rounded(student) for student in longer],
+    "quantize, prune, adapt": each(
+        lambda seed: adapted(distillation.student_from(first, [0, 1]), 105, seed), seeds
+    ),
+    "distil, prune, quantize": [rounded(cut())],
+}
+
+# %% [markdown]
+# **Predict:** by how many points is the worst order below the best, on validation text?
+
+# %% atol=0.05
+guess = ...  # points
+scores = {}
+for name, made in orders.items():
+    scores[name] = each(lambda model: right(model, asked_few), made)
+    print(f"{name:23}", *(f"{score:.3f}" for score in scores[name]))
+means = {name: statistics.fmean(three) for name, three in scores.items()}
+print(f"{'in floats':23}", *(f"{right(student, asked_few):.3f}" for student in students))
+print(f"{'the teacher':23} {found['teacher']:.3f}")
+compare(guess, f"{100 * (max(means.values()) - min(means.values())):.1f}%")
+assert min(scores["prune, distil, quantize"]) > max(scores["quantize, prune, adapt"]) + 0.02
+assert min(scores["quantize, prune, adapt"]) > scores["distil, prune, quantize"][0] + 0.01
+
+# %%
+ax = plots.seed_dots(scores, "accuracy on validation text", each="seed")
+
+# %% [markdown]
+# *Figure: where the cut comes before the teaching and the rounding behind it, nearly all is won back; integers first leave too little that can learn.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Five rows with a dot for each of three seeds. The three orders that begin with prune and distil: all near 0.95. Quantize, prune, adapt: near 0.81. Distil, prune, quantize: one dot near 0.74.
+#
+# </details>
+#
+# - **Cut before you teach.** What was taught before the cut is lost with it, and nobody repairs it.
+# - **Round after you teach.** Integers do not learn: norms and a head win back seven or eight points of some twenty.
+# - At 4 bits in groups, rounding itself costs next to nothing here. So **there is nothing left to adapt**: the 15 further steps do not help, neither before nor after the rounding. With 2 bits it would be otherwise (chapter 10).
+#
+# That is theory's promise as well: each method's loss is won back by what learns *after* it, as long as there is something that can learn.
+#
+# ## 4 · Controls
+#
+# What of this is the teacher's, and what the start's? The same 90 steps, rounded in the same way: with labels in the place of the teacher; a fresh student of the same shape, which the teacher teaches; and two other layers of the six.
+
+
+# %%
+def fresh():
+    torch.manual_seed(0)
+    model = models.EncoderClassifier(type(small.encoder)(cut().config, add_pooling_layer=False), 13)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    return model
+
+
+def by_labels(model, batch):
+    return model(**{n: batch[n] for n in ("input_ids", "attention_mask", "labels")}).loss
+
+
+# %% [markdown]
+# One run of each:
+
+# %%
+controls = {
+    "by labels": (cut(), by_labels),
+    "a fresh student": (fresh(), by_teacher),
+    "layers 2 and 3": (cut((2, 3)), by_teacher),
+}
+made = each(lambda pair: rounded(learn(pair[0], 90, 0, pair[1])), controls.values())
+controls = dict(zip(controls, made, strict=True))
+
+# %% atol=0.05
+for name, model in controls.items():
+    scores[name] = [right(model, asked_few)]
+    print(f"{name:16} {scores[name][0]:.3f}")
+assert scores["a fresh student"][0] < min(scores["prune, distil, quantize"]) - 0.05
+
+# %% [markdown]
+# The **start** matters most: a fresh student of the same shape is more than ten points behind. Which layers stay matters less, a point or two, once they are taught. And **labels alone come as near as the teacher**, within a point: with 2,000 labels and so easy a job, layers that were taught before need no teacher. Without labels, it would be the only one to ask.
+#
+# ### A rival that was never large
+#
+# It counts words and weighs them (chapter 16): once taught by the same 2,000 labels, once by all labels of the training split.
+
+
+# %% atol=0.02
+def beginnings(some):
+    return few.batch_decode(read(few, some), skip_special_tokens=True)
+
+
+counting = {}
+for name, some in {"2,000 labels": lessons, "all labels": factbook["train"]}.items():
+    counts = TfidfVectorizer(sublinear_tf=True, max_features=5000)
+    weigh = LogisticRegression(C=30, max_iter=300)
+    counting[name] = make_pipeline(counts, weigh).fit(beginnings(some), some["label"][:])
+    scores[name] = [counting[name].score(beginnings(chosen), chosen["label"][:])]
+    numbers = counting[name][1].coef_.size
+    print(f"counting words, {name:12} {4e-6 * numbers:.2f} MB of weights, {scores[name][0]:.3f}")
+
+# %% [markdown]
+# **With all labels of the training split, counting words is nearly as good as the teacher, in a three-hundredth of its bytes.** Look at this before you compress anything! With the 2,000 labels of the brief it is behind our student. So the honest advice depends:
+#
+# - many labels, one job, such texts: count words, and be done;
+# - few labels, or an encoder that serves other jobs too, or other languages, or texts whose words were not seen: then the light student is worth its 4 MB.
+#
+# ## 5 · The front
+#
+# A point is on the **Pareto front** if none is both smaller and better.
+
+# %% atol=0.05
+best = max(zip(scores["prune, distil, quantize"], plain, strict=True), key=lambda pair: pair[0])[1]
+folder = tempfile.mkdtemp()
+points = {name: (round(1e6 * sizes[name]), found[name]) for name in sizes}
+points["light"] = capstone.save_submission(best, few, folder, length), right(best, asked_few)
+for name, model in counting.items():
+    words = sum(len(word.encode()) for word in model[0].vocabulary_)
+    points[f"counting, {name}"] = 4 * model[1].coef_.size + words, scores[name][0]
+for name, (size, score) in points.items():
+    print(f"{name:22} {size / 1e6:6.2f} MB  {score:.3f}")
+assert points["light"][0] < budget.bytes
+
+# %%
+ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
+front = capstone.pareto_front(points)
+for name, (size, score) in points.items():
+    mark = ax.plot(size / 1e6, score, "o", color="C0" if name in front else "#999999")
+    words = ax.annotate(name, (size / 1e6, score), xytext=(5, -4), textcoords="offset points")
+settings = ax.set(xscale="log", xlabel="MB", ylabel="accuracy on validation text", xlim=(0.2, 500))
+
+# %% [markdown]
+# *Figure: accuracy over bytes, which are on a logarithmic scale; coloured are those that no other one beats.*
+#
+# <details><summary>The figure in words</summary>
+#
+# Counting words stands at the far left, at 0.3 MB: near 0.94 with 2,000 labels, near 0.97 with all. The light student at 4 MB, near 0.95. 4 bits at 12 MB, near 0.98. At 57 to 90 MB: few words and the teacher near 0.975, and 2 layers, untaught, near 0.75. Coloured are counting with all labels and 4 bits.
+#
+# </details>
+#
+# The front is made by two that are plain: counting with all labels, and the whole model in 4 bits. Our light student is **not** on it, as long as counting may use labels that the brief did not give. Among those with 2,000 labels it is.
+#
+# ## ★ 6 · Hand it in
+#
+# A submission is a folder: weights, configuration, tokenizer, and a card that claims no more than was measured. `measure` is what the grader runs. Now, once, with test texts (every third one):
+
+# %% clock=true atol=0.05
+test = data.load_factbook()["test"]
+test = test.select(range(0, len(test), 3))
+report = capstone.measure(folder, budget, rows=test, teacher=teacher)
+card = capstone.claim(
+    folder,
+    report,
+    about="Tells which section of the World Factbook a passage stands in: 2 layers, 4 bits.",
+    limits="Nothing but such passages was tried; 24 tokens are read; 2,000 taught it.",
+    trained=sum(p.numel() for p in students[0].parameters() if p.requires_grad),
+)
+report = capstone.measure(folder, budget, rows=test, teacher=teacher)
+for name, kept in report.points.items():
+    print(name, "✓" if kept else "✗")
+print(f"{report.share_of_time:.2f} x the teacher's time")
+
+# %% atol=0.05
+print(f"accuracy {report.accuracy:.3f}, the teacher's {report.teacher_accuracy:.3f}")
+print(f"difference: {report.gap}")
+assert report.points["bytes"] and report.points["quality"]
+
+# %% [markdown]
+# Measured is what counts, with its interval. A gap whose interval reaches beyond the budget would be "met on these texts", not "met".
+#
+# `lightcourse grade --capstone FOLDER` does the same in a process that is shut in, believes nothing that the card says, and keeps a leaderboard of all folders that it was shown.
+#
+# ## **Spot the bug**
+#
+# A learner reports: "A small part of the teacher's time, at no loss!" This is how it was measured:
+#
+# ```python
+# submission = replace(light, max_length=8)
+# seconds = latency(lambda: submission.logits(passage))
+# teacher_seconds = latency(lambda: capstone.load_teacher().logits(passage))
+# ```
+#
+# What is wrong? Find two things before you read on.
+#
+# <details><summary>Answer</summary>
+#
+# The teacher is *loaded* in each timed call. And the two read different lengths: 8 tokens of a text against all of it. Reading less is a fair idea, but then its accuracy has to be measured with 8 tokens, too, and it costs the teacher as little: the same trick is open to both. The grader times the two in turns, ready loaded.
+#
+# </details>
+#
+# ## What papers say, and what we measured
+#
+# | paper | says | we measured | same? |
+# |---|---|---|---|
+# | Sanh et al. 2019, 1910.01108 (DistilBERT) | a student that starts with its teacher's layers, taught by it, keeps 97 % with half of the layers | a third of the layers keeps 97 %, of a far easier job | yes |
+# | Turc et al. 2019, 1908.08962 | a small student must be trained before it is distilled | a fresh one is more than ten points behind | yes |
+# | Han et al. 2015, 1510.00149 (Deep Compression) | prune, train, quantize, in this order | the other orders lose 13 points and more | yes |
+#
+# ## Summary
+#
+# - **Read the budget first.** Arithmetic told which methods were needed: words and layers for bytes, layers and integers for time, teaching for quality.
+# - **Order**: cut, then teach, then round. What comes after a loss wins it back, if it can learn.
+# - **Nothing to adapt** was left at 4 bits. That is a result, too.
+# - **The plain rival** decides whether the work was worth it. Here: only where labels are few.
+# - **A grader that believes nothing** is how you find out what you have.
+#
+# ## Further reading
+#
+# - Han et al. 2015, *Deep Compression* (arXiv 1510.00149): section 5, what each stage adds.
+# - Sanh et al. 2019, *DistilBERT* (arXiv 1910.01108): section 3.
