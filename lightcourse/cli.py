@@ -488,6 +488,7 @@ def grade(options) -> int:
         raise CallError(f"{options.folder} is no folder; that of the class is wanted")
     if bool(options.chapter) == options.capstone:
         raise CallError("either --chapter NN or --capstone is wanted")
+    _check_idle(options)
     if options.capstone:
         from lightcourse.classroom import capstones
 
@@ -520,6 +521,16 @@ def _keyed(path, room):
     keys = classroom.read_keys(path, room.name, classroom.read_questions(room))
     path = Path(path).resolve()
     return {"keys": keys, "hidden": [path]}
+
+
+def _check_idle(options):
+    """Raise where an option is given that this kind of grading has no use for."""
+    if options.capstone and options.trusted:
+        raise CallError("--trusted is for notebooks; a capstone is data, none of it is run")
+    if options.capstone and options.seed is not None:
+        raise CallError("--seed is for a chapter's cases; a capstone is measured on --held-back")
+    if not options.capstone and options.held_back:
+        raise CallError("--held-back is for --capstone; a chapter's cases come from --seed")
 
 
 def _show_class(found, out):

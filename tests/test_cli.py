@@ -10,6 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from lightcourse import assets, classroom, cli, doctor
+from lightcourse.classroom import capstones
 
 
 def write(path, *sources):
@@ -509,6 +510,27 @@ def test_grade_without_a_folder_or_a_chapter_is_told(call, course, capsys):
         status = stop.code
     assert status in (1, 2)
     assert "chapter" in capsys.readouterr().err or call[0] == "nowhere"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["--capstone", "--trusted"],
+        ["--capstone", "--seed", "0"],
+        ["--chapter", "3", "--held-back", "rows.csv"],
+    ],
+)
+def test_grade_refuses_an_option_that_would_do_nothing(call, course, monkeypatch, capsys):
+    monkeypatch.setattr(capstones, "from_options", lambda options: 0)
+    (course / "work" / "class").mkdir()
+    assert cli.main(["grade", "class", *call]) == 2
+    assert call[-1 if call[-1].startswith("--") else -2] in capsys.readouterr().err
+
+
+def test_grade_measures_capstones(course, monkeypatch):
+    monkeypatch.setattr(capstones, "from_options", lambda options: options.held_back)
+    (course / "work" / "class").mkdir()
+    assert cli.main(["grade", "class", "--capstone", "--held-back", "rows.csv"]) == "rows.csv"
 
 
 def test_check_shows_the_misconception_and_what_raised(nowhere, tmp_path, graded, capsys):

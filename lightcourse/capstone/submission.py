@@ -145,6 +145,8 @@ def _opened(text, found):
 
     try:
         inner = Tokenizer.from_str(text)
+        inner.no_padding()  # a file may ask for a thousand million
+        inner.no_truncation()
         inner.encode("A")
     except Exception as error:  # its one error for everything is a bare Exception
         raise ValueError(f"tokenizer.json is no tokenizer: {str(error)[:200]}") from error

@@ -9,7 +9,7 @@ from lightcourse import metrics
 from lightcourse.capstone.submission import Submission, load_submission, load_teacher
 from lightcourse.integers import integer_matrices
 
-# Texts to time: as many letters as a long sentence, which MiniLM reads as some 45 tokens.
+# Texts to time: as many letters as a long sentence, some 45 tokens; the teacher reads 24 of them.
 LETTERS, TIMED = 200, 5
 ROUNDS = 30
 # How much rounding to half precision moves a number: 2**-9 of it in bfloat16.

@@ -4,6 +4,7 @@ A submission is data and runs no code, so its process is a plain one, with limit
 file can do is to take long, or much, or to end its own process.
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -123,13 +124,14 @@ def _list(place, texts, teacher):
 
 
 def _digest(home):
-    """Return a hash over the files' names and bytes; of what is no plain file, the name alone."""
+    """Return a hash over the files' names and bytes, as far as they are plain and can be read."""
     total = hashlib.sha256()
-    for path in sorted(home.iterdir()) if home.is_dir() and not home.is_symlink() else ():
-        total.update(f"{path.name!r} {path.lstat().st_size}\n".encode())
-        plain = path.is_file() and not path.is_symlink()
-        if plain and path.stat().st_size <= max(MOST_BYTES.values()):
-            total.update(hashlib.sha256(path.read_bytes()).digest())
+    with contextlib.suppress(OSError):
+        for path in sorted(home.iterdir()) if home.is_dir() and not home.is_symlink() else ():
+            total.update(f"{path.name!r} {path.lstat().st_size}\n".encode())
+            plain = path.is_file() and not path.is_symlink()
+            if plain and path.stat().st_size <= max(MOST_BYTES.values()):
+                total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
@@ -142,6 +144,8 @@ def _measured(home, listed, judged_by, limits):
         weighed = _weighed(home, listed, limits, len(labels))
     except ValueError as error:
         return capstone.Report(refused=str(error))
+    except OSError as error:
+        return capstone.Report(refused=f"its files cannot be read: {error.strerror}")
     return capstone.judge(files, claims, problem, weighed, teacher, (labels, names), budget)
 
 

@@ -205,8 +205,9 @@ if made is not None:
 # %% clock=true atol=0.05
 passed = report is not None and all(report.points[name] for name in ("bytes", "quality"))
 print("✓ light" if passed else "✗ light: not within the budget yet")
+print(f"{100 * capstone.BUDGET.share_of_time:.0f} % of the time at most")
 if report is not None:
-    print(f"{report.share_of_time:.2f} x the teacher's time")
+    print(f"{100 * report.share_of_time:.0f} % of the time")
 ### BEGIN HIDDEN TESTS
 assert passed
 ### END HIDDEN TESTS

@@ -137,6 +137,15 @@ def foreign(folder):
     path.write_text(json.dumps(told))
 
 
+def test_a_tokenizer_does_not_say_how_far_to_pad(tmp_path):
+    before, path = capstone.load_submission(small.saved(tmp_path)), tmp_path / "tokenizer.json"
+    padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None}
+    padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding": padding}))
+    again = capstone.load_submission(tmp_path)
+    assert torch.equal(before.logits(small.TEXTS[:7]), again.logits(small.TEXTS[:7]))
+
+
 def renamed_pickle(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lightcourse import capstone
-from lightcourse.classroom import board, capstones, process
+from lightcourse.classroom import Limits, board, capstones, process
 from tests.capstone import small
 
 ROWS = (small.TEXTS, small.LABELS)
@@ -60,6 +60,33 @@ def test_a_process_that_dies_refuses_one_alone(school, monkeypatch):
     monkeypatch.setattr(process, "started", dead)
     found = graded(school)["learners"]
     assert "it could not be weighed: its process ended" in found["ann"]["refused"]
+
+
+def endless(folder):
+    """Let a tokenizer double each text sixty times."""
+    path = folder / "tokenizer.json"
+    double = {"type": "Replace", "pattern": {"Regex": "^"}, "content": "A"}
+    twice = {"type": "Replace", "pattern": {"String": "A"}, "content": "AA"}
+    normalizer = {"type": "Sequence", "normalizers": [double, *[twice] * 60]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": normalizer}))
+
+
+def test_a_tokenizer_without_end_is_ended(school):
+    """Without the limit this would run until the machine's memory is full."""
+    endless(small.saved(school / "late" / "zoe"))
+    found = capstones.grade_capstones(
+        school / "late", ROWS, school / "out", teacher=school / "teacher", limits=Limits(10)
+    )
+    assert "the time limit of 10 s was reached" in found["learners"]["zoe"]["refused"]
+
+
+def test_files_that_cannot_be_read_refuse_one_alone(school, monkeypatch):
+    def forbidden(home):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(capstone, "look", forbidden)
+    found = graded(school)["learners"]
+    assert found["ann"]["refused"] == "its files cannot be read: Permission denied"
 
 
 def test_the_board_is_in_order():
