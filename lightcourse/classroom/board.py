@@ -1,12 +1,18 @@
 """The capstone's leaderboard: its order, and a page with a picture, that stands alone."""
 
 import html
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightcourse import capstone, files
 from lightcourse.classroom.results import STYLE
 
 WIDTH, HEIGHT, EDGE = 640, 360, 50
+FIGURES = """
+.figure { white-space: nowrap; } th[scope="row"] { min-width: 8rem; }
+svg { max-width: 100%; height: auto; overflow: visible; }
+"""
 
 
 def ranked(found: dict) -> dict:
@@ -34,13 +40,13 @@ def page(found: dict) -> str:
     title = f"Capstone: {len(found['learners'])} submissions"
     budget = capstone.Budget(**found["budget"])
     rows = "\n".join(_row(name, row) for name, row in found["learners"].items())
-    heads = ("learner", "points", "bytes", "accuracy", "of the teacher's time", "what was found")
+    heads = ("learner", "points", "bytes", "accuracy", "share of time", "what was found")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
+        f"<title>{title}</title><style>{STYLE}{FIGURES}</style></head><body>\n<h1>{title}</h1>\n"
         f"<p>Budget: {_text(budget)}. Teacher: {found['teacher_accuracy']:.3f} of "
         f"{found['rows']:,} rows. ★: no other one is both smaller and better.</p>\n"
         f"{picture(found)}\n<table><thead><tr>{head}</tr></thead><tbody>\n{rows}\n"
@@ -55,13 +61,41 @@ def _row(name, row):
         points = f"{sum(row['points'].values())} / {len(row['points'])}"
         quality = f"{row['accuracy']:.3f} ({row['gap']:+.3f} ± {row['gap_margin']:.3f})"
         cells = [points, f"{row['bytes']:,}", quality, f"{row['share_of_time']:.2f}"]
-    said = [f"refused: {row['refused']}"] if row["refused"] else list(row["remarks"])
-    marks = [f"{'✓' if passed else '✗'} {point}" for point, passed in row["points"].items()]
-    items = "".join(
-        f"<li>{_text(line)}</li>" for line in [*([] if row["refused"] else marks), *said]
+    columns = "".join(f'<td class="figure">{_text(cell)}</td>' for cell in cells)
+    said = "<br>".join(_said(row))
+    return f'<tr><th scope="row">{_text(name)}{star}</th>{columns}<td>{said}</td></tr>'
+
+
+def _said(row):
+    """Yield lines: why it was refused, or which points there are, and what was remarked."""
+    if row["refused"]:
+        yield f'<span class="no">refused:</span> {_text(row["refused"])}'
+        return
+    marks = {True: ("yes", "✓"), False: ("no", "✗")}
+    yield " &nbsp; ".join(
+        f'<span class="{marks[passed][0]}">{marks[passed][1]}</span> {_text(point)}'
+        for point, passed in row["points"].items()
     )
-    columns = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{_text(name)}{star}</th>{columns}<td><ul>{items}</ul></td></tr>'
+    yield from map(_text, row["remarks"])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a picture shows: bytes on a logarithmic scale, accuracy from ``floor`` to 1."""
+
+    smallest: float
+    largest: float
+    floor: float
+
+    def across(self, size: float) -> float:
+        """Return the x of a number of bytes."""
+        share = math.log(size / self.smallest) / math.log(self.largest / self.smallest)
+        return round(EDGE + (WIDTH - 2 * EDGE) * share, 1)
+
+    def up(self, accuracy: float) -> float:
+        """Return the y of an accuracy."""
+        share = (accuracy - self.floor) / (1 - self.floor)
+        return round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share, 1)
 
 
 def picture(found: dict) -> str:
@@ -69,32 +103,66 @@ def picture(found: dict) -> str:
     rows = {name: row for name, row in found["learners"].items() if not row["refused"]}
     if not rows:
         return ""
-    most = 1.1 * max([found["budget"]["bytes"], *(row["bytes"] for row in rows.values())])
-    dots = "".join(_dot(name, row, most) for name, row in rows.items())
-    limit = _across(found["budget"]["bytes"], most)
+    budget = found["budget"]["bytes"]
     least = found["teacher_accuracy"] - found["budget"]["points_below"] / 100
+    sizes = [budget, *(max(1, row["bytes"]) for row in rows.values())]
+    worst = min([least, 0.9, *(row["accuracy"] for row in rows.values())])
+    frame = Frame(min(sizes) / 1.5, max(sizes) * 2, max(0, math.floor(10 * worst) / 10))
+    dots = "".join(_dot(names, rows[names[0]], frame) for names in _alike(rows))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" fill="currentColor" '
         f'font-size="12"><title>Bytes against accuracy of {len(rows)} submissions</title>'
-        '<g stroke="currentColor" stroke-dasharray="4">'
-        f'<line x1="{limit}" x2="{limit}" y1="{EDGE}" y2="{HEIGHT - EDGE}"/>'
-        f'<line x1="{EDGE}" x2="{WIDTH - EDGE}" y1="{_up(least)}" '
-        f'y2="{_up(least)}"/></g><text x="{EDGE}" y="{HEIGHT - 15}">0 to {most / 1e6:.1f} MB; '
-        f"accuracy 0 to 1, upwards; dashed: the budget</text>{dots}</svg>"
+        f"{_axes(frame)}{_limits(frame, budget, least)}{dots}</svg>\n"
+        "<p>Accuracy over megabytes, which are on a logarithmic scale. Dashed: the budget. "
+        "Filled: ★.</p>"
     )
 
 
-def _dot(name, row, most):
-    x, y = _across(row["bytes"], most), _up(row["accuracy"])
-    return f'<circle cx="{x}" cy="{y}" r="4"/><text x="{x + 6:.1f}" y="{y}">{_text(name)}</text>'
+def _alike(rows):
+    """Return lists of names whose dots would cover each other."""
+    found = {}
+    for name, row in rows.items():
+        found.setdefault((row["bytes"], row["accuracy"]), []).append(name)
+    return list(found.values())
 
 
-def _across(size, most):
-    return round(EDGE + (WIDTH - 2 * EDGE) * size / most, 1)
+def _dot(names, row, frame):
+    x, y = frame.across(max(1, row["bytes"])), frame.up(row["accuracy"])
+    shown = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    # Aslant, so that neighbours' names do not cover each other.
+    place = f'x="{x + 8}" y="{y + 4}" transform="rotate(30 {x} {y})"'
+    word = f"<text {place}>{_text(shown[:40])}</text>" if row["front"] else ""
+    fill = "currentColor" if row["front"] else "none"
+    return (
+        f'<circle cx="{x}" cy="{y}" r="4" fill="{fill}" stroke="currentColor">'
+        f"<title>{_text(', '.join(names))}</title></circle>{word}"
+    )
 
 
-def _up(accuracy):
-    return round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * accuracy, 1)
+def _axes(frame):
+    steps = [n * 10**power for power in range(10) for n in (1, 2, 5)]
+    sizes = [size for size in steps if frame.smallest <= size <= frame.largest]
+    tenths = [n / 10 for n in range(round(10 * frame.floor), 11)]
+    bottom = HEIGHT - EDGE
+    words = [
+        f'<text x="{frame.across(size)}" y="{bottom + 18}" text-anchor="middle">'
+        f"{size / 1e6:g}{' MB' if size == sizes[-1] else ''}</text>"
+        for size in sizes
+    ]
+    words += [
+        f'<text x="{EDGE - 6}" y="{frame.up(share) + 4}" text-anchor="end">{share}</text>'
+        for share in tenths
+    ]
+    line = f'<polyline points="{EDGE},{EDGE} {EDGE},{bottom} {WIDTH - EDGE},{bottom}" fill="none"'
+    return f'{line} stroke="currentColor"/>{"".join(words)}'
+
+
+def _limits(frame, budget, least):
+    x, y = frame.across(budget), frame.up(least)
+    return (
+        f'<g stroke="currentColor" stroke-dasharray="4"><line x1="{x}" x2="{x}" y1="{EDGE}" '
+        f'y2="{HEIGHT - EDGE}"/><line x1="{EDGE}" x2="{WIDTH - EDGE}" y1="{y}" y2="{y}"/></g>'
+    )
 
 
 def _text(text):

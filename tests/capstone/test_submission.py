@@ -117,8 +117,8 @@ def teacher_itself(folder):
     capstone.save_submission(small.model(), small.tokenizer(), folder, max_length=32)
 
 
-def teacher_in_half(folder):
-    capstone.save_submission(small.model().bfloat16(), small.tokenizer(), folder, max_length=32)
+def teacher_in(dtype, folder):
+    capstone.save_submission(small.model().to(dtype), small.tokenizer(), folder, max_length=32)
 
 
 def teacher_reordered(folder):
@@ -158,7 +158,8 @@ BAD = {
     "code": (lambda f: (f / "model.py").write_text("1"), "model.py is code"),
     "code by name": (lambda f: edit(f, auto_map={"AutoModel": "m.M"}), "names code to run"),
     "the teacher": (teacher_itself, "it is the teacher itself"),
-    "the teacher in half": (teacher_in_half, "it is the teacher itself"),
+    "the teacher in float16": (partial(teacher_in, torch.float16), "it is the teacher itself"),
+    "the teacher in bfloat16": (partial(teacher_in, torch.bfloat16), "it is the teacher itself"),
     "the teacher reordered": (teacher_reordered, "it is the teacher itself"),
     "a link": (linked, "config.json is a symbolic link"),
     "a header's length": (other_header, "its header would have 4,611,686,018,427,387,904 bytes"),

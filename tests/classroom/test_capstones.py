@@ -1,6 +1,7 @@
 """A class's capstones: each in its own process, on one board; a kill loses nobody."""
 
 import json
+import re
 
 import pytest
 
@@ -110,3 +111,21 @@ def test_held_back_rows_are_sections(tmp_path):
     path.write_text("text,label\nSome text.,sport\n", encoding="utf-8")
     with pytest.raises(ValueError, match="'sport'"):
         capstones.held_back(str(path))
+
+
+def test_all_dots_lie_in_the_picture_and_a_refused_one_has_none():
+    row = {"refused": "", "front": True, "points": {}}
+    learners = {
+        "a": {**row, "bytes": 1, "accuracy": 0.0},
+        "b": {**row, "bytes": 10**8, "accuracy": 1.0},
+        "twin": {**row, "bytes": 10**8, "accuracy": 1.0},
+        "c": {**row, "refused": "a lie"},
+    }
+    budget = {"bytes": 4_000_000, "share_of_time": 0.5, "points_below": 4}
+    told = {"learners": learners, "budget": budget, "teacher_accuracy": 0.97}
+    drawn = board.picture(told)
+    dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    assert len(dots) == 2
+    assert all(0 < float(x) < board.WIDTH and 0 < float(y) < board.HEIGHT for x, y in dots)
+    assert "b and 1 more" in drawn
+    assert board.picture({**told, "learners": {"c": learners["c"]}}) == ""
