@@ -114,7 +114,7 @@ for kind in asked:
 compare(guess, f"{found['written', 'BM25']:.2f}")
 
 # %% [markdown]
-# Who asks decides who wins. In other words than the text's, BM25 finds next to nothing, and the vectors find nearly nine in ten. In the text's own words BM25 is perfect, and the vectors are behind. (They were *made* of rare words; a test made only like that would tell us that nobody needs a model.) **Reciprocal rank fusion** (*both*; Cormack et al. 2009) adds 1 / (60 + place) over the two lists. It is no free lunch: where one of two is useless, it pulls the other down.
+# Who asks decides who wins. In other words than the text's, BM25 finds next to nothing, and the vectors find nearly nine in ten. In the text's own words BM25 is perfect, and the vectors are behind. **Reciprocal rank fusion** (*both*; Cormack et al. 2009) adds 1 / (60 + place) over the two lists. Where one of them is useless, it pulls the other down.
 #
 # ## 2 · The index in fewer bits
 #
@@ -379,7 +379,7 @@ for seed in range(3):
     factors.append(recommendation.factorize(seen, 32, 8, weight=2, decay=30))
 
 # %% [markdown]
-# An index gives each person a score for each film, so the second argument of the last line of the loop is an identity matrix:
+# An index gives each person a score for each film; so `recommend` gets them with an identity matrix:
 
 # %% atol=0.03
 guess = ...  # a share, 0 to 1
