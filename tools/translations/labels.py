@@ -33,7 +33,7 @@ def in_code(source: str) -> Iterator[str]:
         text = _text(node)
         if text and re.search(r"[A-Za-z]{3}", text) and not re.fullmatch(r"[\w.#/-]+", text):
             yield pattern(text)
-        elif text and re.fullmatch(r"[A-Za-z]{3,}", text):
+        elif text and re.fullmatch(r"[A-Za-z]{3,}(-[a-z]+)?", text):
             yield text
 
 
