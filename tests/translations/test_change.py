@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tools import notebooks
 
 COPIED = ("chapters", "exercises", "lightcourse", "solutions", "sources", "tests", "tools", "zh")
@@ -19,6 +21,7 @@ update()
 """
 
 
+@pytest.mark.timeout(400)  # it runs the tests of all catalogues
 def test_a_changed_sentence_is_named_by_one_test(tmp_path):
     for folder in COPIED:
         ignore = shutil.ignore_patterns("bundled", "__pycache__")
