@@ -209,7 +209,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# **On real data.** MovieLens 100K, ratings of 4 and 5. Your lists beside those of vectors, as in the chapter; the control are vectors drawn by chance.
+# **On real data.** MovieLens 100K, ratings of 4 and 5. Your lists beside those of vectors, as in the chapter; the control is a set of vectors drawn by chance.
 
 # %%
 ratings = data.load_movie_ratings()

@@ -48,7 +48,7 @@ assert passed
 ### END HIDDEN TESTS
 
 # %% [markdown]
-# With what chapter 18 measured, roughly: megabytes, a share of the teacher's time, accuracy.
+# Roughly as in chapter 18 (the time of counting is a guess): megabytes, a share of the teacher's time, accuracy.
 
 # %%
 known = {
@@ -68,7 +68,7 @@ if passed:
 # %% [markdown]
 # ## Exercise 2 · Was the promise kept? ★★ (15 minutes)
 #
-# "At most 4 points below the teacher." Both answer the same texts. Write `kept_promise(teacher, student, points, z)`: two bool tensors of shape (texts,), where each is right; the points that may be lost, of a hundred; and `z`, how many deviations the interval reaches. It returns four things:
+# "At most 4 points below the teacher." Both answer the same texts. Write `kept_promise(teacher, student, points, z)`: two bool tensors of shape (texts,), where each is right; the points that may be lost, of a hundred; and `z`, how many standard errors the interval reaches. It returns four things:
 #
 # - **gap**: the student's accuracy minus the teacher's, in points;
 # - **low, high**: the gap, minus and plus z deviations of the mean change. A text's change is −1, 0 or 1; the variance of the mean is the mean squared distance of the changes from their mean, divided by the number of texts;
@@ -121,7 +121,7 @@ if passed:
 # - `lessons`: 2,000 rows with `text` and `label`; `length`: how many tokens of a text are read;
 # - returns a model and a tokenizer that fit into the **budget**, which is printed below.
 #
-# You may use anything of the course. Choose by validation text, and leave the test split to the grader: it has texts of its own.
+# You may use anything of the course. Choose by validation text, and leave the test split to the grader, which uses it unless it has texts of its own.
 #
 # <details><summary>Hint 1</summary>Which methods does each number of the budget ask for? Section 2 of the chapter.</details>
 # <details><summary>Hint 2</summary>Words first: <code>pruning.tokens_of</code>, <code>smaller_tokenizer</code> and <code>remove_tokens_</code>. Then <code>distillation.student_from</code>, training, and <code>quantize_</code> at the end.</details>
