@@ -44,7 +44,8 @@ def test_each_check_gives_points_and_stands_below_its_function(name):
     assert len(functions) == len(checks) > 2
     for function, check in zip(functions, checks, strict=True):
         assert f"def {mark(function).grade_id}(" in function.source
-        assert f"checks.{mark(check).grade_id}({mark(function).grade_id})" in check.source
+        line = f"checks.{mark(check).grade_id}({mark(function).grade_id})"
+        assert line in check.source or "report.points" in check.source  # measured, as capstones are
         assert 1 <= mark(check).points <= 3
 
 
