@@ -582,7 +582,7 @@ for job, three in quality.items():
     print(f"{job:8} {said:20} {mb:>15} MB   {ms}")
 
 # %% [markdown]
-# Search and films beat their plain rival clearly; opinions are level with it, and summaries are not shown to beat it. (Ten capitals tell too little of the chat.) After compression each is where it was before. The two large models need a quarter of the bytes and, here, of the time. The two small ones became *slower*: a table's row or a product of a few thousand numbers is done before eight bits could help, and unpacking them takes time.
+# Search and films beat their plain rival clearly; opinions are level with it, and summaries are not shown to beat it. After compression each is where it was before. The two large models need a quarter of the bytes and, here, of the time. The two small ones became *slower*: a table's row or a product of a few thousand numbers is done before eight bits could help, and unpacking them takes time.
 #
 # ## **Spot the bug**
 #
