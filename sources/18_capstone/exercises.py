@@ -121,7 +121,7 @@ if passed:
 # - `lessons`: 2,000 rows with `text` and `label`; `length`: how many tokens of a text are read;
 # - returns a model and a tokenizer that fit into the **budget**, which is printed below.
 #
-# You may use anything of the course. Choose by validation text, and leave the test split to the grader, which uses it unless it has texts of its own.
+# You may use anything of the course, and the texts of the whole training split without their labels. Choose by validation text, and leave the test split to the grader, which uses it unless it has texts of its own. **Leave some room**: another text and a busy machine move the last digits, and the time, which is printed here and not checked, counts for the grader. Where you take words out of the model, give the teacher the same tokenizer and table, or it reads other words than the student.
 #
 # <details><summary>Hint 1</summary>Which methods does each number of the budget ask for? Section 2 of the chapter.</details>
 # <details><summary>Hint 2</summary>Words first: <code>pruning.tokens_of</code>, <code>smaller_tokenizer</code> and <code>remove_tokens_</code>. Then <code>distillation.student_from</code>, training, and <code>quantize_</code> at the end.</details>
