@@ -116,6 +116,12 @@ def test_heavy_libraries_wait_until_they_are_used():
     assert run.stdout == "[] True\n", run.stderr
 
 
+def test_who_reads_notebooks_does_not_wait_for_torch():
+    code = "import lightcourse.classroom, sys; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "False\n", run.stderr
+
+
 def test_constraints_pin_exactly_and_say_nothing_else():
     assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) for pin in PINS)
     assert not any(pin.url or pin.extras or pin.marker for pin in PINS)

@@ -1,11 +1,11 @@
 """Notebooks without a browser: read them, run a chapter, grade a learner's or a class's.
 
 This package is there in a learner's process, and ``lightcourse.checks`` is not: what needs the
-checks imports them inside of functions.
+checks imports them inside of functions. ``capstones`` is a module to import by itself: it brings
+torch along, which no notebook's reader waits for.
 """
 
 from lightcourse.classroom.begun import not_begun
-from lightcourse.classroom.capstones import grade_capstones
 from lightcourse.classroom.grade import Answer, Failure, Report, grade_notebook
 from lightcourse.classroom.grading import grade_class
 from lightcourse.classroom.handing_out import read_names, write_variants
@@ -36,7 +36,6 @@ __all__ = [
     "execute",
     "expected_checks",
     "first_line",
-    "grade_capstones",
     "grade_class",
     "grade_notebook",
     "look",
