@@ -8,7 +8,7 @@ from lightcourse.capstone.budget import BUDGET, Budget
 from lightcourse.capstone.card import read_claims
 from lightcourse.capstone.looking import CARD, Files, look
 from lightcourse.capstone.submission import Submission, load_teacher
-from lightcourse.capstone.weighing import TIMED, Weighed, answers, weigh
+from lightcourse.capstone.weighing import ROUNDS, TIMED, Weighed, answers, weigh
 
 POINTS = ("bytes", "time", "quality", "card")
 # A card's time may have been measured on another machine, with other caches.
@@ -192,7 +192,7 @@ def measure(
     budget: Budget = BUDGET,
     rows=None,
     teacher: Submission | None = None,
-    rounds: int = 30,
+    rounds: int = ROUNDS,
 ) -> Report:
     """Measure one's own submission as ``lightcourse grade --capstone`` does, in this process.
 

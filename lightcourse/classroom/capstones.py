@@ -19,7 +19,6 @@ from lightcourse.classroom.isolation import Limits
 
 STATE = "leaderboard.json"
 WEIGH = "__import__('lightcourse.classroom.capstones', fromlist=['weigh_listed']).weigh_listed"
-ROUNDS = 30
 
 
 def grade_capstones(
@@ -64,14 +63,13 @@ def grade_capstones(
         When there are no submissions, or ``out`` lies in ``folder``.
     """
     folder, out = Path(folder).resolve(), Path(out).resolve()
-    if out.is_relative_to(folder):
-        raise ValueError(f"out is {out}, inside the class's folder; one outside is wanted")
+    results.check_outside(out, folder)
     found = homes(folder)
     loaded = _loaded(teacher)
     expected = capstone.answers(loaded, rows[0])
     judged_by = expected, rows[1], loaded.labels, budget
     old, new = results.load(out, STATE), _head(rows, budget, expected)
-    kept = old.get("learners", {}) if all(old.get(k) == new[k] for k in _SAME) else {}
+    kept = results.kept(old, new, _SAME)
     with tempfile.TemporaryDirectory(prefix="lightcourse-") as place:
         listed = _list(Path(place), rows[0], teacher)
         for learner, home in progress.bar(found, desc="weighing", unit="learner", show=show):
@@ -82,7 +80,7 @@ def grade_capstones(
                     "sha256": digest
                 }
             new["learners"][learner] = row
-            results.save({**new, "learners": {**kept, **new["learners"]}}, out, STATE)
+            results.save(results.with_rest(new, kept, dict(found)), out, STATE)
     new = board.ranked(new)
     results.save(new, out, STATE)
     board.save(new, out)
@@ -173,7 +171,7 @@ def weigh_listed(folder: str, listed: str) -> tuple:
     told = json.loads(Path(listed).read_text(encoding="utf-8"))
     teacher = _loaded(told["teacher"])
     try:
-        found = capstone.weigh(folder, told["texts"], teacher, ROUNDS)
+        found = capstone.weigh(folder, told["texts"], teacher)
     except ValueError as error:
         return str(error)[:2000], [], (), (), ()
     times = (

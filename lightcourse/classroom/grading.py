@@ -72,8 +72,7 @@ def grade_class(
         When there are no submissions, or ``out`` lies in ``folder``.
     """
     folder, out, limits = Path(folder).resolve(), Path(out).resolve(), limits or Limits()
-    if out.is_relative_to(folder):
-        raise ValueError(f"out is {out}, inside the class's folder; one outside is wanted")
+    results.check_outside(out, folder)
     if inside := [path for path in hidden if Path(path).resolve().is_relative_to(folder)]:
         raise ValueError(f"keys are in {inside[0]}, inside the class's folder; move them outside")
     layer = _layer(trusted)
@@ -81,7 +80,7 @@ def grade_class(
     old = results.load(out)
     new = _head(notebook, expected, old.get("seed") if seed is None else seed, keys)
     new["worth"] = {check: (worth or {}).get(check, 1) for check in new["checks"]}
-    kept = old.get("learners", {}) if all(old.get(k) == new[k] for k in _SAME) else {}
+    kept = results.kept(old, new, _SAME)
     variants, private = _variants(found, keys), (folder, out, *hidden)
     for submission in progress.bar(found, desc="grading", unit="learner", show=show):
         digest, sources, spoken, problem = _read(submission)
@@ -97,7 +96,7 @@ def grade_class(
         row["remark"] = _remark(submission, variants)
         new["learners"][submission.learner] = row
         new["layers"].setdefault(row["isolation"], isolation.SAID[row["isolation"]])
-        results.save(_with_rest(new, kept, found), out)
+        results.save(results.with_rest(new, kept, (s.learner for s in found)), out)
     results.save(new, out)
     results.save_tables(new, out)
     return new
@@ -129,12 +128,6 @@ def _head(notebook, expected, seed, given):
         "layers": {},
         "learners": {},
     }
-
-
-def _with_rest(new, kept, found):
-    """Return the results so far, and after them those from before that are still to be met."""
-    rest = {s.learner: kept[s.learner] for s in found if s.learner in kept}
-    return {**new, "learners": {**rest, **new["learners"]}}
 
 
 def _read(submission):

@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lightcourse import files
@@ -27,6 +28,23 @@ def load(folder: Path, name: str = STATE) -> dict:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} holds no results; move it away to grade anew") from error
     return found
+
+
+def check_outside(out: Path, folder: Path) -> None:
+    """Raise ``ValueError`` where results would be written among what is graded."""
+    if out.is_relative_to(folder):
+        raise ValueError(f"out is {out}, inside the class's folder; one outside is wanted")
+
+
+def kept(old: dict, new: dict, same: Sequence[str]) -> dict:
+    """Return the rows of an earlier run that hold: where all that decides a row is the same."""
+    return old.get("learners", {}) if all(old.get(key) == new[key] for key in same) else {}
+
+
+def with_rest(new: dict, kept: dict, learners: Iterable[str]) -> dict:
+    """Return the results so far, and after them those from before that are still to be met."""
+    rest = {learner: kept[learner] for learner in learners if learner in kept}
+    return {**new, "learners": {**rest, **new["learners"]}}
 
 
 def save(results: dict, folder: Path, name: str = STATE) -> None:
