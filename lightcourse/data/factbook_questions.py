@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 from lightcourse.data.bundled import BUNDLED, COUNTRIES, load_factbook
 from lightcourse.data.splits import SPLITS
@@ -81,6 +82,11 @@ def load_factbook_questions(kind: str = "written", split: str = "test") -> list[
 
 def load_country_names() -> dict[str, str]:
     """Return each country's name by the Factbook's code of two letters."""
+    return dict(_names())
+
+
+@cache
+def _names():
     return json.loads(COUNTRIES.read_text(encoding="utf-8"))
 
 
@@ -95,7 +101,7 @@ def _whole(line, rows):
 def _remembered(line):
     """Ask for a passage as somebody does who remembers its rarest words."""
     longest = sorted(set(line["passage"].split()), key=lambda word: (-len(word), word))[:4]
-    return line | {"question": " ".join([load_country_names()[line["country"]], *longest])}
+    return line | {"question": " ".join([_names()[line["country"]], *longest])}
 
 
 def _asked(rule, rows):
@@ -107,7 +113,7 @@ def _asked(rule, rows):
             found.setdefault(row["country"], []).append((row["text"], match[1].strip()))
     for country, matches in found.items():
         if len(matches) == 1:
-            name = load_country_names()[country]
+            name = _names()[country]
             passage, answer = matches[0]
             said = {"question": question.format(name), "country": country}
             yield said | {"passage": passage, "answer": answer}
