@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightcourse import training
+from lightcourse import data, training
 
 
 def late_fusion(
@@ -171,12 +171,7 @@ def trained(
         Of first weights, of the order of rows, and of what is dropped; the global one is left
         alone.
     """
-
-    def batches(epoch, seed):
-        draws = torch.Generator().manual_seed(1000 * epoch + seed)
-        for part in torch.randperm(len(features), generator=draws).split(100):
-            yield {"features": features[part], "labels": labels[part]}
-
+    batches = data.row_batches({"features": features, "labels": labels}, 100)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EarlyFusion(widths, hidden, int(labels.max()) + 1, drop)

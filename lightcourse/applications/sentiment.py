@@ -1,10 +1,13 @@
 """A classifier without a tokenizer: hashed characters and their pairs, averaged, for any script."""
 
+import math
 import zlib
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from lightcourse import data, training
 
 # Pieces read of a text.
 LONGEST = 200
@@ -67,7 +70,7 @@ def padded(texts: list[str], buckets: int) -> torch.Tensor:
 
 
 def train_bag(texts: list[str], labels: list[int], seed: int = 0, epochs: int = 3) -> HashedBag:
-    """Return a bag trained with Adam on batches of 64, in evaluation mode.
+    """Return a bag trained on batches of 64, in evaluation mode.
 
     Parameters
     ----------
@@ -79,20 +82,23 @@ def train_bag(texts: list[str], labels: list[int], seed: int = 0, epochs: int = 
     epochs : int
         How often each text is seen.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         bag = HashedBag(labels=max(labels) + 1)
-        pieces, wanted = padded(texts, bag.table.num_embeddings), torch.tensor(labels)
-        optimizer = torch.optim.Adam(bag.parameters(), lr=5e-3)
-        for rows in (rows for _ in range(epochs) for rows in torch.randperm(len(texts)).split(64)):
-            optimizer.zero_grad()
-            F.cross_entropy(bag(pieces[rows]), wanted[rows]).backward()
-            optimizer.step()
-    return bag.eval()
+        pieces = padded(texts, bag.table.num_embeddings)
+        batches = data.row_batches({"pieces": pieces, "labels": torch.tensor(labels)}, 64)
+        steps = epochs * math.ceil(len(texts) / 64)
+        recipe = training.Recipe(steps, 5e-3, final=1.0, seed=seed)
+        training.train(bag, batches, recipe, _loss, progress=False)
+    return bag
+
+
+def _loss(bag, batch):
+    return F.cross_entropy(bag(batch["pieces"]), batch["labels"])
 
 
 @torch.no_grad()
-def answers(bag: nn.Module, texts: list[str], buckets: int = BUCKETS) -> torch.Tensor:
+def answers(bag: nn.Module, texts: list[str]) -> torch.Tensor:
     """Return the label of each text, int64; ``bag`` may be a quantized one."""
-    pieces = padded(texts, buckets)
+    pieces = padded(texts, bag.table.num_embeddings)
     return torch.cat([bag(rows).argmax(-1) for rows in pieces.split(256)])
