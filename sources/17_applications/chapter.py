@@ -11,7 +11,7 @@
 #
 # **You need:** chapters 02, 04 and 13. **Time:** 63 minutes of reading, 25 for the parts marked ★ (the fast path). The whole notebook runs in about a minute.
 #
-# Below each **Predict**, write your guess into the next cell, in place of the dots.
+# Below each **Predict**, write your guess in place of the dots.
 
 # %%
 import copy
@@ -385,9 +385,7 @@ print(f"held out: from the tail {recommendation.tail_share(film[last][None], lik
 compare(guess, f"{recall['seed 0'].mean():.2f}")
 
 # %% [markdown]
-# (± is two standard errors of the difference from popularity.)
-#
-# The vectors find twice as many of the films as popularity does, and the three seeds agree. In 8 and in 2 bits the recall stays where it was, within a point. But look at the **long tail**: all films but the 20 % that most people liked. A third of what people liked next is from there, and of what is recommended, next to nothing. Better recall, and everybody gets the hits: **popularity bias** (Abdollahpouri et al. 2019, arXiv 1907.13286).
+# The vectors find twice as many of the films as popularity does (±: two standard errors of the difference), and the three seeds agree. In 8 and in 2 bits the recall stays where it was, within a point. But look at the **long tail**: all films but the 20 % that most people liked. A third of what people liked next is from there, and of what is recommended, next to nothing. Better recall, and everybody gets the hits: **popularity bias** (Abdollahpouri et al. 2019, arXiv 1907.13286).
 
 # %% [markdown]
 # ## ★ 8 · Two senses: fusion
@@ -467,13 +465,15 @@ compare(guess, f"{np.mean(shares['late']):.2f}")
 # %%
 ax = plt.subplots(figsize=(6.5, 3.2), layout="constrained")[1]
 parameters = {n: sum(p.numel() for p in m.parameters()) for n, m in families[0][0].items()}
+del parameters["early, drops"]
 parameters["late"] = parameters["image"] + parameters["word"]
 parameters["late, small"] = parameters["image, small"] + parameters["word, small"]
 parameters["two of words"] = parameters["word"] + parameters["word, larger"]
 for name, count in parameters.items():
     color = "C1" if name.startswith(("early", "late")) else "C0"
     ax.plot([count] * 3, shares[name], "o", color=color, alpha=0.6)
-    ax.text(count + 100, np.mean(shares[name]), name, va="center", fontsize=8)
+    above = {"early": "bottom", "word, larger": "top", "image, small": "top"}.get(name, "center")
+    ax.text(count + 150, np.mean(shares[name]), name, va=above, fontsize=8)
 labels_ = ax.set(xlabel="parameters", ylabel="share of right answers", xlim=(0, 14000))
 
 # %% [markdown]
@@ -536,7 +536,7 @@ with torch.inference_mode():
         print(f"{name:5} {1e6 * clock.median:4.0f} µs")
 
 # %% [markdown]
-# So is the sentence true? It depends on what is held equal. **With equal parts, fusion adds**: the parameters of both, and three calls for one (at this size, calls are most of the time). **At equal accuracy it may be the lighter one**: the small pair does with 2,600 parameters what no single network did. It is the information that pays, and not the fusing. Where one modality is clean already, the other only costs. And late fusion lets each part be rounded, replaced or switched off by itself.
+# So is the sentence true? It depends on what is held equal. **With equal parts, fusion adds**: the parameters of both, and here three times the time. **At equal accuracy it may be the lighter one**: the small pair does with 2,600 parameters what no single network did. And late fusion lets each part be rounded, replaced or switched off by itself.
 #
 # ## 9 · The ledger
 #
